@@ -1,0 +1,5 @@
+"""`python -m flowerfast`."""
+
+from flowerfast.cli import main
+
+main()

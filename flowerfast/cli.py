@@ -1,0 +1,277 @@
+"""Command line: translate, call, print.
+
+Exit codes: 0 success, 1 the run failed, 2 wrong input, 130/143 stopped by SIGINT/SIGTERM.
+"""
+
+import json
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from flowerfast import __version__
+from flowerfast.errors import UserError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Fine-tune an image classifier on a folder of photos without waiting for the data.",
+)
+out = Console(highlight=False)
+
+# torch and timm take seconds to import: commands import what they call, so that --help answers at once.
+
+
+class BackendName(StrEnum):
+    """Executors of the augmentation plans."""
+
+    auto = "auto"
+    torchvision = "torchvision"
+    dali_cpu = "dali-cpu"
+    dali = "dali"
+
+
+class Half(StrEnum):
+    """Which samples of a folder."""
+
+    all = "all"
+    train = "train"
+    val = "val"
+
+
+BackendOption = Annotated[
+    BackendName | None,
+    typer.Option(help="Who decodes and augments; auto: DALI on a CUDA GPU, else torchvision."),
+]
+JsonFile = Annotated[
+    Path | None, typer.Option("--json", help="Write the result as JSON; - for standard output.")
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override one setting; may be given often."),
+]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        out.print(f"flowerfast {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show it.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def train(
+    data: Annotated[
+        Path | None,
+        typer.Argument(help="Folder of class folders, or with train/ and val/. Default: rendered flowers."),
+    ] = None,
+    config: Annotated[
+        str | None, typer.Option(help="YAML file, or the name of a shipped one: paper, demo.")
+    ] = None,
+    set_: SetOption = None,
+    backend: BackendOption = None,
+    out_: Annotated[
+        Path | None, typer.Option("--out", help="Run folder. Default: runs/NAME-001, -002, ...")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in --out at its next batch.")
+    ] = False,
+) -> None:
+    """Train a classifier and leave weights, metrics, curves and a report in the run folder.
+
+    `flowerfast settings` lists what --set takes.
+    """
+    from flowerfast.checkpoint import RunFolder, free_run_path
+    from flowerfast.display import TrainDisplay, progress_bar
+    from flowerfast.runs import resume_config, start_config, train_run
+
+    changes = {"data.path": str(data.resolve())} if data is not None else {}
+    changes |= {"data.backend": backend.value} if backend is not None else {}
+    if resume:
+        if out_ is None:
+            raise UserError("--resume: name the run to go on with, --out RUN")
+        if config is not None:
+            raise UserError(
+                f"--config {config}: a resumed run keeps its own config.yaml; drop --config or --resume"
+            )
+        settings = resume_config(RunFolder(out_).open(), set_ or [], changes)
+    else:
+        settings = start_config(config, set_ or [], changes)
+    name = Path(settings.data.path).name if settings.data.path else "demo"
+    folder = RunFolder(out_ or free_run_path(Path("runs"), name or "run"))
+    display = TrainDisplay(
+        out, settings.train.epochs, folder.tensorboard if settings.log.tensorboard else None
+    )
+    try:
+        with progress_bar(out, "reading headers" if settings.data.path else "rendering flowers") as bar:
+            summary = train_run(settings, folder, display, resume, bar)
+    finally:
+        display.close()
+    out.print(
+        f"best validation accuracy {summary['best_val_acc']:.1%} in epoch {summary['best_epoch'] + 1} "
+        f"of {summary['epochs_run']}, {summary['images_per_sec']:,.0f} images/s, {summary['seconds']:.0f} s"
+    )
+    out.print(f"report: {folder.path / 'report.html'}", soft_wrap=True)
+
+
+@app.command()
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="Run folder of `train`, or its best/.")],
+    data: Annotated[Path, typer.Argument(help="Folder with one folder of photos per class.")],
+    json_: JsonFile = None,
+    half: Annotated[Half, typer.Option(help="All photos, or one half of the run's own split.")] = Half.all,
+    backend: BackendOption = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Samples per batch.")] = 64,
+    set_: SetOption = None,
+) -> None:
+    """Measure a trained run on a folder: accuracy, precision, recall and F1 per class, confusion matrix."""
+    from flowerfast.config import load_config
+    from flowerfast.display import progress_bar
+    from flowerfast.predict import evaluate_run
+    from flowerfast.runs import pick_device
+
+    settings = load_config(None, set_ or [], {"data.backend": backend.value} if backend else {})
+    device = pick_device(settings.train.device)
+    with progress_bar(out, "reading headers") as bar:
+        result = evaluate_run(run, data, settings.data, device, half.value, batch_size, bar)
+    if json_ != Path("-"):
+        _print_evaluation(result)
+    _write_json(json_, result)
+
+
+@app.command()
+def predict(
+    run: Annotated[Path, typer.Argument(help="Run folder of `train`, or its best/.")],
+    images: Annotated[list[str], typer.Argument(help="Photos, folders or glob patterns.")],
+    top_k: Annotated[int, typer.Option("--top-k", min=1, help="Classes to show per photo.")] = 3,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one list.")] = False,
+    set_: SetOption = None,
+) -> None:
+    """Name what is on photos: the most likely classes with their probabilities."""
+    from flowerfast.config import load_config
+    from flowerfast.predict import find_photos, load_trained
+    from flowerfast.predict import predict as predict_photos
+    from flowerfast.runs import pick_device
+
+    settings = load_config(None, set_ or [])
+    photos = find_photos(images)
+    trained = load_trained(run, pick_device(settings.train.device))
+    predictions, bad = predict_photos(trained, photos, top_k, settings.data.max_pixels)
+    if as_json:
+        rows = [
+            {"path": p.path, "top": [{"name": n, "probability": c} for n, c in p.top]} for p in predictions
+        ]
+        sys.stdout.write(json.dumps(rows, indent=1) + "\n")
+    else:
+        table = Table("photo", *(f"{k + 1}." for k in range(len(predictions[0].top) if predictions else 0)))
+        for p in predictions:
+            table.add_row(p.path, *(f"{name} {chance:.1%}" for name, chance in p.top))
+        out.print(table)
+    for file in bad:
+        _complain(f"skipped: {file.path}: {file.error}")
+    if not predictions:
+        raise UserError(
+            f"{bad[0].path}: none of {len(photos)} files can be read as a photo; give JPEG, PNG or WebP"
+        )
+
+
+@app.command()
+def synth(
+    folder: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to make.")],
+    per_class: Annotated[
+        int, typer.Option("--per-class", min=1, help="Photos of each of the five kinds.")
+    ] = 120,
+    seed: Annotated[int, typer.Option(min=0, help="Another seed, other flowers.")] = 0,
+) -> None:
+    """Render five kinds of flowers as JPEGs: a data set for trying things out."""
+    from flowerfast.data.synthetic import CLASSES, synthesize
+    from flowerfast.display import progress_bar
+
+    total = per_class * len(CLASSES)
+    with progress_bar(out, "rendering flowers") as bar:
+        synthesize(folder, per_class, seed, progress=lambda done: bar(done, total))
+    out.print(f"{total} photos of {', '.join(CLASSES)} in {folder}", soft_wrap=True)
+
+
+@app.command()
+def settings() -> None:
+    """List every setting with its default and meaning, for --set and config files."""
+    from flowerfast.config import describe_settings
+
+    table = Table("setting", "default", "meaning")
+    for key, default, meaning in describe_settings():
+        table.add_row(key, default, meaning)
+    out.print(table)
+
+
+def _print_evaluation(result: dict[str, Any]) -> None:
+    table = Table("class", "precision", "recall", "F1", "photos")
+    for row in result["per_class"]:
+        scores = (f"{row[key]:.1%}" for key in ("precision", "recall", "f1"))
+        table.add_row(row["name"], *scores, str(row["support"]))
+    out.print(table)
+    for bad in result["bad_files"]:
+        _complain(f"skipped: {bad['path']}: {bad['error']}")
+    out.print(f"accuracy {result['accuracy']:.2%}, loss {result['loss']:.4f}, {result['samples']} photos")
+
+
+def _write_json(file: Path | None, result: dict[str, Any]) -> None:
+    text = json.dumps(result, indent=1) + "\n"
+    if file == Path("-"):
+        sys.stdout.write(text)
+    elif file is not None:
+        try:
+            file.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise UserError(
+                f"--json {file}: cannot be written ({error.strerror}); choose another file"
+            ) from error
+
+
+def _complain(text: str) -> None:
+    sys.stderr.write(text + "\n")
+
+
+def main() -> None:
+    """Entry point of the `flowerfast` command."""
+    import click
+
+    try:
+        code = app(standalone_mode=False)
+    except UserError as error:
+        _complain(f"flowerfast: error: {error}")
+        code = 2
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        code = 130
+    except Exception as error:
+        code = _failed(error)
+    sys.exit(code)
+
+
+def _failed(error: Exception) -> int:
+    """Exit code of a run that ended early; anything unforeseen is raised again with its traceback."""
+    from flowerfast.progress import RunFailed, Stopped
+
+    if isinstance(error, Stopped):
+        _complain(f"flowerfast: {error}; go on with --resume")
+        return 128 + error.signum
+    if isinstance(error, RunFailed):
+        _complain(f"flowerfast: error: {error}")
+        return 1
+    raise error

@@ -1,0 +1,323 @@
+"""Every setting, its unit and its bounds; YAML in, YAML out.
+
+Each default lives here and nowhere else. Models are frozen; an unknown key is refused with the nearest
+known one.
+"""
+
+import difflib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from flowerfast.errors import UserError
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Backend = Literal["auto", "torchvision", "dali-cpu", "dali"]
+
+
+class Section(BaseModel):
+    """Base of all sections: frozen, no unknown keys, no NaN."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+
+
+class DataConfig(Section):
+    """Where pixels come from and who decodes them."""
+
+    path: str | None = None
+    """Folder of class folders, or of train/ and val/; null: rendered flowers."""
+    image_size: int = Field(default=224, ge=32, le=2048)
+    """Side of the square training image, in pixels."""
+    val_fraction: float = Field(default=0.2, gt=0, lt=1)
+    """Share of each class held out for validation (ignored when DATA has train/ and val/)."""
+    backend: Backend = "auto"
+    """Executor of the plans: auto takes DALI on the GPU where both are there, else torchvision."""
+    workers: int = Field(default=0, ge=0, le=256)
+    """CPU threads that decode; 0: one per usable core."""
+    prefetch: int = Field(default=3, ge=1, le=32)
+    """Batches made ahead of the training step."""
+    cache: Literal["auto", "none", "ram", "vram"] = "none"
+    """Keep decoded photos as uint8: ram with torchvision, vram with dali; auto: when they fit."""
+    cache_side: int = Field(default=320, ge=32, le=8192)
+    """Short side of a cached photo, in pixels; smaller photos are kept as they are."""
+    on_bad: Literal["skip", "fail"] = "skip"
+    """A file that cannot be decoded is skipped, named and counted, or stops the run."""
+    max_bad: Share = 0.05
+    """With on_bad=skip, the share of bad files above which the run stops all the same."""
+    max_pixels: int = Field(default=80_000_000, ge=1)
+    """A photo of more pixels than this counts as bad (guards memory)."""
+    hw_decoder_load: Share = 0.65
+    """Share of each batch that DALI gives to the GPU's hardware JPEG decoder, where it has one."""
+    dali_prefetch: int = Field(default=2, ge=1, le=16)
+    """Depth of DALI's own queue, in batches."""
+
+
+class AugmentConfig(Section):
+    """Distributions of the plan; the defaults are the reference recipe's."""
+
+    crop_scale: tuple[float, float] = (0.08, 1.0)
+    """Range of the crop's share of the photo's area."""
+    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    """Range of the crop's width / height."""
+    flip: Share = 0.5
+    """Probability of a horizontal flip."""
+    rotate: float = Field(default=15.0, ge=0, le=180)
+    """Largest rotation either way, in degrees."""
+    brightness: Share = 0.2
+    """Brightness factor is drawn from 1 ± this."""
+    contrast: Share = 0.2
+    """Contrast factor is drawn from 1 ± this."""
+    translate: Share = 0.1
+    """Largest shift either way, as a share of image_size."""
+
+    @model_validator(mode="after")
+    def _ranges(self) -> Self:
+        for name, (low, high), cap in (
+            ("crop_scale", self.crop_scale, 1.0),
+            ("crop_ratio", self.crop_ratio, 100.0),
+        ):
+            if not 0 < low <= high <= cap:
+                raise ValueError(f"{name} must be [low, high] with 0 < low <= high <= {cap:g}")
+        return self
+
+
+class ModelConfig(Section):
+    """The network: any timm model."""
+
+    name: str = "resnet18"
+    """timm model name, e.g. resnet18 or convnext_tiny."""
+    pretrained: bool = True
+    """Start from the hub's ImageNet weights (needs the network once); ignored when weights is set."""
+    weights: str | None = None
+    """Start from this local file (.safetensors, or .pth read with weights_only)."""
+
+
+class TrainConfig(Section):
+    """Optimisation; the defaults are the reference recipe's."""
+
+    epochs: int = Field(default=15, ge=1)
+    """Passes over the training set."""
+    batch_size: int = Field(default=32, ge=1)
+    """Samples per step."""
+    lr: float = Field(default=0.001, gt=0)
+    """Learning rate of SGD (the peak for onecycle)."""
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    """Momentum of SGD."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    """L2 penalty of SGD."""
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    """Label smoothing of the cross-entropy in training."""
+    schedule: Literal["step", "cosine", "onecycle", "constant"] = "step"
+    """step: times gamma every step_size epochs; cosine: to 0 over the run; onecycle: per batch."""
+    step_size: int = Field(default=7, ge=1)
+    """Epochs between two drops of the step schedule."""
+    gamma: float = Field(default=0.1, gt=0, le=1)
+    """Factor of each drop of the step schedule."""
+    patience: int | None = Field(default=None, ge=1)
+    """Stop after this many epochs without a better validation accuracy; null: never."""
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    """Seed of everything random: split, order, augmentation, new head."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto: the CUDA GPU where there is one."""
+    amp: Literal["auto", "off", "bf16", "fp16"] = "auto"
+    """Mixed precision; auto: on for CUDA (bf16 where supported, else fp16), off on a CPU."""
+    channels_last: Literal["auto", "on", "off"] = "auto"
+    """Memory format of the model; auto: on for CUDA."""
+    compile: bool = False
+    """torch.compile the network (slower start, faster steps)."""
+
+
+class EvalConfig(Section):
+    """How accuracy is measured."""
+
+    augmented: bool = False
+    """Validate on augmented images, as the paper did; false: resize and centre crop."""
+    crop_pct: float | None = Field(default=0.875, gt=0, le=1)
+    """image_size / short side of the resized photo; null: the model's own."""
+    batch_size: int | None = Field(default=None, ge=1)
+    """Samples per evaluation batch; null: train.batch_size."""
+
+
+class CheckpointConfig(Section):
+    """What is kept on disk."""
+
+    keep: int | None = Field(default=None, ge=1)
+    """Epoch weights kept, newest first; null: all."""
+    every_seconds: float = Field(default=300.0, ge=0)
+    """Seconds between saves of last.pt within an epoch (0: every batch)."""
+
+
+class LogConfig(Section):
+    """Extra logs."""
+
+    tensorboard: bool = False
+    """Also write TensorBoard events to RUN/tensorboard."""
+
+
+class Config(Section):
+    """The whole configuration of a run."""
+
+    data: DataConfig = DataConfig()
+    augment: AugmentConfig = AugmentConfig()
+    model: ModelConfig = ModelConfig()
+    train: TrainConfig = TrainConfig()
+    eval: EvalConfig = EvalConfig()
+    checkpoints: CheckpointConfig = CheckpointConfig()
+    log: LogConfig = LogConfig()
+
+    def to_yaml(self) -> str:
+        """YAML text that `load_config` reads back to an equal Config."""
+        text: str = yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+        return text
+
+
+def known_keys(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[str]:
+    """Dotted names of all settings, e.g. `train.lr`."""
+    for name, info in model.model_fields.items():
+        if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
+            yield from known_keys(info.annotation, f"{prefix}{name}.")
+        else:
+            yield prefix + name
+
+
+def load_config(
+    base: Path | str | None = None, overrides: Sequence[str] = (), settings: Mapping[str, Any] | None = None
+) -> Config:
+    """Configuration from a YAML file, then `settings` (dotted key → value), then `key=value` overrides.
+
+    `base` is a path, or the name of a config that ships with the package (`paper`, `demo`).
+    Raises UserError on an unreadable file, an unknown key or a value out of bounds.
+    """
+    tree = _read_yaml(_find(base)) if base is not None else {}
+    origin = str(base) if base is not None else "defaults"
+    return _apply(tree, overrides, settings or {}, origin)
+
+
+def _apply(
+    tree: dict[str, Any], overrides: Sequence[str], settings: Mapping[str, Any], origin: str
+) -> Config:
+    for key, value in settings.items():
+        _put(tree, key, value, origin)
+    for text in overrides:
+        key, sign, value = text.partition("=")
+        if not sign or not key:
+            raise UserError(f"--set {text}: expected key=value, e.g. --set train.lr=0.01")
+        try:
+            parsed = yaml.safe_load(value)
+        except yaml.YAMLError:
+            parsed = value
+        _put(tree, key.strip(), _number(parsed), "--set")
+    return validate(tree, origin)
+
+
+def change_config(stored: Config, overrides: Sequence[str], settings: Mapping[str, Any]) -> Config:
+    """A copy of a configuration with `settings` and then `key=value` overrides applied."""
+    return _apply(stored.model_dump(mode="json"), overrides, settings, "config.yaml")
+
+
+def validate(tree: Mapping[str, Any], origin: str) -> Config:
+    """Config from a nested mapping; `origin` names it in errors."""
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        raise UserError(_explain(error, origin)) from None
+
+
+def config_folder() -> Path:
+    """Folder of the configs that ship with flowerfast (in the package, or beside it in a checkout)."""
+    package = Path(__file__).parent
+    inside = package / "configs"
+    return inside if inside.is_dir() else package.parent / "configs"
+
+
+def _find(base: Path | str) -> Path:
+    path = Path(base)
+    if path.is_file():
+        return path
+    shipped = config_folder() / f"{base}.yaml"
+    if path.parent == Path(".") and not path.suffix and shipped.is_file():
+        return shipped
+    names = ", ".join(sorted(p.stem for p in config_folder().glob("*.yaml")))
+    raise UserError(f"{base}: no such config file; give a YAML file or one of: {names}")
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); give a YAML file") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or "syntax error"
+        raise UserError(f"{path}{where}: not valid YAML ({problem}); mend that line") from None
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise UserError(f"{path}: expected sections such as `train:`, got {type(tree).__name__}")
+    return tree
+
+
+def _put(tree: dict[str, Any], key: str, value: Any, origin: str) -> None:
+    """Set a dotted key; refuse unknown ones here, where the spelling the user typed is known."""
+    keys = list(known_keys())
+    if key not in keys:
+        raise UserError(f"{origin}: unknown key {key!r}{_nearest(key, keys)}")
+    section, _, name = key.partition(".")
+    branch = tree.setdefault(section, {})
+    if not isinstance(branch, dict):
+        raise UserError(f"{section}: expected a section of settings, got {branch!r}")
+    branch[name] = value
+
+
+def _number(value: Any) -> Any:
+    """YAML 1.1 reads 1e-3 as text; users mean the number."""
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def _nearest(key: str, keys: Sequence[str]) -> str:
+    by_name = {k.rpartition(".")[2]: k for k in keys}
+    close = difflib.get_close_matches(key, keys, n=1, cutoff=0.5) or [
+        by_name[n] for n in difflib.get_close_matches(key.rpartition(".")[2], list(by_name), n=1, cutoff=0.6)
+    ]
+    return f"; did you mean {close[0]!r}?" if close else f"; known keys: {', '.join(keys)}"
+
+
+def _explain(error: ValidationError, origin: str) -> str:
+    """One line for the first problem: file, key, rule, value."""
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        return f"{origin}: unknown key {key!r}{_nearest(key, [*known_keys(), *Config.model_fields])}"
+    field = ".".join(str(part) for part in first["loc"][:2])
+    about = _description(field)
+    rule = first["msg"][0].lower() + first["msg"][1:]
+    rule = rule.removeprefix("value error, ")
+    hint = f" ({about})" if about else ""
+    return f"{origin}: {field}={first['input']!r}: {rule}{hint}"
+
+
+def _description(key: str) -> str:
+    section, _, name = key.partition(".")
+    info = Config.model_fields.get(section)
+    model = info.annotation if info else None
+    if isinstance(model, type) and issubclass(model, BaseModel) and name in model.model_fields:
+        return (model.model_fields[name].description or "").rstrip(".")
+    return ""
+
+
+def describe_settings() -> Iterator[tuple[str, str, str]]:
+    """(key, default, meaning) of every setting."""
+    defaults = Config().model_dump(mode="json")
+    for key in known_keys():
+        section, _, name = key.partition(".")
+        yield key, json.dumps(defaults[section][name]), _description(key)

@@ -1,0 +1,1 @@
+"""Photos as data: manifest, split, plans, rendered flowers."""

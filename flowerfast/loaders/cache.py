@@ -1,0 +1,92 @@
+"""Decoded photos kept as uint8, so that each is decoded once per run.
+
+Storage is one flat buffer with an offset per sample: photos differ in size, and padding them to a common
+size would waste a third or more; offsets cost 8 bytes a photo.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+
+from flowerfast.data.manifest import Manifest
+from flowerfast.data.plan import Plan
+
+Sizes = tuple[np.ndarray, np.ndarray]
+"""(width, height) of photos in pixels, each int (n,)."""
+
+
+def cached_size(width: np.ndarray, height: np.ndarray, side: int) -> Sizes:
+    """(width, height) of photos in the cache: the short side at most `side` pixels, never enlarged."""
+    short = np.minimum(width, height)
+    scale = np.minimum(1.0, side / short)
+    shrunk = [np.maximum(np.rint(edge * scale), 1).astype(np.int32) for edge in (width, height)]
+    return shrunk[0], shrunk[1]
+
+
+def cache_bytes(manifest: Manifest, indices: np.ndarray, side: int) -> int:
+    """Bytes that the decoded photos `indices` take."""
+    width, height = cached_size(manifest.width[indices], manifest.height[indices], side)
+    return int((width.astype(np.int64) * height * 3).sum())
+
+
+def scale_plan(plan: Plan, old: Sizes, new: Sizes) -> Plan:
+    """Plan whose windows, in pixels of `old`-sized photos, are moved to `new`-sized ones.
+
+    Edges are rounded to whole pixels; a window keeps at least one. Where the sizes are equal, so is the plan.
+    """
+    top, height = _scale(plan.top, plan.height, old[1], new[1])
+    left, width = _scale(plan.left, plan.width, old[0], new[0])
+    return replace(plan, top=top, left=left, height=height, width=width)
+
+
+def _scale(start: np.ndarray, length: np.ndarray, old: np.ndarray, new: np.ndarray) -> Sizes:
+    ratio = new / old
+    first = np.minimum(np.rint(start * ratio), new - 1)
+    last = np.maximum(np.rint((start + length) * ratio), first + 1)
+    return first.astype(np.int32), (last - first).astype(np.int32)
+
+
+class PhotoCache:
+    """Decoded training photos in host memory, filled as they are first used.
+
+    Safe for threads: each photo has its own place, and is marked as present only after it is written.
+
+    Args:
+        manifest: all photos.
+        indices: int64 (n,), the samples that will be asked for.
+        side: short side of a cached photo at most, in pixels.
+    """
+
+    def __init__(self, manifest: Manifest, indices: np.ndarray, side: int) -> None:
+        self._old = manifest.width, manifest.height
+        self._new = cached_size(manifest.width, manifest.height, side)
+        self._slot = np.full(len(manifest), -1, np.int64)
+        self._slot[indices] = np.arange(len(indices))
+        lengths = self._new[0][indices].astype(np.int64) * self._new[1][indices] * 3
+        self._starts = np.cumsum(lengths) - lengths
+        self._store = np.empty(int(lengths.sum()), np.uint8)  # untouched pages take no memory yet
+        self._present = np.zeros(len(indices), np.bool_)
+
+    def sizes(self, indices: np.ndarray) -> tuple[Sizes, Sizes]:
+        """Sizes of photos as stored on disk and as cached, for `scale_plan`."""
+        return (self._old[0][indices], self._old[1][indices]), (self._new[0][indices], self._new[1][indices])
+
+    def shape(self, index: int) -> tuple[int, int]:
+        """(height, width) of a cached photo."""
+        return int(self._new[1][index]), int(self._new[0][index])
+
+    def get(self, index: int) -> np.ndarray | None:
+        """Pixels of a photo, uint8 (h, w, 3), or None when it is not cached yet."""
+        return self._view(index) if self._present[self._slot[index]] else None
+
+    def put(self, index: int, pixels: np.ndarray) -> np.ndarray:
+        """Store pixels of the cached size; returns the stored view."""
+        view = self._view(index)
+        view[:] = pixels
+        self._present[self._slot[index]] = True
+        return view
+
+    def _view(self, index: int) -> np.ndarray:
+        height, width = self.shape(index)
+        start = self._starts[self._slot[index]]
+        return self._store[start : start + height * width * 3].reshape(height, width, 3)

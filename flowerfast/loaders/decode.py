@@ -1,0 +1,64 @@
+"""Encoded bytes to RGB pixels, as the reference (Pillow, EXIF orientation ignored) would give them."""
+
+import io
+import warnings
+
+import numpy as np
+import simplejpeg
+from PIL import Image
+
+_JPEG = b"\xff\xd8"
+
+
+class DecodeError(Exception):
+    """A photo that the reference cannot decode either; the message is one line."""
+
+
+def decode(encoded: np.ndarray, width: int, height: int, buffer: np.ndarray | None = None) -> np.ndarray:
+    """RGB pixels of a photo: uint8 (height, width, 3), contiguous.
+
+    Args:
+        encoded: uint8 (bytes,), a whole JPEG, PNG, WebP or BMP file.
+        width, height: size in pixels that the manifest promises.
+        buffer: uint8, at least height * width * 3 long; JPEG pixels are decoded into it (a fifth faster than
+            fresh memory), so the result is valid until the buffer's next use.
+
+    simplejpeg (libjpeg-turbo) gives the same pixels as Pillow and is faster; what it refuses (CMYK, damage
+    that Pillow tolerates, other formats) goes to Pillow.
+    Raises DecodeError when the file is no photo, is damaged, or has changed size since it was scanned.
+    """
+    if len(encoded) >= 2 and encoded[:2].tobytes() == _JPEG:
+        try:
+            found_height, found_width, space, _ = simplejpeg.decode_jpeg_header(encoded)
+            _same_size((found_width, found_height), (width, height))
+            if space in ("YCbCr", "Gray", "RGB"):
+                pixels: np.ndarray = simplejpeg.decode_jpeg(encoded, "RGB", buffer=buffer)
+                return pixels
+        except ValueError:
+            pass  # damaged, perhaps tolerably: Pillow decides, as in the reference
+    return _decode_pillow(encoded, width, height)
+
+
+def _decode_pillow(encoded: np.ndarray, width: int, height: int) -> np.ndarray:
+    try:
+        with warnings.catch_warnings():
+            # The scan has checked data.max_pixels; palette and EXIF warnings do not concern the pixels.
+            warnings.simplefilter("ignore")
+            with Image.open(io.BytesIO(encoded.tobytes())) as image:
+                _same_size(image.size, (width, height))
+                return np.array(image.convert("RGB"))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise DecodeError(_one_line(error)) from error
+
+
+def _same_size(found: tuple[int, int], promised: tuple[int, int]) -> None:
+    if tuple(found) != tuple(promised):
+        raise DecodeError(
+            f"is {found[0]}x{found[1]} now, was {promised[0]}x{promised[1]} when scanned: changed since"
+        )
+
+
+def _one_line(error: Exception) -> str:
+    if isinstance(error, Image.UnidentifiedImageError):
+        return "not an image"
+    return (str(error) or type(error).__name__).splitlines()[0]

@@ -1,0 +1,112 @@
+"""Where a run stands, and how it is told to stop."""
+
+import signal
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+
+
+class RunFailed(RuntimeError):
+    """The run cannot go on; the message is one line with the way out."""
+
+
+class Stopped(Exception):
+    """A signal asked the run to stop; everything is saved."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(signum).name} after saving")
+        self.signum = signum
+
+
+class Totals:
+    """Sums over an epoch, kept on the device so that no step waits for it."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._sums = torch.zeros(2, dtype=torch.float64, device=device)  # loss x samples, correct
+        self.samples = 0
+
+    def add(self, loss: torch.Tensor, correct: torch.Tensor, samples: int) -> None:
+        """Add a batch: its mean loss and its number of right answers, both on the device."""
+        self._sums += torch.stack((loss.double() * samples, correct.double()))
+        self.samples += samples
+
+    def loss(self) -> float:
+        """Mean loss so far (waits for the device)."""
+        return self._sums[0].item() / max(self.samples, 1)
+
+    def accuracy(self) -> float:
+        """Share of right answers so far (waits for the device)."""
+        return self._sums[1].item() / max(self.samples, 1)
+
+    def state(self) -> dict[str, Any]:
+        """For a checkpoint."""
+        return {"sums": self._sums.cpu(), "samples": self.samples}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """From a checkpoint."""
+        self._sums.copy_(state["sums"])
+        self.samples = state["samples"]
+
+
+@dataclass
+class Progress:
+    """Where a run stands.
+
+    Attributes:
+        epoch, batch: the next batch to train on; batch == batches per epoch: only validation is left.
+        best_epoch, best_val_acc, confusion: of the best epoch so far; -1 and empty before the first.
+        seconds, waited: of the epoch under way, training only.
+        history: rows of metrics.jsonl.
+    """
+
+    epoch: int = 0
+    batch: int = 0
+    best_epoch: int = -1
+    best_val_acc: float = -1.0
+    seconds: float = 0.0
+    waited: float = 0.0
+    history: list[dict[str, Any]] = field(default_factory=list)
+    confusion: list[list[int]] = field(default_factory=list)
+
+    def out_of_patience(self, patience: int | None) -> bool:
+        """Whether the last `patience` epochs brought no better validation accuracy."""
+        return patience is not None and len(self.history) - 1 - self.best_epoch >= patience
+
+
+class StopSignals:
+    """Turns SIGINT and SIGTERM into a flag that `fit` reads between steps; a second one stops at once."""
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+        self._old: dict[int, Any] = {}
+
+    def __enter__(self) -> "StopSignals":
+        for signum in (signal.SIGINT, signal.SIGTERM):
+            self._old[signum] = signal.signal(signum, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for signum, handler in self._old.items():
+            signal.signal(signum, handler)
+
+    def _note(self, signum: int, _frame: object) -> None:
+        if self.received is not None:
+            raise KeyboardInterrupt
+        self.received = signum
+
+
+class Reporter(Protocol):
+    """What `fit` tells while it works."""
+
+    def start_epoch(self, epoch: int, batches: int, done: int) -> None:
+        """An epoch begins (or goes on after `done` batches)."""
+
+    def step(self, samples: int, read: "Totals") -> None:
+        """A step of `samples` is queued; `read.loss()` and `read.accuracy()` wait for the device."""
+
+    def end_epoch(self, row: dict[str, Any], best: bool) -> None:
+        """An epoch and its validation are over."""
+
+    def note(self, text: str) -> None:
+        """Something the user should know."""
