@@ -4,6 +4,7 @@ Every file is written under a temporary name and renamed, so that a kill at any 
 the new one, never half of one.
 """
 
+import copy
 import json
 import os
 import shutil
@@ -91,8 +92,9 @@ class RunFolder:
         """Write best/config.json and best/model.safetensors: a folder that timm loads by itself."""
         fresh = self.path / "best.tmp"
         shutil.rmtree(fresh, ignore_errors=True)
+        portable = copy.deepcopy(network).cpu().to(memory_format=torch.contiguous_format)
         timm.models.save_for_hf(
-            network, str(fresh), model_config={"label_names": list(classes)}, safe_serialization=True
+            portable, str(fresh), model_config={"label_names": list(classes)}, safe_serialization=True
         )
         self.best.mkdir(exist_ok=True)
         # The config is the same every time, so that replacing file by file never mixes two states.

@@ -7,14 +7,18 @@ import json
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from flowerfast import __version__
 from flowerfast.errors import UserError
+
+if TYPE_CHECKING:
+    from flowerfast.parity import Parity
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -23,6 +27,7 @@ app = typer.Typer(
     help="Fine-tune an image classifier on a folder of photos without waiting for the data.",
 )
 out = Console(highlight=False)
+_UsageError: Any = typer.BadParameter.__base__  # click's own, or that of the click inside newer typers
 
 # torch and timm take seconds to import: commands import what they call, so that --help answers at once.
 
@@ -189,6 +194,41 @@ def predict(
 
 
 @app.command()
+def parity(
+    data: Annotated[
+        Path | None, typer.Argument(help="Folder of class folders. Default: rendered flowers.")
+    ] = None,
+    backend: Annotated[
+        BackendName, typer.Option(help="Who is compared; auto: dali on a CUDA GPU, else dali-cpu.")
+    ] = BackendName.auto,
+    samples: Annotated[int, typer.Option(min=1, help="Most photos to draw.")] = 512,
+    epochs: Annotated[int, typer.Option(min=1, help="Random plans per photo.")] = 1,
+    run: Annotated[
+        Path | None, typer.Option(help="Run folder: also count where its model's answers differ.")
+    ] = None,
+    json_: JsonFile = None,
+    set_: SetOption = None,
+) -> None:
+    """Compare a backend's pixels with torchvision's on your own photos, step by step.
+
+    Exit code 0 within the published bounds, 1 outside.
+    """
+    from flowerfast.config import load_config
+    from flowerfast.display import progress_bar
+    from flowerfast.parity import compare_backends
+
+    changes = {"data.path": str(data.resolve())} if data is not None else {}
+    changes |= {"data.backend": backend.value} if backend is not BackendName.auto else {}
+    settings = load_config(None, set_ or [], changes)
+    with progress_bar(out, "comparing") as bar:
+        result = compare_backends(settings, samples, epochs, run, bar)
+    if json_ != Path("-"):
+        _print_parity(result)
+    _write_json(json_, result.to_json())
+    raise typer.Exit(0 if result.ok else 1)
+
+
+@app.command()
 def synth(
     folder: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to make.")],
     per_class: Annotated[
@@ -228,6 +268,30 @@ def _print_evaluation(result: dict[str, Any]) -> None:
     out.print(f"accuracy {result['accuracy']:.2%}, loss {result['loss']:.4f}, {result['samples']} photos")
 
 
+def _print_parity(result: "Parity") -> None:
+    answers = any(step.top1_differs is not None for step in result.steps)
+    table = Table("step", "pictures", "mean", "p99", "max", caption="absolute differences in levels of 255")
+    for name in ("other top-1",) * answers + ("worst mean", "of photo"):
+        table.add_column(name, overflow="fold")
+    for step in result.steps:
+        figures = [str(step.samples), f"{step.mean:.3f}", f"{step.p99:g}", str(step.max)]
+        if answers:
+            figures.append("" if step.top1_differs is None else f"{step.top1_differs:.2%}")
+        photo = Text(step.worst_photo if step.max else "")
+        table.add_row(step.step, *figures, f"{step.worst_mean:.2f}", photo)
+    out.print(table)
+    for note in result.notes:
+        out.print(Text(note), soft_wrap=True)
+    for bad in result.bad:
+        _complain(f"skipped: {bad.path}: {bad.error}")
+    bounds, verdict = result.bounds, "within" if result.ok else "outside"
+    out.print(
+        f"{result.backend} against torchvision: {verdict} the bounds "
+        f"(mean at most {bounds.mean:g}, p99 at most {bounds.p99:g}, in {' and '.join(bounds.steps)})",
+        soft_wrap=True,
+    )
+
+
 def _write_json(file: Path | None, result: dict[str, Any]) -> None:
     text = json.dumps(result, indent=1) + "\n"
     if file == Path("-"):
@@ -247,17 +311,15 @@ def _complain(text: str) -> None:
 
 def main() -> None:
     """Entry point of the `flowerfast` command."""
-    import click
-
     try:
         code = app(standalone_mode=False)
     except UserError as error:
         _complain(f"flowerfast: error: {error}")
         code = 2
-    except click.ClickException as error:
+    except _UsageError as error:
         error.show()
-        code = error.exit_code
-    except (click.Abort, KeyboardInterrupt):
+        code = 2
+    except (typer.Abort, KeyboardInterrupt):
         code = 130
     except Exception as error:
         code = _failed(error)

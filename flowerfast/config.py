@@ -8,10 +8,11 @@ import difflib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic.fields import FieldInfo
 
 from flowerfast.errors import UserError
 
@@ -54,6 +55,8 @@ class DataConfig(Section):
     """Share of each batch that DALI gives to the GPU's hardware JPEG decoder, where it has one."""
     dali_prefetch: int = Field(default=2, ge=1, le=16)
     """Depth of DALI's own queue, in batches."""
+    decoder: Literal["auto", "gpu", "cpu"] = "auto"
+    """Where dali decodes: gpu (nvJPEG) or cpu (the reference's pixels); auto: cpu where cores are enough."""
 
 
 class AugmentConfig(Section):
@@ -74,15 +77,13 @@ class AugmentConfig(Section):
     translate: Share = 0.1
     """Largest shift either way, as a share of image_size."""
 
-    @model_validator(mode="after")
-    def _ranges(self) -> Self:
-        for name, (low, high), cap in (
-            ("crop_scale", self.crop_scale, 1.0),
-            ("crop_ratio", self.crop_ratio, 100.0),
-        ):
-            if not 0 < low <= high <= cap:
-                raise ValueError(f"{name} must be [low, high] with 0 < low <= high <= {cap:g}")
-        return self
+    @field_validator("crop_scale", "crop_ratio")
+    @classmethod
+    def _range(cls, value: tuple[float, float], info: ValidationInfo) -> tuple[float, float]:
+        cap = 1 if info.field_name == "crop_scale" else 100
+        if not 0 < value[0] <= value[1] <= cap:
+            raise ValueError(f"must be [low, high] with 0 < low <= high <= {cap}")
+        return value
 
 
 class ModelConfig(Section):
@@ -129,6 +130,12 @@ class TrainConfig(Section):
     """Memory format of the model; auto: on for CUDA."""
     compile: bool = False
     """torch.compile the network (slower start, faster steps)."""
+
+    @field_validator("amp", "channels_last", mode="before")
+    @classmethod
+    def _switch(cls, value: Any) -> Any:
+        """YAML 1.1 reads a bare on or off as a bool; users mean the word."""
+        return ("off", "on")[value] if isinstance(value, bool) else value
 
 
 class EvalConfig(Section):
@@ -206,11 +213,7 @@ def _apply(
         key, sign, value = text.partition("=")
         if not sign or not key:
             raise UserError(f"--set {text}: expected key=value, e.g. --set train.lr=0.01")
-        try:
-            parsed = yaml.safe_load(value)
-        except yaml.YAMLError:
-            parsed = value
-        _put(tree, key.strip(), _number(parsed), "--set")
+        _put(tree, key.strip(), _parse(key.strip(), value.strip()), "--set")
     return validate(tree, origin)
 
 
@@ -250,10 +253,10 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read ({error}); give a YAML file") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: looks like a date, such as 2024-13-45
         mark = getattr(error, "problem_mark", None)
         where = f" line {mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or "syntax error"
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
         raise UserError(f"{path}{where}: not valid YAML ({problem}); mend that line") from None
     if tree is None:
         return {}
@@ -274,21 +277,31 @@ def _put(tree: dict[str, Any], key: str, value: Any, origin: str) -> None:
     branch[name] = value
 
 
-def _number(value: Any) -> Any:
-    """YAML 1.1 reads 1e-3 as text; users mean the number."""
+def _parse(key: str, text: str) -> Any:
+    """Value of a --set: YAML, but a path or name is taken as it stands (`#`, `: `, digits, dates)."""
+    try:
+        value = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError):  # ValueError: looks like a date, such as 2024-13-45
+        return text
+    info = _field(key)
+    if info and info.annotation in (str, str | None):
+        return value if value is None or text[0] in "\"'" else text
     if isinstance(value, str):
         try:
-            return float(value)
+            return float(value)  # YAML 1.1 reads 1e-3 as text; users mean the number
         except ValueError:
             return value
     return value
 
 
 def _nearest(key: str, keys: Sequence[str]) -> str:
-    by_name = {k.rpartition(".")[2]: k for k in keys}
-    close = difflib.get_close_matches(key, keys, n=1, cutoff=0.5) or [
-        by_name[n] for n in difflib.get_close_matches(key.rpartition(".")[2], list(by_name), n=1, cutoff=0.6)
-    ]
+    name = key.rpartition(".")[2]
+    by_name = {k.rpartition(".")[2]: k for k in reversed(keys)}  # of two of one name, the first
+    close = (
+        ([by_name[name]] if name in by_name else [])
+        or difflib.get_close_matches(key, keys, n=1, cutoff=0.5)
+        or [by_name[n] for n in difflib.get_close_matches(name, list(by_name), n=1, cutoff=0.6)]
+    )
     return f"; did you mean {close[0]!r}?" if close else f"; known keys: {', '.join(keys)}"
 
 
@@ -297,7 +310,8 @@ def _explain(error: ValidationError, origin: str) -> str:
     first = error.errors()[0]
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
-        return f"{origin}: unknown key {key!r}{_nearest(key, [*known_keys(), *Config.model_fields])}"
+        sections = () if "." in key else Config.model_fields
+        return f"{origin}: unknown key {key!r}{_nearest(key, [*known_keys(), *sections])}"
     field = ".".join(str(part) for part in first["loc"][:2])
     about = _description(field)
     rule = first["msg"][0].lower() + first["msg"][1:]
@@ -306,13 +320,18 @@ def _explain(error: ValidationError, origin: str) -> str:
     return f"{origin}: {field}={first['input']!r}: {rule}{hint}"
 
 
-def _description(key: str) -> str:
+def _field(key: str) -> FieldInfo | None:
     section, _, name = key.partition(".")
     info = Config.model_fields.get(section)
     model = info.annotation if info else None
-    if isinstance(model, type) and issubclass(model, BaseModel) and name in model.model_fields:
-        return (model.model_fields[name].description or "").rstrip(".")
-    return ""
+    if isinstance(model, type) and issubclass(model, BaseModel):
+        return model.model_fields.get(name)
+    return None
+
+
+def _description(key: str) -> str:
+    info = _field(key)
+    return (info.description or "").rstrip(".") if info else ""
 
 
 def describe_settings() -> Iterator[tuple[str, str, str]]:

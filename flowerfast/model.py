@@ -53,20 +53,20 @@ def build_network(
     not fit.
     """
     options: dict[str, Any] = {"num_classes": len(classes)}
-    if not timm.is_model(config.name):
-        close = timm.list_models(f"*{config.name.split('.')[0][:6]}*")[:3]
-        hint = f"; did you mean one of {', '.join(close)}?" if close else "; timm.list_models() names all"
-        raise UserError(f"model.name={config.name!r}: timm has no such model{hint}")
     hub = config.pretrained and config.weights is None
-    template = timm.get_pretrained_cfg(config.name, allow_unregistered=True)
+    template = _template(config.name)
     if template is not None and template.fixed_input_size:
         options["img_size"] = image_size
     if hub:
         network = _from_hub(config.name, template, options)
+        fresh_head = template.num_classes != len(classes)
     else:
         network = timm.create_model(config.name, pretrained=False, **options)
-    if config.weights is not None:
-        _load_weights(network, config, len(classes))
+        fresh_head = config.weights is not None and not _load_weights(network, config)
+    if fresh_head:
+        # torch's own init: timm's for EfficientNet grows as the classes get fewer, and for five of them the
+        # first steps then spoil the pretrained features.
+        cast(Any, network).reset_classifier(len(classes))
     cfg = pretrained_cfg(network)
     for key in ("test_input_size", "test_crop_pct", "label_names", "label_descriptions"):
         cfg.pop(key, None)
@@ -90,6 +90,20 @@ def with_normalisation(network: nn.Module) -> Classifier:
     return Classifier(network, cfg["mean"], cfg["std"])
 
 
+def _template(name: str) -> Any:
+    """timm's description of a model by name, None when it has none. Raises UserError for an unknown name."""
+    architecture = name.partition(".")[0]
+    if not timm.is_model(name):
+        close = timm.list_models(f"*{architecture[:6]}*")[:3]
+        hint = f"; did you mean one of {', '.join(close)}?" if close else "; timm.list_models() names all"
+        raise UserError(f"model.name={name!r}: timm has no such model{hint}")
+    try:
+        return timm.get_pretrained_cfg(name, allow_unregistered=True)
+    except RuntimeError as error:  # is_model looks at the part before the dot alone
+        known = ", ".join(timm.list_pretrained(f"{architecture}.*")) or "none"
+        raise UserError(f"model.name={name!r}: timm has no such weights; it has {known}") from error
+
+
 def _from_hub(name: str, template: Any, options: Mapping[str, Any]) -> nn.Module:
     ways_out = (
         "connect once (the weights are then kept), or give a local file (--set model.weights=FILE), "
@@ -104,8 +118,9 @@ def _from_hub(name: str, template: Any, options: Mapping[str, Any]) -> nn.Module
     try:
         return timm.create_model(name, pretrained=True, **options)
     except (OSError, HfHubHTTPError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"model.pretrained=true: no weights of {name} ({reason}); {ways_out}") from error
+        raise UserError(
+            f"model.pretrained=true: no weights of {name} ({_reason(error)}); {ways_out}"
+        ) from error
 
 
 def _cached(repo: str | None) -> bool:
@@ -125,8 +140,8 @@ def _reachable(endpoint: str) -> bool:
     return True
 
 
-def _load_weights(network: nn.Module, config: ModelConfig, classes: int) -> None:
-    """Load a local state dict; the head is replaced when its number of classes differs."""
+def _load_weights(network: nn.Module, config: ModelConfig) -> bool:
+    """Load a local state dict but for a head of other classes; whether the head was loaded."""
     state = _read_state(Path(str(config.weights)))
     target = network.state_dict()
     heads = pretrained_cfg(network).get("classifier") or ()
@@ -154,6 +169,7 @@ def _load_weights(network: nn.Module, config: ModelConfig, classes: int) -> None
             "give weights of that model or set model.name to theirs"
         )
     network.load_state_dict(state, strict=False)
+    return all(k in state for k in target)
 
 
 def _read_state(file: Path) -> dict[str, torch.Tensor]:
@@ -166,9 +182,7 @@ def _read_state(file: Path) -> dict[str, torch.Tensor]:
             return dict(load_file(file))
         content = torch.load(file, map_location="cpu", weights_only=True)
     except (SafetensorError, OSError, RuntimeError, ValueError, EOFError) as error:
-        raise UserError(
-            f"model.weights={file}: cannot be read ({str(error).splitlines()[0]}); {advice}"
-        ) from error
+        raise UserError(f"model.weights={file}: cannot be read ({_reason(error)}); {advice}") from error
     except Exception as error:
         # torch raises pickle.UnpicklingError for files that hold more than tensors.
         if type(error).__name__ != "UnpicklingError":
@@ -180,3 +194,7 @@ def _read_state(file: Path) -> dict[str, torch.Tensor]:
     if not isinstance(content, dict) or not all(isinstance(v, torch.Tensor) for v in content.values()):
         raise UserError(f"model.weights={file}: no state dict in it; {advice}")
     return {str(k).removeprefix("module."): v for k, v in content.items()}
+
+
+def _reason(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import timm
 import torch
+from safetensors import SafetensorError
 
 from flowerfast.checkpoint import RunFolder
 from flowerfast.config import DataConfig
@@ -63,9 +64,9 @@ def load_trained(run: Path, device: torch.device) -> Trained:
     try:
         stored = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         cfg, classes = stored["pretrained_cfg"], tuple(stored["label_names"])
-        network = timm.create_model(f"local-dir:{folder}")
+        network = timm.create_model(f"local-dir:{folder}", pretrained=True)  # else random weights
         size, crop_pct = int(cfg["input_size"][-1]), float(cfg["crop_pct"])
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError, SafetensorError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(
             f"{run}: no trained model there ({reason}); give the --out folder of a finished epoch"

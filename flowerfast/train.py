@@ -97,7 +97,7 @@ def train_epoch(run: Run, signals: StopSignals) -> None:
     saved_at = time.monotonic()
     for batch in clock.watch(run.train_loader.epoch(progress.epoch, progress.batch)):
         if len(batch):
-            loss, correct = train_step(trainer, batch)
+            loss, correct = _step(trainer, batch)
             run.totals.add(loss, correct, len(batch))
         progress.batch += 1
         run.reporter.step(len(batch), run.totals)
@@ -184,6 +184,18 @@ def close_epoch(run: Run, result: Evaluation, eval_seconds: float) -> None:
     progress.batch, progress.seconds, progress.waited = 0, 0.0, 0.0
     run.totals = Totals(trainer.device)
     run.reporter.end_epoch(row, best)
+
+
+def _step(trainer: Trainer, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+    try:
+        return train_step(trainer, batch)
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise RunFailed(
+            "a batch of one sample is too little for batch normalisation at this image size; "
+            "change train.batch_size by one, or raise data.image_size"
+        ) from error
 
 
 def _check_finite(run: Run) -> None:

@@ -52,10 +52,16 @@ class Trainer:
         c = self.config
         self.precision = Precision.choose(c.amp, self.device)
         self.optimizer = torch.optim.SGD(
-            self.model.parameters(), lr=c.lr, momentum=c.momentum, weight_decay=c.weight_decay
+            self.model.parameters(),
+            lr=c.lr,
+            momentum=c.momentum,
+            weight_decay=c.weight_decay,
+            fused=self.device.type == "cuda",
         )
         self.scheduler = make_schedule(self.optimizer, c, self.batches_per_epoch)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision.dtype == torch.float16)
+        if self.device.type == "cuda":
+            torch.backends.cudnn.benchmark = True  # all batches but the last have one shape
         self.forward = torch.compile(self.model) if c.compile else self.model
 
     def end_epoch(self) -> None:

@@ -157,6 +157,7 @@ def _crop(
     shape = photo_w / photo_h
     central_w = np.where(shape > ratio_high, np.rint(photo_h * ratio_high), photo_w).astype(np.int64)
     central_h = np.where(shape < ratio_low, np.rint(photo_w / ratio_low), photo_h).astype(np.int64)
+    central_w, central_h = np.maximum(central_w, 1), np.maximum(central_h, 1)  # 1 px high, crop_ratio 0.3
     height, width = np.where(found, height, central_h), np.where(found, width, central_w)
     top = np.where(found, top, (photo_h - central_h) // 2)
     left = np.where(found, left, (photo_w - central_w) // 2)

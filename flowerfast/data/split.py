@@ -75,7 +75,9 @@ def read_split(file: Path, manifest: Manifest) -> Split:
     """
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-        train_paths, val_paths, classes = content["train"], content["val"], content["classes"]
+        train_paths, val_paths, classes = (
+            list(map(str, content[key])) for key in ("train", "val", "classes")
+        )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{file}: not a split that flowerfast wrote ({error}); start a new run") from None
     index = {path: i for i, path in enumerate(manifest.paths())}

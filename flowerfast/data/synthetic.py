@@ -11,11 +11,11 @@ import os
 import shutil
 import signal
 from collections.abc import Callable, Generator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from dataclasses import replace
 from multiprocessing import get_context
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +30,8 @@ CLASSES: tuple[str, ...] = tuple(PAINTERS)
 RENDER_VERSION = 1  # raise it whenever a change of the painters changes pixels
 MIN_SIDE, MAX_SIDE = 240, 500  # pixels
 MARKER = "synthetic.json"
+
+Chunk = tuple[Path, str, int, int, int]  # folder, kind, seed, first index, index after the last
 
 _FULL_DETAIL_RADIUS = 260  # pixels of the canvas: smaller flowers look smooth with fewer polygons
 _CHUNK = 20  # pictures a process renders per order: progress moves about twice a second
@@ -182,7 +184,7 @@ def _cores() -> int:
 
 def _render_all(folder: Path, per_class: int, seed: int, processes: int) -> Generator[int, None, None]:
     """Render the set chunk by chunk and yield the number of pictures of each finished chunk."""
-    chunks = [
+    chunks: list[Chunk] = [
         (folder, kind, seed, start, min(start + _CHUNK, per_class))
         for start in range(0, per_class, _CHUNK)
         for kind in CLASSES
@@ -190,19 +192,61 @@ def _render_all(folder: Path, per_class: int, seed: int, processes: int) -> Gene
     processes = min(processes, len(chunks))
     if processes == 1:
         yield from (_render_chunk(*chunk) for chunk in chunks)
-        return
+    else:
+        yield from _render_in_processes([chunks[rank::processes] for rank in range(processes)])
+
+
+def _render_in_processes(shares: list[list[Chunk]]) -> Generator[int, None, None]:
+    """Render each share of chunks in a process of its own, which ends at once when the caller stops.
+
+    An executor of the standard library would finish its queued chunks first.
+    """
     # Spawned, not forked: the caller may already have started threads or CUDA.
-    # Ctrl-C reaches the whole group; only the caller answers it, so that it can clean up in peace.
-    pool = ProcessPoolExecutor(
-        processes, get_context("spawn"), initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN)
-    )
+    context = get_context("spawn")
+    workers: list[SpawnProcess] = []
+    open_pipes: list[Connection] = []
     try:
-        for future in as_completed([pool.submit(_render_chunk, *chunk) for chunk in chunks]):
-            yield future.result()
-    except BrokenProcessPool as error:
-        raise RuntimeError("a rendering process died: render in this process with processes=1") from error
+        for share in shares:
+            receiver, sender = context.Pipe(duplex=False)
+            workers.append(context.Process(target=_worker, args=(sender, share), daemon=True))
+            workers[-1].start()
+            sender.close()  # the worker's copy is now the only one: its death ends the pipe
+            open_pipes.append(receiver)
+        while open_pipes:
+            ready = wait(open_pipes)
+            for pipe in [pipe for pipe in open_pipes if pipe in ready]:
+                message = _receive(pipe)
+                if message is None:
+                    open_pipes.remove(pipe)
+                else:
+                    yield message
     finally:
-        pool.shutdown(cancel_futures=True)
+        for worker in workers:
+            worker.terminate()
+        for worker in workers:
+            worker.join()
+
+
+def _receive(pipe: Connection) -> int | None:
+    """Return the number of pictures just finished, None at the end; raise what the worker raised."""
+    try:
+        message = pipe.recv()
+    except EOFError:
+        raise RuntimeError("a rendering process died: render in this process with processes=1") from None
+    if isinstance(message, Exception):
+        raise message
+    return None if message is None else int(message)
+
+
+def _worker(pipe: Connection, chunks: list[Chunk]) -> None:
+    # Ctrl-C reaches the whole group; the caller answers it and ends this process.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        for chunk in chunks:
+            pipe.send(_render_chunk(*chunk))
+        pipe.send(None)
+    except Exception as error:
+        pipe.send(error)
 
 
 def _render_chunk(folder: Path, kind: str, seed: int, start: int, stop: int) -> int:

@@ -60,7 +60,7 @@ def _dali_problem(wanted: torch.device, device: torch.device) -> str | None:
         return f"{there}; use data.backend=dali-cpu or torchvision"
     if find_spec("nvidia") is None or find_spec("nvidia.dali") is None:
         return 'NVIDIA DALI is not installed; on Linux: pip install "flowerfast[dali]"'
-    from flowerfast.loaders.dali import dali_problem  # imports DALI, a second or more: only when wanted
+    from flowerfast.loaders.dali_probe import dali_problem  # may import DALI, a second or more: when wanted
 
     return dali_problem(wanted)
 
@@ -108,13 +108,13 @@ def make_loader(
     bad: BadFiles,
 ) -> Loader:
     """Loader of some samples with the chosen executor."""
+    place = device if choice.backend == "dali" else torch.device("cpu")
+    cache = PhotoCache(manifest, indices, data.cache_side, place) if choice.cache != "none" else None
     if choice.backend == "torchvision":
-        cache = PhotoCache(manifest, indices, data.cache_side) if choice.cache == "ram" else None
         return TorchvisionLoader(manifest, indices, recipe, data, device, bad, cache)
     from flowerfast.loaders.dali import DaliLoader
 
-    place = torch.device("cpu") if choice.backend == "dali-cpu" else device
-    return DaliLoader(manifest, indices, recipe, data, place, bad)
+    return DaliLoader(manifest, indices, recipe, data, place, bad, cache, target=device)
 
 
 def make_eval_loader(

@@ -7,12 +7,14 @@ size would waste a third or more; offsets cost 8 bytes a photo.
 from dataclasses import replace
 
 import numpy as np
+import torch
 
 from flowerfast.data.manifest import Manifest
 from flowerfast.data.plan import Plan
 
 Sizes = tuple[np.ndarray, np.ndarray]
 """(width, height) of photos in pixels, each int (n,)."""
+_CPU = torch.device("cpu")
 
 
 def cached_size(width: np.ndarray, height: np.ndarray, side: int) -> Sizes:
@@ -47,25 +49,39 @@ def _scale(start: np.ndarray, length: np.ndarray, old: np.ndarray, new: np.ndarr
 
 
 class PhotoCache:
-    """Decoded training photos in host memory, filled as they are first used.
+    """Decoded training photos on one device, filled as they are first used.
 
-    Safe for threads: each photo has its own place, and is marked as present only after it is written.
+    Lazily, not up front: the first epoch then trains at once, and a run that resumes in mid-epoch, or meets a
+    file that cannot be decoded, needs no case of its own. Safe for threads: each photo has its own place, and
+    is marked as present only after it is written.
 
     Args:
         manifest: all photos.
         indices: int64 (n,), the samples that will be asked for.
         side: short side of a cached photo at most, in pixels.
+        device: where they are kept, the CPU or a CUDA device. There all memory is taken at once.
+
+    Attributes:
+        store: uint8 (bytes,), all photos one after another.
     """
 
-    def __init__(self, manifest: Manifest, indices: np.ndarray, side: int) -> None:
+    def __init__(
+        self, manifest: Manifest, indices: np.ndarray, side: int, device: torch.device = _CPU
+    ) -> None:
         self._old = manifest.width, manifest.height
         self._new = cached_size(manifest.width, manifest.height, side)
         self._slot = np.full(len(manifest), -1, np.int64)
         self._slot[indices] = np.arange(len(indices))
         lengths = self._new[0][indices].astype(np.int64) * self._new[1][indices] * 3
         self._starts = np.cumsum(lengths) - lengths
-        self._store = np.empty(int(lengths.sum()), np.uint8)  # untouched pages take no memory yet
+        # On a CPU untouched pages take no memory yet.
+        self.store = torch.empty(int(lengths.sum()), dtype=torch.uint8, device=device)
         self._present = np.zeros(len(indices), np.bool_)
+        self._upload: torch.cuda.Stream | None = None
+        if device.type == "cuda":
+            self._upload = torch.cuda.Stream(device)
+            # The memory may have been another tensor's, with work on it still to come in this stream.
+            self._upload.wait_stream(torch.cuda.current_stream(device))
 
     def sizes(self, indices: np.ndarray) -> tuple[Sizes, Sizes]:
         """Sizes of photos as stored on disk and as cached, for `scale_plan`."""
@@ -75,18 +91,36 @@ class PhotoCache:
         """(height, width) of a cached photo."""
         return int(self._new[1][index]), int(self._new[0][index])
 
-    def get(self, index: int) -> np.ndarray | None:
-        """Pixels of a photo, uint8 (h, w, 3), or None when it is not cached yet."""
+    def starts(self, indices: np.ndarray) -> np.ndarray:
+        """Where photos begin in `store`: int64 (n,)."""
+        found: np.ndarray = self._starts[self._slot[indices]]
+        return found
+
+    def missing(self, indices: np.ndarray) -> np.ndarray:
+        """Those of the samples that are not cached yet: int64 (m,)."""
+        found: np.ndarray = indices[~self._present[self._slot[indices]]]
+        return found
+
+    def get(self, index: int) -> torch.Tensor | None:
+        """Pixels of a photo on the device, uint8 (h, w, 3), or None when it is not cached yet."""
         return self._view(index) if self._present[self._slot[index]] else None
 
-    def put(self, index: int, pixels: np.ndarray) -> np.ndarray:
-        """Store pixels of the cached size; returns the stored view."""
-        view = self._view(index)
-        view[:] = pixels
+    def put(self, index: int, pixels: np.ndarray) -> torch.Tensor:
+        """Store pixels of the cached size; returns the stored view.
+
+        On CUDA it returns when they have arrived, so that whoever sees a photo as present may read it on
+        any stream.
+        """
+        view, fresh = self._view(index), torch.from_numpy(pixels)
+        if self._upload is None:
+            view.copy_(fresh)
+        else:
+            with torch.cuda.stream(self._upload):
+                view.copy_(fresh)
         self._present[self._slot[index]] = True
         return view
 
-    def _view(self, index: int) -> np.ndarray:
+    def _view(self, index: int) -> torch.Tensor:
         height, width = self.shape(index)
-        start = self._starts[self._slot[index]]
-        return self._store[start : start + height * width * 3].reshape(height, width, 3)
+        start = int(self._starts[self._slot[index]])
+        return self.store[start : start + height * width * 3].view(height, width, 3)

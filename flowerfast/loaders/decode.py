@@ -1,6 +1,7 @@
 """Encoded bytes to RGB pixels, as the reference (Pillow, EXIF orientation ignored) would give them."""
 
 import io
+import re
 import warnings
 
 import numpy as np
@@ -8,6 +9,7 @@ import simplejpeg
 from PIL import Image
 
 _JPEG = b"\xff\xd8"
+_PILLOW = re.compile(r"PIL\.")
 
 
 class DecodeError(Exception):
@@ -40,15 +42,22 @@ def decode(encoded: np.ndarray, width: int, height: int, buffer: np.ndarray | No
 
 
 def _decode_pillow(encoded: np.ndarray, width: int, height: int) -> np.ndarray:
+    _silence_pillow()
     try:
-        with warnings.catch_warnings():
-            # The scan has checked data.max_pixels; palette and EXIF warnings do not concern the pixels.
-            warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(encoded.tobytes())) as image:
-                _same_size(image.size, (width, height))
-                return np.array(image.convert("RGB"))
+        with Image.open(io.BytesIO(encoded.tobytes())) as image:
+            _same_size(image.size, (width, height))
+            return np.array(image.convert("RGB"))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise DecodeError(_one_line(error)) from error
+
+
+def _silence_pillow() -> None:
+    """Ignore Pillow's warnings, for good: the scan has checked data.max_pixels, and what Pillow says of
+    palettes and EXIF does not concern the pixels. `catch_warnings` is not safe in threads: of two that
+    overlap one leaves its filter in place for ever, and the other works without.
+    """
+    if ("ignore", None, Warning, _PILLOW, 0) not in warnings.filters:
+        warnings.filterwarnings("ignore", module=_PILLOW.pattern)
 
 
 def _same_size(found: tuple[int, int], promised: tuple[int, int]) -> None:

@@ -103,10 +103,8 @@ class TorchvisionLoader:
             while jobs:
                 yield self._finish(jobs.popleft())
         finally:
-            tasks = [task for job in jobs for task in job.tasks]
-            for task in tasks:
-                task.cancel()
-            wait(tasks)
+            # Only for those that run: `wait` would never return for one that `close` has cancelled already.
+            wait([task for job in jobs for task in job.tasks if not task.cancel()])
 
     def _submit(self, plan: Plan | EvalPlan) -> _Job:
         shape = (len(plan), plan.size, plan.size, 3)
@@ -155,7 +153,7 @@ class TorchvisionLoader:
         found = self._cache.get(index)
         if found is None:
             found = self._cache.put(index, resize(self._decode(index), *self._cache.shape(index)))
-        return found
+        return found.numpy()
 
     def _decode(self, index: int) -> np.ndarray:
         width, height = int(self._manifest.width[index]), int(self._manifest.height[index])

@@ -1,0 +1,29 @@
+"""Keep a training run's result: python benchmarks/record_run.py RUN benchmarks/results/train-NAME.json
+
+Takes summary.json, metrics.jsonl and config.yaml; leaves out whose machine it was and where the files lie.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import yaml
+
+
+def main(run: Path, out: Path) -> None:
+    """Write one JSON file about a run folder."""
+    config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+    for section, key in (("data", "path"), ("model", "weights")):
+        if config[section][key]:
+            config[section][key] = Path(config[section][key]).name
+    history = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
+    result = {"schema": 1, "summary": summary, "metrics": history, "config": config}
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        sys.exit(__doc__)
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -1,0 +1,409 @@
+"""Parity: backends agree on flowers, odd files and real photos, and a backend that is wrong is found out."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from flowerfast import loaders, parity
+from flowerfast.checkpoint import RunFolder
+from flowerfast.cli import main
+from flowerfast.config import AugmentConfig, Config, DataConfig, ModelConfig, load_config
+from flowerfast.data.manifest import Manifest, load_manifest
+from flowerfast.data.plan import EvalPlan, Plan, make_plan
+from flowerfast.data.synthetic import synthesize
+from flowerfast.errors import UserError
+from flowerfast.loaders import BadFiles, Choice, Recipe, make_loader
+from flowerfast.model import build_network
+from flowerfast.parity import BOUNDS, STEPS, Histogram, compare_backends, step_plans
+
+CPU = torch.device("cpu")
+Wrap = Callable[[str], None]
+pytestmark = pytest.mark.filterwarnings("ignore:Palette images with Transparency")
+
+
+@pytest.fixture(params=["dali-cpu", pytest.param("dali", marks=pytest.mark.gpu)])
+def backend(request: pytest.FixtureRequest) -> str:
+    """DALI on the CPU, and on a GPU where there is one."""
+    pytest.importorskip("nvidia.dali")
+    if request.param == "dali" and not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def flowers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Rendered flowers, four of each kind."""
+    return synthesize(tmp_path_factory.mktemp("rendered") / "flowers", 4, processes=1)
+
+
+def picture(width: int, height: int, seed: int = 0) -> Image.Image:
+    """Slopes, soft blotches and a hard edge."""
+    rng = np.random.default_rng(seed)
+    coarse = Image.fromarray(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8))
+    pixels = np.array(coarse.resize((width, height), Image.Resampling.BICUBIC))
+    pixels[height // 3 : height // 2, width // 4 : width // 2] = (230, 40, 90)
+    return Image.fromarray(pixels)
+
+
+@pytest.fixture(scope="module")
+def odd(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twenty-one files of every kind that a folder may hold, in two classes."""
+    root = tmp_path_factory.mktemp("odd")
+    jpeg, other = root / "jpeg", root / "other"
+    jpeg.mkdir()
+    other.mkdir()
+    photo, exif = picture(150, 110), Image.Exif()
+    exif[0x112] = 6  # "turn right by 90 degrees"
+    for subsampling in ("4:4:4", "4:2:2", "4:2:0"):
+        photo.save(jpeg / f"chroma{subsampling.replace(':', '')}.jpg", subsampling=subsampling, quality=90)
+    photo.save(jpeg / "progressive.jpg", progressive=True)
+    photo.save(jpeg / "rotated.jpg", exif=exif)
+    photo.convert("L").save(jpeg / "grey.jpg")
+    photo.convert("CMYK").save(jpeg / "cmyk.jpg")
+    picture(1, 1).save(jpeg / "pixel.jpg")
+    picture(3000, 40).save(jpeg / "wide.jpg")
+    picture(40, 3000).save(jpeg / "tall.jpg")
+    photo.save(jpeg / "named.png", "JPEG")
+    photo.save(other / "named.jpg", "PNG")
+    photo.save(other / "plain.png")
+    alpha = photo.copy()
+    alpha.putalpha(picture(150, 110, seed=1).convert("L"))
+    alpha.save(other / "alpha.png")
+    photo.quantize(32).save(other / "palette.png")
+    photo.quantize(32).save(other / "clear_palette.png", transparency=3)
+    Image.fromarray(np.asarray(photo.convert("L"), np.uint16) * 257).save(other / "deep.png")
+    photo.save(other / "lossy.webp", quality=80)
+    photo.save(other / "lossless.webp", lossless=True)
+    photo.save(other / "plain.bmp")
+    picture(1, 1).save(other / "pixel.png")
+    return root
+
+
+def config(data: Path, backend: str = "torchvision", size: int = 64, *more: str) -> Config:
+    settings = {"data.path": str(data), "data.backend": backend, "data.image_size": size, "data.workers": 2}
+    return load_config(None, more, {**settings, "train.batch_size": 8})
+
+
+# ------------------------------------------------------------------------------------------------ agreement
+
+
+def test_backends_agree_on_rendered_flowers(backend, flowers):
+    result = compare_backends(config(flowers, backend, 96), epochs=2)
+    assert result.ok
+    assert [step.step for step in result.steps] == list(STEPS)
+    assert [step.samples for step in result.steps] == [20, 40, 40, 40, 40, 20]
+    for step in result.steps:
+        assert BOUNDS.hold(step.mean, step.p99), step
+    if backend == "dali-cpu":
+        assert result.steps[0].max == 0
+
+
+@pytest.mark.parametrize("size", [32, 96])
+def test_backends_agree_on_odd_files(backend, odd, size):
+    result = compare_backends(config(odd, backend, size), epochs=3)
+    assert result.photos == 21
+    assert not result.bad
+    assert result.ok
+    for step in result.steps:
+        assert BOUNDS.hold(step.mean, step.p99), step
+        assert step.worst_mean <= 1, step
+    assert result.steps[0].samples == (19 if size == 32 else 17)  # all that are as large as the output
+
+
+def open_loader(backend: str, manifest: Manifest, recipe: Recipe) -> parity.Executor:
+    device = torch.device("cuda", torch.cuda.current_device()) if backend == "dali" else CPU
+    indices, data = np.arange(len(manifest)), DataConfig(workers=2)
+    return make_loader(
+        Choice(backend, ""), manifest, indices, recipe, data, device, BadFiles(manifest, "fail", 1)
+    )
+
+
+def assert_decodes_as_pillow(backend: str, root: Path, levels: int) -> None:
+    manifest, recipe = load_manifest(root), Recipe(32, 8, augment=AugmentConfig())
+    plan = dict(step_plans(manifest, np.arange(len(manifest)), recipe, 0))["decode"]
+    loader = open_loader(backend, manifest, recipe)
+    found = loader.execute(plan)
+    loader.close()
+    assert len(plan) == 19
+    for row, index in enumerate(plan.indices.tolist()):
+        photo = np.asarray(Image.open(root / manifest.path(index)).convert("RGB"))
+        top, left = (photo.shape[0] - 32) // 2, (photo.shape[1] - 32) // 2
+        apart = np.abs(found[row].astype(int) - photo[top : top + 32, left : left + 32])
+        assert apart.max() <= levels, manifest.path(index)
+
+
+def test_dali_decodes_odd_files_as_pillow_does(backend, odd):
+    # A GPU's decoder rounds differently from libjpeg-turbo, and interpolates colour differently at edges.
+    assert_decodes_as_pillow(backend, odd, levels=0 if backend == "dali-cpu" else 12)
+
+
+def test_torchvision_decodes_odd_files_as_pillow_does(odd):
+    assert_decodes_as_pillow("torchvision", odd, levels=0)
+
+
+@pytest.mark.real_data
+def test_backends_agree_on_real_photos(backend, real_photos):
+    result = compare_backends(config(real_photos, backend, 224), samples=1000, epochs=3)
+    assert result.photos > 100
+    assert result.ok
+    for step in result.steps:
+        assert BOUNDS.hold(step.mean, step.p99), step
+
+
+# ---------------------------------------------------------------------------------------------------- parts
+
+
+@pytest.mark.parametrize("count", [1, 2, 101, 5000])
+@pytest.mark.parametrize("largest", [0, 1, 3, 255])
+def test_histogram_gives_numpys_statistics(count, largest):
+    rng = np.random.default_rng(count * 256 + largest)
+    pairs = [rng.integers(0, largest + 1, (2, count)).astype(np.uint8) for _ in range(3)]
+    histogram = Histogram()
+    for found, expected in pairs:
+        apart = histogram.add(found, expected)
+        assert apart.tolist() == np.abs(found.astype(int) - expected).tolist()
+    values = np.abs(np.diff(np.concatenate(pairs, axis=1).astype(int), axis=0))
+    assert histogram.mean() == pytest.approx(values.mean())
+    assert histogram.max() == values.max()
+    for q in (0, 1, 50, 99, 99.9, 100):
+        assert histogram.percentile(q) == pytest.approx(np.percentile(values, q))
+
+
+def test_step_plans_leave_out_what_follows_the_step(odd):
+    manifest, recipe = load_manifest(odd), Recipe(64, 8, seed=4, augment=AugmentConfig())
+    indices = np.arange(len(manifest))
+    plans = dict(step_plans(manifest, indices, recipe, 2))
+    assert list(plans) == ["crop+resize", "flip+rotate", "jitter", "whole chain"]
+    whole = make_plan(4, 2, indices, (manifest.width, manifest.height), AugmentConfig(), 64)
+    neutral = {"flip": 0, "angle": 0, "brightness": 1, "contrast": 1, "shift_x": 0, "shift_y": 0}
+    kept = {"crop+resize": 0, "flip+rotate": 2, "jitter": 4, "whole chain": 6}
+    for step, plan in plans.items():
+        expected = {name: np.full(len(plan), neutral[name]) for name in list(neutral)[kept[step] :]}
+        for name, values in {**vars(whole), **expected}.items():
+            assert np.array_equal(getattr(plan, name), values), (step, name)
+    assert {"decode", "evaluation"} < set(dict(step_plans(manifest, indices, recipe, 0)))
+
+
+def test_samples_are_drawn_by_the_seed(flowers):
+    drawn = [
+        compare_backends(config(flowers, "torchvision", 32, f"train.seed={seed}"), samples)
+        for seed, samples in ((0, 6), (0, 6), (1, 6), (0, 100))
+    ]
+    assert [result.photos for result in drawn] == [6, 6, 6, 20]
+    assert drawn[0].steps == drawn[1].steps
+
+
+def test_files_that_cannot_be_decoded_are_left_out_and_named(photo_folder):
+    root = photo_folder({"a": 12, "b": 12}, sizes=[(80, 70)])
+    for name in ("a/a_003.jpg", "b/b_000.jpg"):
+        (root / name).write_bytes((root / name).read_bytes()[:-150])
+    (root / "a/a_005.jpg").write_bytes(b"no photo")
+    result = compare_backends(config(root, "torchvision", 32, "data.max_bad=0.2"))
+    assert sorted(bad.path for bad in result.bad) == ["a/a_003.jpg", "a/a_005.jpg", "b/b_000.jpg"]
+    assert result.photos == 21
+    assert result.steps[0].samples == 21
+    with pytest.raises(UserError, match=r"2 of 24 files cannot be read"):
+        compare_backends(config(root))
+    with pytest.raises(UserError, match=r"a_005\.jpg: .*data\.on_bad=skip"):
+        compare_backends(config(root, "torchvision", 32, "data.on_bad=fail"))
+
+
+def test_nothing_to_compare_is_an_error(photo_folder):
+    root = photo_folder({"a": 1, "b": 1}, sizes=[(80, 70)])
+    for file in root.rglob("*.jpg"):
+        file.write_bytes(file.read_bytes()[:-150])
+    with pytest.raises(UserError, match=r"none of the 2 photos drawn can be decoded"):
+        compare_backends(config(root, "torchvision", 32, "data.max_bad=1"))
+
+
+def test_photos_smaller_than_the_output_are_not_compared_at_decode(photo_folder):
+    result = compare_backends(config(photo_folder(), "torchvision", 64))
+    assert [step.step for step in result.steps] == list(STEPS[1:])
+    assert result.notes == ("decode: not compared, no photo drawn has 64x64 pixels or more",)
+
+
+def test_progress_is_told(flowers):
+    calls: list[tuple[int, int]] = []
+    settings = config(flowers, "torchvision", 32)
+    compare_backends(settings, epochs=2, bar=lambda done, total: calls.append((done, total)))
+    assert calls[-6:] == [(n, 6) for n in range(1, 7)]
+
+
+# ------------------------------------------------------------------------------------------------- sabotage
+
+
+class Wrong:
+    """An executor with a mistake."""
+
+    def __init__(self, inner: parity.Executor, mistake: str) -> None:
+        self.inner, self.mistake = inner, mistake
+
+    def execute(self, plan: Plan | EvalPlan) -> np.ndarray:
+        if self.mistake == "brighter":
+            return np.minimum(self.inner.execute(plan).astype(np.int16) + 4, 255).astype(np.uint8)
+        if self.mistake == "inverted":
+            return 255 - self.inner.execute(plan)
+        if isinstance(plan, EvalPlan):
+            if self.mistake == "evaluation":
+                plan = replace(plan, top=plan.top + 2)
+        elif self.mistake == "rotation":
+            plan = replace(plan, angle=-plan.angle)
+        elif self.mistake == "jitter":
+            plan = replace(plan, brightness=plan.contrast, contrast=plan.brightness)
+        elif self.mistake == "translate":
+            plan = replace(plan, shift_x=plan.shift_y, shift_y=plan.shift_x)
+        return self.inner.execute(plan)
+
+    def close(self) -> None:
+        self.inner.close()
+
+
+@pytest.fixture
+def sabotage(monkeypatch: pytest.MonkeyPatch) -> Wrap:
+    """Function (mistake): from now on the executor under test, the first of the two, makes it."""
+
+    def arrange(mistake: str) -> None:
+        opened: list[object] = []
+
+        def make(*arguments: object) -> object:
+            loader = make_loader(*arguments)
+            opened.append(loader)
+            return Wrong(loader, mistake) if len(opened) % 2 else loader
+
+        monkeypatch.setattr(parity, "make_loader", make)
+
+    return arrange
+
+
+@pytest.mark.parametrize(
+    ("mistake", "first"),
+    [("brighter", 0), ("rotation", 2), ("jitter", 3), ("translate", 4), ("evaluation", 5)],
+)
+def test_a_wrong_executor_is_found_out_at_its_step(sabotage: Wrap, flowers, mistake, first):
+    right = compare_backends(config(flowers))
+    assert right.ok
+    assert {step.max for step in right.steps} == {0}
+    sabotage(mistake)
+    result = compare_backends(config(flowers))
+    assert not result.ok
+    assert not result.to_json()["ok"]
+    beyond = [not BOUNDS.hold(step.mean, step.p99) for step in result.steps]
+    assert beyond.index(True) == first
+    assert all(step.max == 0 for step in result.steps[:first])
+    worst = max(result.steps, key=lambda step: step.mean)
+    assert worst.worst_mean >= worst.mean
+    assert (flowers / worst.worst_photo).is_file()
+
+
+# --------------------------------------------------------------------------------------------- command line
+
+
+@pytest.fixture
+def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Callable:
+    """Run `flowerfast parity` in process with two workers: (exit code, stdout, stderr)."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        fixed = ("--set", "data.workers=2", "--set", "data.image_size=48")
+        monkeypatch.setattr("sys.argv", ["flowerfast", "parity", *fixed, *map(str, arguments)])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        captured = capsys.readouterr()
+        return int(stopped.value.code or 0), captured.out, captured.err
+
+    return run
+
+
+def test_cli_within_the_bounds(cli, flowers, tmp_path):
+    code, out, err = cli(flowers, "--backend", "torchvision", "--samples", 9, "--json", "result.json")
+    assert (code, err) == (0, "")
+    assert "torchvision against torchvision: within the bounds" in out.splitlines()[-1]
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result["ok"]
+    assert (result["photos"], result["epochs"], result["image_size"]) == (9, 1, 48)
+    assert [step["step"] for step in result["steps"]] == list(STEPS)
+    assert set(result["steps"][0]) == {
+        "step", "samples", "mean", "p99", "max", "worst_photo", "worst_mean", "top1_differs",
+    }  # fmt: skip
+    assert result["bounds"] == {"mean": 0.5, "p99": 3, "steps": ["whole chain", "evaluation"]}
+    assert (result["backend"], result["reference"]) == ("torchvision", "torchvision")
+    assert result["data"] == "flowers"
+    assert result["settings"]["data"]["hw_decoder_load"] == DataConfig().hw_decoder_load
+    assert str(flowers.parent) not in json.dumps(result)  # a record to publish does not tell where
+    assert {"torch", "pillow"} <= set(result["versions"])
+    assert result["device"]
+
+
+def test_cli_outside_the_bounds(cli, flowers, sabotage: Wrap):
+    sabotage("rotation")
+    code, out, err = cli(flowers, "--backend", "torchvision")
+    assert (code, err) == (1, "")
+    assert "outside the bounds" in out.splitlines()[-1]
+    code, out, _ = cli(flowers, "--backend", "torchvision", "--json", "-")
+    assert code == 1
+    assert json.loads(out)["ok"] is False
+
+
+def test_cli_names_skipped_files(cli, photo_folder):
+    root = photo_folder(sizes=[(80, 70)])
+    (root / "rose/rose_000.jpg").write_bytes(b"no photo")
+    code, _, err = cli(root, "--backend", "torchvision")
+    assert code == 0
+    assert err == "skipped: rose/rose_000.jpg: not an image\n"
+
+
+def test_cli_compares_rendered_flowers_with_dali_by_default(cli, flowers, monkeypatch):
+    pytest.importorskip("nvidia.dali")
+    monkeypatch.setattr(parity, "demo_data", lambda bar: flowers)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    code, out, _ = cli()
+    assert code == 0
+    assert out.splitlines()[-1].startswith("dali-cpu against torchvision: within")
+
+
+def test_cli_refuses_what_cannot_run(cli, flowers, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    code, _, err = cli(flowers, "--backend", "dali")
+    assert (code, len(err.splitlines())) == (2, 1)
+    assert "use data.backend=dali-cpu or torchvision" in err
+    monkeypatch.setattr(loaders, "find_spec", lambda _: None)
+    for arguments in ((), ("--backend", "dali-cpu")):
+        code, _, err = cli(flowers, *arguments)
+        assert (code, len(err.splitlines())) == (2, 1)
+        assert 'NVIDIA DALI is not installed; on Linux: pip install "flowerfast[dali]"' in err
+    code, _, err = cli("nowhere", "--backend", "torchvision")
+    assert (code, "no such folder" in err) == (2, True)
+    code, _, err = cli(flowers, "--backend", "torchvision", "--run", "nowhere")
+    assert (code, "no trained model there" in err) == (2, True)
+    assert cli(flowers, "--samples", 0)[0] == 2
+
+
+def test_cli_counts_where_a_models_answers_differ(cli, flowers, sabotage: Wrap, tmp_path):
+    network = build_network(ModelConfig(name="test_resnet", pretrained=False), ("a", "b"), 32, 0.8).eval()
+    head = network.get_classifier()
+    black, white = (
+        network.forward_head(network.forward_features(x.expand(1, 3, 32, 32)), pre_logits=True)
+        for x in (torch.full((1,), -2.0), torch.full((1,), 2.0))
+    )
+    with torch.no_grad():  # "b" for what is rather like white than black
+        head.weight.copy_(torch.cat([black - white, white - black]))
+        head.bias.copy_(head.weight @ (black + white)[0] / -2)
+    (tmp_path / "run").mkdir()
+    RunFolder(tmp_path / "run").save_best(network, ("a", "b"))
+    arguments = (flowers, "--backend", "torchvision", "--run", "run", "--json", "result.json")
+    for mistake in (None, "inverted"):
+        if mistake:
+            sabotage(mistake)
+        _, out, _ = cli(*arguments)
+        assert "%" in out
+        result = json.loads((tmp_path / "result.json").read_text())
+        assert (result["run"], result["image_size"], result["crop_pct"]) == ("run", 32, 0.8)
+        shares = {step["step"]: step["top1_differs"] for step in result["steps"]}
+        assert {name for name, share in shares.items() if share is not None} == set(BOUNDS.steps)
+        assert (shares["evaluation"] > 0) == (mistake is not None)
