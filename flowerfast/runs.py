@@ -148,6 +148,9 @@ def train_run(
     ):
         model = model.to(memory_format=torch.channels_last)
     train_loader, val_loader = _loaders(ready, pretrained_cfg(network)["crop_pct"])
+    notes = [*dict.fromkeys(train_loader.notes + val_loader.notes)]
+    for note in notes:
+        reporter.note(note)
     try:
         trainer = Trainer(model, config.train, ready.device, len(train_loader))
         run = Run(config, folder, list(ready.manifest.classes), trainer, train_loader, val_loader, reporter)
@@ -155,7 +158,7 @@ def train_run(
     finally:
         train_loader.close()
         val_loader.close()
-    summary = _summarise(ready, progress, trainer, time.perf_counter() - started)
+    summary = {**_summarise(ready, progress, trainer, time.perf_counter() - started), "notes": notes}
     folder.write_summary(summary)
     draw(folder, progress.history, summary)
     return summary

@@ -53,13 +53,18 @@ class Loader(Protocol):
     """Batches of one set of samples, epoch by epoch.
 
     A file that cannot be decoded is left out of its batch (shorter then, at worst empty) and noted in
-    `bad`, or raises UserError when the settings say so. Which samples share a batch, and their pixels, depend on nothing but
-    (seed, epoch): not on workers, prefetch or where the epoch was entered.
+    `bad`, or raises UserError when the settings say so. Which samples share a batch, and their pixels,
+    depend on nothing but (seed, epoch): not on workers, prefetch or where the epoch was entered.
     """
 
     @property
     def bad(self) -> dict[int, BadFile]:
         """Files left out so far, by sample index."""
+        ...
+
+    @property
+    def notes(self) -> list[str]:
+        """Fallbacks that were chosen, one line each."""
         ...
 
     def __len__(self) -> int:

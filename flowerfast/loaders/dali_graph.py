@@ -214,11 +214,10 @@ class Graph:
 
     def _wrap(self, photos: Sequence[Piece]) -> list[Any]:
         """DALI's own tensors: its feed_input would make them too, but looks at each array for 5 us."""
-        if self.settings.source != "pixels":
+        if self._gather is None:
             return [TensorCPU(photo) for photo in photos]
-        if self._device is None:
-            return [TensorCPU(photo, "HWC") for photo in photos]
-        return [TensorGPU(photo, "HWC", self._device.index) for photo in photos]
+        device_id = self.settings.device_id
+        return [TensorGPU(photo, "", device_id) for photo in photos]
 
     def _fill_queue(self) -> None:
         """Run a tiny batch through.

@@ -22,6 +22,11 @@ class KeptLoader:
         """Files left out so far, by sample index."""
         return self._inner.bad
 
+    @property
+    def notes(self) -> list[str]:
+        """Fallbacks that were chosen, one line each."""
+        return self._inner.notes
+
     def __len__(self) -> int:
         return self._count
 

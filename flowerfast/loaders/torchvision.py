@@ -74,6 +74,11 @@ class TorchvisionLoader:
         """Files left out so far, by sample index."""
         return self._bad.found
 
+    @property
+    def notes(self) -> list[str]:
+        """Fallbacks that were chosen: none, there is one way to run."""
+        return []
+
     def __len__(self) -> int:
         return len(self._sampler)
 
