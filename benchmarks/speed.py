@@ -228,7 +228,7 @@ def environment(device: torch.device) -> Result:
         "cores": len(os.sched_getaffinity(0)),
         "torch_threads": torch.get_num_threads(),
         "versions": versions(),
-        "git": git.stdout.strip() or None,
+        "git": git.stdout.strip() if git.returncode == 0 else None,
         "date": time.strftime("%Y-%m-%d"),
     }
 

@@ -285,8 +285,9 @@ def _print_parity(result: "Parity") -> None:
     for bad in result.bad:
         _complain(f"skipped: {bad.path}: {bad.error}")
     bounds, verdict = result.bounds, "within" if result.ok else "outside"
+    tested = f"{result.backend} (decoding on the {result.decoder.upper()})"
     out.print(
-        f"{result.backend} against torchvision: {verdict} the bounds "
+        f"{tested} against torchvision: {verdict} the bounds "
         f"(mean at most {bounds.mean:g}, p99 at most {bounds.p99:g}, in {' and '.join(bounds.steps)})",
         soft_wrap=True,
     )

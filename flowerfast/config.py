@@ -56,7 +56,7 @@ class DataConfig(Section):
     dali_prefetch: int = Field(default=2, ge=1, le=16)
     """Depth of DALI's own queue, in batches."""
     decoder: Literal["auto", "gpu", "cpu"] = "auto"
-    """Where dali decodes: gpu (nvJPEG) or cpu (the reference's pixels); auto: cpu where cores are enough."""
+    """Where dali decodes on a CUDA machine: gpu (nvJPEG), or cpu (exactly as the reference); auto: cpu."""
 
 
 class AugmentConfig(Section):

@@ -20,7 +20,7 @@ from flowerfast.config import Config, DataConfig
 from flowerfast.data.manifest import BadFile, Manifest, iter_chunks, load_manifest
 from flowerfast.data.plan import EvalPlan, Plan, epoch_order, make_eval_plan, make_plan
 from flowerfast.errors import UserError
-from flowerfast.loaders import BadFiles, Choice, Recipe, choose_backend, make_loader
+from flowerfast.loaders import BadFiles, Choice, Loader, Recipe, choose_backend, make_loader
 from flowerfast.loaders.decode import DecodeError, decode
 from flowerfast.loaders.torchvision import usable_cores
 from flowerfast.predict import Trained, load_trained
@@ -78,6 +78,7 @@ class Parity:
 
     Attributes:
         backend, reason: the executor that was compared with the reference, and why that one.
+        decoder: where it decodes random plans' photos: cpu, or gpu (nvJPEG).
         steps: those of which there was a sample.
         photos: different photos among the samples.
         bad: files left out on both sides.
@@ -87,6 +88,7 @@ class Parity:
 
     backend: str
     reason: str
+    decoder: str
     steps: tuple[Difference, ...]
     photos: int
     bad: tuple[BadFile, ...]
@@ -108,6 +110,7 @@ class Parity:
             "backend": self.backend,
             "reference": REFERENCE,
             "backend_reason": self.reason,
+            "decoder": self.decoder,
             "photos": self.photos,
             "bounds": asdict(self.bounds),
             "steps": [asdict(step) for step in self.steps],
@@ -146,15 +149,11 @@ class Histogram:
         return int(np.flatnonzero(self.counts)[-1])
 
 
-class Executor(Protocol):
-    """What a comparison needs of a loader."""
+class Executor(Loader, Protocol):
+    """A loader that also executes single plans, as all backends' do."""
 
     def execute(self, plan: Plan | EvalPlan) -> np.ndarray:
         """Pixels of one plan: uint8 (n, S, S, 3). Raises UserError on a file that cannot be decoded."""
-        ...
-
-    def close(self) -> None:
-        """Free what it holds."""
         ...
 
 
@@ -218,7 +217,7 @@ def compare_backends(
 
     def open_(backend: str, device: torch.device) -> Executor:
         loader = make_loader(Choice(backend, ""), manifest, indices, recipe, config.data, device, bad)
-        return cast(Executor, loader)  # all of them execute single plans too
+        return cast(Executor, loader)
 
     tallies = {step: _Tally(trained if step in BOUNDS.steps else None) for step in STEPS}
     with closing(open_(choice.backend, place)) as tested, closing(open_(REFERENCE, _CPU)) as reference:
@@ -228,7 +227,7 @@ def compare_backends(
                 tallies[step].add(plan, tested.execute(plan), reference.execute(plan))
             if bar:
                 bar(done + 1, len(chunks))
-        notes = list(getattr(tested, "notes", ()))
+        notes = list(tested.notes)
     if not tallies["decode"].samples:
         side = recipe.image_size
         notes.append(f"decode: not compared, no photo drawn has {side}x{side} pixels or more")
@@ -237,6 +236,7 @@ def compare_backends(
     return Parity(
         backend=choice.backend,
         reason=choice.reason,
+        decoder=_decoder(choice, config.data),
         steps=tuple(tally.result(step, manifest) for step, tally in tallies.items() if tally.samples),
         photos=len(indices),
         bad=(*manifest.bad, *bad.found.values()),
@@ -284,6 +284,14 @@ def _choose(data: DataConfig, device: torch.device) -> Choice:
     return replace(
         choose_backend(data.model_copy(update={"backend": "dali-cpu"}), device), reason=choice.reason
     )
+
+
+def _decoder(choice: Choice, data: DataConfig) -> str:
+    if choice.backend != "dali":
+        return "cpu"
+    from flowerfast.loaders.dali_settings import choose_decoder  # imports DALI: only when it is there
+
+    return choose_decoder(data.decoder)
 
 
 def _draw(manifest: Manifest, samples: int, config: Config, bad: BadFiles) -> np.ndarray:

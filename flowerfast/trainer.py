@@ -60,8 +60,6 @@ class Trainer:
         )
         self.scheduler = make_schedule(self.optimizer, c, self.batches_per_epoch)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision.dtype == torch.float16)
-        if self.device.type == "cuda":
-            torch.backends.cudnn.benchmark = True  # all batches but the last have one shape
         self.forward = torch.compile(self.model) if c.compile else self.model
 
     def end_epoch(self) -> None:
@@ -84,6 +82,7 @@ class Trainer:
 
     def load(self, state: dict[str, Any]) -> None:
         """Back to a saved step."""
+        self.optimizer.step()  # of nothing: tells the schedule that the optimiser goes first, as it did
         self.model.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])

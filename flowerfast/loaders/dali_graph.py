@@ -216,7 +216,7 @@ class Graph:
         """DALI's own tensors: its feed_input would make them too, but looks at each array for 5 us."""
         if self._gather is None:
             return [TensorCPU(photo) for photo in photos]
-        device_id = self.settings.device_id
+        device_id = self._gather.device_index
         return [TensorGPU(photo, "", device_id) for photo in photos]
 
     def _fill_queue(self) -> None:

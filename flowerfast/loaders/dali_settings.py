@@ -10,20 +10,17 @@ from flowerfast.loaders.dali_probe import roi_problem
 from flowerfast.loaders.sampling import Sampler
 from flowerfast.loaders.torchvision import usable_cores
 
-_CPU_DECODES_FROM = 8  # cores; PROVISIONAL, to be set from a measurement on a GPU machine
 _HINT_BYTES = 1 << 30  # most that the GPU's decoder may be told to set aside at the start
 
 
-def choose_decoder(wanted: Literal["auto", "gpu", "cpu"], cores: int) -> Literal["gpu", "cpu"]:
-    """Where a graph on the GPU decodes training photos: `auto` takes the CPU when `cores` of it are enough.
+def choose_decoder(wanted: Literal["auto", "gpu", "cpu"]) -> Literal["gpu", "cpu"]:
+    """Where a graph on the GPU decodes training photos; `auto`: on the CPU.
 
-    libjpeg-turbo decodes a window of a photo alone, and exactly as the reference does; nvJPEG (before 13.2)
-    decodes the whole photo first, and its pixels are off by 0.6 of 255 on average (measured on an H100). So
-    the GPU is for machines with too few cores to keep it fed.
+    libjpeg-turbo decodes a window of a photo alone, and exactly as the reference does. nvJPEG (before 13.2)
+    decodes the whole photo first, its pixels are off by 0.6 of 255 on average, and on an H100 with 16 cores
+    it was no faster. The rule must not look at the number of workers or cores: pixels would depend on them.
     """
-    if wanted != "auto":
-        return wanted
-    return "cpu" if cores >= _CPU_DECODES_FROM else "gpu"
+    return "cpu" if wanted == "auto" else wanted
 
 
 def graph_settings(
@@ -60,7 +57,7 @@ def _source(random: bool, data: DataConfig, device: torch.device, cached: bool) 
     # The evaluation set is decoded once per run, so the reference's own pixels cost next to nothing.
     if device.type != "cuda" or not random:
         return "cpu"
-    return choose_decoder(data.decoder, data.workers or usable_cores())
+    return choose_decoder(data.decoder)
 
 
 def _largest(sampler: Sampler) -> tuple[int, int]:

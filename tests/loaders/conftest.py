@@ -118,3 +118,20 @@ def open_loader() -> Iterator[Callable[..., TorchvisionLoader]]:
     yield open_
     for loader in opened:
         loader.close()
+
+
+@pytest.fixture(scope="session")
+def _window_problem() -> str | None:
+    from flowerfast.loaders.dali_probe import roi_problem
+
+    return roi_problem(torch.cuda.current_device())
+
+
+@pytest.fixture
+def one_probe(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a CUDA machine, try window decoding once and not in each test: it takes seconds."""
+    if torch.cuda.is_available():
+        from flowerfast.loaders import dali_settings
+
+        problem = request.getfixturevalue("_window_problem")
+        monkeypatch.setattr(dali_settings, "roi_problem", lambda _: problem)

@@ -18,16 +18,18 @@ from flowerfast.data.manifest import Manifest, load_manifest
 from flowerfast.data.plan import EvalPlan, Plan, make_eval_plan, make_plan
 from flowerfast.errors import UserError
 from flowerfast.loaders.batch import Batch, Recipe
-from flowerfast.loaders.sampling import BadFiles
+from flowerfast.loaders.sampling import BadFiles, Sampler
 from flowerfast.loaders.torchvision import TorchvisionLoader
 
 pytest.importorskip("nvidia.dali")
 
-from flowerfast.loaders import dali_probe
+from flowerfast.loaders import dali_probe, dali_settings
 from flowerfast.loaders.dali import DaliLoader
 from flowerfast.loaders.dali_files import agrees
 from flowerfast.loaders.dali_inputs import as_ppm, rotation
+from flowerfast.loaders.dali_settings import choose_decoder, graph_settings
 
+pytestmark = pytest.mark.usefixtures("one_probe")
 SIDE, BATCH = 48, 5
 MEAN_BOUND, P99_BOUND = 0.5, 3
 CPU = torch.device("cpu")
@@ -478,9 +480,46 @@ def test_dali_problem_names_the_remedy(monkeypatch):
     assert "Linux only" in dali_probe.dali_problem(CPU)
 
 
+@pytest.mark.parametrize(("wanted", "found"), [("gpu", "gpu"), ("cpu", "cpu"), ("auto", "cpu")])
+def test_choose_decoder(wanted, found):
+    assert choose_decoder(wanted) == found
+
+
+@pytest.mark.parametrize(
+    ("data", "augment", "cached", "source", "notes"),
+    [
+        ({"decoder": "gpu"}, True, False, "gpu", 1),
+        ({"decoder": "cpu"}, True, False, "cpu", 0),
+        ({"workers": 1}, True, False, "cpu", 0),
+        ({"workers": 64}, True, False, "cpu", 0),
+        ({"decoder": "gpu"}, True, True, "pixels", 0),
+        ({"decoder": "gpu"}, False, False, "cpu", 0),
+    ],
+)
+def test_windows_are_tried_only_where_the_gpu_decodes(
+    folder, tmp_path, monkeypatch, data, augment, cached, source, notes
+):
+    monkeypatch.setattr(dali_settings, "roi_problem", lambda device_id: f"GPU {device_id} cannot")
+    manifest = load_manifest(folder, cache_dir=tmp_path)
+    sampler = Sampler(manifest, np.arange(len(manifest)), recipe(augment))
+    settings, told = graph_settings(sampler, DataConfig(**data), torch.device("cuda", 2), cached)
+    assert (settings.source, settings.device_id, settings.roi) == (source, 2, notes == 0)
+    assert (settings.hint != (0, 0)) == (source == "gpu")
+    assert len(told) == notes
+    assert all("GPU 2 cannot" in note for note in told)
+
+
+REFUSAL = (
+    "[WARNING] [nvjpeg_hw_decoder] ROI decode with fancy upsampling may produce wrong results on image edge "
+    "(1 pixel wide) with nvJPEG < 13.2 (available in CTK 13.3). To enable anyway, set "
+    "enable_roi_fancy_upsampling=1"
+)
+
+
 @pytest.mark.parametrize(
     ("code", "problem", "kept"),
-    [("pass", None, True), ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "crashes", True),
+    [("pass", None, True), (f"import sys; sys.stderr.write({REFUSAL!r} * 64)", "before 13.2", True),
+     ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "crashes", True),
      ("import sys; sys.exit('no memory')", "no memory", False)],
 )  # fmt: skip
 def test_window_decoding_is_tried_in_a_process_of_its_own(tmp_path, monkeypatch, code, problem, kept):
