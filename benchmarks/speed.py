@@ -77,7 +77,8 @@ def our_loaders(manifest: Manifest, args: argparse.Namespace, device: torch.devi
     recipe = Recipe(args.image_size, args.batch_size, 0, AugmentConfig(), shuffle=True)
     dali = "dali" if device.type == "cuda" else "dali-cpu"
     wanted: dict[str, tuple[str, str, dict[str, Any]]] = {
-        "torchvision": ("torchvision", "none", {}),
+        "torchvision, threads": ("torchvision", "none", {"worker_kind": "threads"}),
+        "torchvision, processes": ("torchvision", "none", {"worker_kind": "processes"}),
         "torchvision, ram cache": ("torchvision", "ram", {}),
         dali: (dali, "none", {}),
         f"{dali}, cache": (dali, "vram" if dali == "dali" else "ram", {}),

@@ -26,7 +26,6 @@ def speed() -> str:
     for name, result in read("speed-*.json"):
         env, data, settings = result["environment"], result["data"], result["settings"]
         base = result["loader"]["paper's recipe"]["images_per_sec"]
-        limit = max((r["images_per_sec"] for r in result.get("model", {}).values()), default=None)
         parts.append(
             f"{env['device']}, {env['cores']} cores, {data['photos']:,} photos of "
             f"{data['mean_pixels'] / 1e6:.2f} megapixels on average, batch {settings['batch_size']}, "
@@ -40,8 +39,10 @@ def speed() -> str:
             rate, train = figures["images_per_sec"], result.get("train", {}).get(loader)
             trained = f"{train['images_per_sec']:,.0f} | {train['data_wait']:.0%}" if train else "|"
             rows.append(f"| {loader} | {rate:,.0f} | {rate / base:.1f} | {trained} |")
-        if limit is not None:
-            rows.append(f"| *no loader: synthetic pixels on the device* | | | {limit:,.0f} | |")
+        for name, figures in result.get("model", {}).items():
+            rows.append(
+                f"| *none: synthetic pixels on the device, {name}* | | | {figures['images_per_sec']:,.0f} | |"
+            )
         parts.append("\n".join(rows) + "\n")
     if parts:
         parts.append(

@@ -38,7 +38,9 @@ class DataConfig(Section):
     backend: Backend = "auto"
     """Executor of the plans: auto takes DALI on the GPU where both are there, else torchvision."""
     workers: int = Field(default=0, ge=0, le=256)
-    """CPU threads that decode; 0: one per usable core."""
+    """CPU threads or processes that decode; 0: one per usable core."""
+    worker_kind: Literal["auto", "threads", "processes"] = "auto"
+    """What the torchvision workers are; auto: processes when a CUDA GPU trains, else threads."""
     prefetch: int = Field(default=3, ge=1, le=32)
     """Batches made ahead of the training step."""
     cache: Literal["auto", "none", "ram", "vram"] = "none"

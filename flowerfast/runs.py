@@ -42,6 +42,7 @@ MAY_CHANGE = (
     "data.path",
     "data.backend",
     "data.workers",
+    "data.worker_kind",
     "data.prefetch",
     "data.cache",
     "data.hw_decoder_load",

@@ -12,6 +12,7 @@ from flowerfast.errors import UserError
 from flowerfast.loaders.batch import Batch, Loader, Recipe
 from flowerfast.loaders.cache import PhotoCache, cache_bytes
 from flowerfast.loaders.kept import KeptLoader
+from flowerfast.loaders.processes import ProcessLoader, can_fork
 from flowerfast.loaders.sampling import BadFiles
 from flowerfast.loaders.torchvision import TorchvisionLoader
 
@@ -98,6 +99,16 @@ def free_memory(device: torch.device | None = None) -> int:
         return 2 << 30  # not Linux: assume little
 
 
+def use_processes(data: DataConfig, device: torch.device) -> bool:
+    """Whether torchvision's workers are processes. Raises UserError when they are asked for and cannot be."""
+    if data.worker_kind == "processes" and not can_fork():
+        raise UserError("data.worker_kind=processes: this system cannot fork; use threads or auto")
+    # A CPU that trains has few cores to spare, and threads start at once.
+    return data.worker_kind == "processes" or (
+        data.worker_kind == "auto" and device.type == "cuda" and can_fork()
+    )
+
+
 def make_loader(
     choice: Choice,
     manifest: Manifest,
@@ -111,7 +122,8 @@ def make_loader(
     place = device if choice.backend == "dali" else torch.device("cpu")
     cache = PhotoCache(manifest, indices, data.cache_side, place) if choice.cache != "none" else None
     if choice.backend == "torchvision":
-        return TorchvisionLoader(manifest, indices, recipe, data, device, bad, cache)
+        kind = ProcessLoader if use_processes(data, device) else TorchvisionLoader
+        return kind(manifest, indices, recipe, data, device, bad, cache)
     from flowerfast.loaders.dali import DaliLoader
 
     return DaliLoader(manifest, indices, recipe, data, place, bad, cache, target=device)

@@ -4,6 +4,7 @@ Storage is one flat buffer with an offset per sample: photos differ in size, and
 size would waste a third or more; offsets cost 8 bytes a photo.
 """
 
+import mmap
 from dataclasses import replace
 
 import numpy as np
@@ -48,12 +49,17 @@ def _scale(start: np.ndarray, length: np.ndarray, old: np.ndarray, new: np.ndarr
     return first.astype(np.int32), (last - first).astype(np.int32)
 
 
+def _shared(size: int) -> np.ndarray:
+    """Zeros that worker processes share with their parent: uint8 (size,). Untouched pages take no memory."""
+    return np.frombuffer(mmap.mmap(-1, max(size, 1)), np.uint8, size)
+
+
 class PhotoCache:
     """Decoded training photos on one device, filled as they are first used.
 
     Lazily, not up front: the first epoch then trains at once, and a run that resumes in mid-epoch, or meets a
-    file that cannot be decoded, needs no case of its own. Safe for threads: each photo has its own place, and
-    is marked as present only after it is written.
+    file that cannot be decoded, needs no case of its own. Safe for threads and forked processes: each photo
+    has its own place, and is marked as present only after it is written.
 
     Args:
         manifest: all photos.
@@ -74,9 +80,12 @@ class PhotoCache:
         self._slot[indices] = np.arange(len(indices))
         lengths = self._new[0][indices].astype(np.int64) * self._new[1][indices] * 3
         self._starts = np.cumsum(lengths) - lengths
-        # On a CPU untouched pages take no memory yet.
-        self.store = torch.empty(int(lengths.sum()), dtype=torch.uint8, device=device)
-        self._present = np.zeros(len(indices), np.bool_)
+        total = int(lengths.sum())
+        if device.type == "cpu":
+            self.store = torch.from_numpy(_shared(total))
+        else:
+            self.store = torch.empty(total, dtype=torch.uint8, device=device)
+        self._present = _shared(len(indices)).view(np.bool_)
         self._upload: torch.cuda.Stream | None = None
         if device.type == "cuda":
             self._upload = torch.cuda.Stream(device)

@@ -1,7 +1,8 @@
-"""CPU executor: plans to pixels with torchvision's reference semantics, in threads.
+"""CPU executor: plans to pixels with torchvision's reference semantics, and a loader that runs it in threads.
 
-Threads, not processes: the decoder, the resize and Pillow's loops release the interpreter lock, and a batch
-is assembled in place, so nothing is pickled or copied between processes.
+On a few cores threads are enough: the decoder, the resize and Pillow's loops release the interpreter lock,
+and a batch is assembled in place. Many threads wait for that lock more than they work, and so does the
+training loop beside them: `processes.py` is for those.
 """
 
 import os
@@ -38,6 +39,68 @@ class _Job:
     tasks: list[Future[dict[int, str]]]
 
 
+class Executor:
+    """Executes plans on one CPU thread or many: reads, decodes, augments.
+
+    Args:
+        manifest: all photos.
+        cache: decoded photos to read from and fill, or None; evaluation plans go past it.
+    """
+
+    def __init__(self, manifest: Manifest, cache: PhotoCache | None) -> None:
+        self._manifest, self._cache = manifest, cache
+        self._local = threading.local()
+
+    def scaled(self, plan: Plan | EvalPlan) -> Plan | EvalPlan:
+        """The plan for photos of the size in which `fill` finds them."""
+        if self._cache is None or not isinstance(plan, Plan):
+            return plan
+        return scale_plan(plan, *self._cache.sizes(plan.indices))
+
+    def fill(self, plan: Plan | EvalPlan, rows: np.ndarray, span: range) -> dict[int, str]:
+        """Pixels of some samples of a scaled plan into `rows`, uint8 (n, S, S, 3); why rows failed."""
+        failed = {}
+        for row in span:
+            try:
+                photo = self._photo(int(plan.indices[row]), cached=isinstance(plan, Plan))
+            except (OSError, DecodeError) as error:
+                failed[row] = str(error)
+                continue
+            if isinstance(plan, Plan):
+                augment(photo, plan, row, rows[row])
+            else:
+                resize_and_crop(photo, plan, row, rows[row])
+        return failed
+
+    def _photo(self, index: int, cached: bool) -> np.ndarray:
+        if not cached or self._cache is None:
+            return self._decode(index)
+        found = self._cache.get(index)
+        if found is None:
+            found = self._cache.put(index, resize(self._decode(index), *self._cache.shape(index)))
+        return found.numpy()
+
+    def _decode(self, index: int) -> np.ndarray:
+        width, height = int(self._manifest.width[index]), int(self._manifest.height[index])
+        buffer = getattr(self._local, "buffer", None)
+        if buffer is None or len(buffer) < width * height * 3:
+            buffer = self._local.buffer = np.empty(width * height * 3, np.uint8)
+        return decode(self._manifest.read(index), width, height, buffer)
+
+
+def finished_batch(
+    manifest: Manifest, bad: BadFiles, indices: np.ndarray, images: torch.Tensor, failed: dict[int, str]
+) -> Batch:
+    """Batch of images, uint8 (n, S, S, 3), without the rows that failed; takes note of those."""
+    for row, error in failed.items():
+        bad.add(int(indices[row]), error)
+    if failed:
+        kept = np.setdiff1d(np.arange(len(indices)), list(failed))
+        images, indices = images[kept], indices[kept]
+    labels = torch.from_numpy(manifest.label[indices].astype(np.int64))
+    return Batch(images.permute(0, 3, 1, 2), labels, torch.from_numpy(indices))
+
+
 class TorchvisionLoader:
     """Loader that decodes and augments on CPU threads. See `Loader` for the contract.
 
@@ -62,12 +125,12 @@ class TorchvisionLoader:
         cache: PhotoCache | None = None,
     ) -> None:
         self._sampler = Sampler(manifest, indices, recipe)
-        self._manifest, self._device, self._bad, self._cache = manifest, device, bad, cache
+        self._manifest, self._device, self._bad = manifest, device, bad
+        self._executor = Executor(manifest, cache)
         self._prefetch = data.prefetch
         self._pool = ThreadPoolExecutor(
             data.workers or usable_cores(), thread_name_prefix="flowerfast-decode"
         )
-        self._local = threading.local()
 
     @property
     def bad(self) -> dict[int, BadFile]:
@@ -114,11 +177,10 @@ class TorchvisionLoader:
     def _submit(self, plan: Plan | EvalPlan) -> _Job:
         shape = (len(plan), plan.size, plan.size, 3)
         images = torch.empty(shape, dtype=torch.uint8, pin_memory=self._device.type == "cuda")
-        if self._cache is not None and isinstance(plan, Plan):
-            plan = scale_plan(plan, *self._cache.sizes(plan.indices))
-        rows = images.numpy()
+        plan = self._executor.scaled(plan)
+        rows, fill = images.numpy(), self._executor.fill
         spans = [range(a, min(a + _CHUNK, len(plan))) for a in range(0, len(plan), _CHUNK)]
-        return _Job(plan, images, [self._pool.submit(self._fill, plan, rows, span) for span in spans])
+        return _Job(plan, images, [self._pool.submit(fill, plan, rows, span) for span in spans])
 
     def _failures(self, job: _Job) -> dict[int, str]:
         failed: dict[int, str] = {}
@@ -129,43 +191,7 @@ class TorchvisionLoader:
     def _finish(self, job: _Job) -> Batch:
         """The finished batch without its bad rows."""
         failed = self._failures(job)
-        images, indices = job.images, job.plan.indices
-        for row, error in failed.items():
-            self._bad.add(int(indices[row]), error)
-        if failed:
-            kept = np.setdiff1d(np.arange(len(indices)), list(failed))
-            images, indices = images[kept], indices[kept]
-        labels = torch.from_numpy(self._manifest.label[indices].astype(np.int64))
-        return Batch(images.permute(0, 3, 1, 2), labels, torch.from_numpy(indices))
-
-    def _fill(self, plan: Plan | EvalPlan, rows: np.ndarray, span: range) -> dict[int, str]:
-        failed = {}
-        for row in span:
-            try:
-                photo = self._photo(int(plan.indices[row]), cached=isinstance(plan, Plan))
-            except (OSError, DecodeError) as error:
-                failed[row] = str(error)
-                continue
-            if isinstance(plan, Plan):
-                augment(photo, plan, row, rows[row])
-            else:
-                resize_and_crop(photo, plan, row, rows[row])
-        return failed
-
-    def _photo(self, index: int, cached: bool) -> np.ndarray:
-        if not cached or self._cache is None:
-            return self._decode(index)
-        found = self._cache.get(index)
-        if found is None:
-            found = self._cache.put(index, resize(self._decode(index), *self._cache.shape(index)))
-        return found.numpy()
-
-    def _decode(self, index: int) -> np.ndarray:
-        width, height = int(self._manifest.width[index]), int(self._manifest.height[index])
-        buffer = getattr(self._local, "buffer", None)
-        if buffer is None or len(buffer) < width * height * 3:
-            buffer = self._local.buffer = np.empty(width * height * 3, np.uint8)
-        return decode(self._manifest.read(index), width, height, buffer)
+        return finished_batch(self._manifest, self._bad, job.plan.indices, job.images, failed)
 
 
 def usable_cores() -> int:
