@@ -163,7 +163,10 @@ def test_change_config_leaves_the_stored_one_alone() -> None:
     changed = change_config(stored, ["train.lr=0.5"], {"train.epochs": 2, "train.lr": 0.1})
     assert (changed.train.lr, changed.train.epochs) == (0.5, 2)
     assert stored == load_config("demo")
-    assert change_config(changed, [], {"train.lr": stored.train.lr, "train.epochs": 10}) == stored
+    assert (
+        change_config(changed, [], {"train.lr": stored.train.lr, "train.epochs": stored.train.epochs})
+        == stored
+    )
     with pytest.raises(UserError, match=r"^config\.yaml: train\.lr=-1: input should be greater than 0"):
         change_config(stored, ["train.lr=-1"], {})
 
