@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,12 @@ class TrainDisplay:
         self._console, self._epochs = console, epochs
         self._interval = _LIVE_SECONDS if console.is_terminal else _PLAIN_SECONDS
         self._live: Live | None = None
-        self._events = _event_writer(tensorboard) if tensorboard is not None else None
+        self._tensorboard = tensorboard
+        self._events: Any = None
+        if tensorboard is not None and find_spec("tensorboard") is None:
+            raise UserError(
+                'log.tensorboard=true: TensorBoard is not installed; pip install "flowerfast[tensorboard]"'
+            )
         self._epoch_seconds: list[float] = []
         self._epoch = self._batches = self._batch = self._samples = 0
         self._shown = self._started = time.monotonic()
@@ -73,7 +79,8 @@ class TrainDisplay:
             f"{row['data_wait']:.0%} waiting for data, {row['seconds']:.1f} s"
         )
         self.note(line)
-        if self._events is not None:
+        if self._tensorboard is not None:
+            self._events = self._events or _event_writer(self._tensorboard)
             for key in (
                 "train_loss",
                 "train_acc",
@@ -106,13 +113,9 @@ class TrainDisplay:
 
 
 def _event_writer(folder: Path) -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter  # an optional dependency
-    except ImportError:
-        raise UserError(
-            'log.tensorboard=true: TensorBoard is not installed; pip install "flowerfast[tensorboard]"'
-        ) from None
-    return SummaryWriter(str(folder))
+    from torch.utils.tensorboard import SummaryWriter  # an optional dependency
+
+    return SummaryWriter(str(folder))  # makes the folder: not before the run folder is there
 
 
 @contextmanager

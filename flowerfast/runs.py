@@ -136,13 +136,10 @@ def train_run(
     started = time.perf_counter()
     ready = prepare(config, folder, resume, bar)
     torch.manual_seed(config.train.seed)  # the new head, random weights, dropout
-    network = build_network(
-        config.model, ready.manifest.classes, config.data.image_size, config.eval.crop_pct
-    )
+    # A resumed run brings its weights: neither the hub nor the weights file need be at hand.
+    start = config.model.model_copy(update={"pretrained": False, "weights": None}) if resume else config.model
+    network = build_network(start, ready.manifest.classes, config.data.image_size, config.eval.crop_pct)
     _announce(ready, folder, reporter)
-    if not resume:
-        folder.create(config)
-        write_split(ready.split, ready.manifest, folder.split)
     model = with_normalisation(network).to(ready.device)
     if config.train.channels_last == "on" or (
         config.train.channels_last == "auto" and ready.device.type == "cuda"
@@ -153,6 +150,9 @@ def train_run(
     for note in notes:
         reporter.note(note)
     try:
+        if not resume:
+            folder.create(config)
+            write_split(ready.split, ready.manifest, folder.split)
         trainer = Trainer(model, config.train, ready.device, len(train_loader))
         run = Run(config, folder, list(ready.manifest.classes), trainer, train_loader, val_loader, reporter)
         progress = fit(run, resume)

@@ -261,6 +261,33 @@ def test_channels_last_and_cached_photos_leave_the_result_alone(
     assert load_trained(tmp_path / "other", torch.device("cpu")).classes == ("blue", "green", "red")
 
 
+def test_tensorboard_events_lie_in_the_run_folder(cli: Run, photos: Path, tmp_path: Path) -> None:
+    code, _, err = cli("train", photos, *SHORT, "--set", "log.tensorboard=true", "--out", "run")
+    assert (code, err) == (0, "")
+    assert list((tmp_path / "run/tensorboard").glob("events.out.tfevents.*"))
+
+
+def test_tensorboard_missing_is_said_before_anything_is_written(
+    cli: Run, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flowerfast.display.find_spec", lambda _: None)
+    code, _, err = cli("train", photos, *SHORT, "--set", "log.tensorboard=true", "--out", "run")
+    assert code == 2
+    assert 'pip install "flowerfast[tensorboard]"' in err
+    assert not (tmp_path / "run").exists()
+
+
+def test_resume_needs_neither_hub_nor_weights_file(cli: Run, photos: Path, tmp_path: Path) -> None:
+    weights = tmp_path / "start.pth"
+    torch.save(timm.create_model("test_resnet").state_dict(), weights)
+    settings = ("--set", f"model.weights={weights}", "--set", "train.schedule=constant")
+    assert cli("train", photos, *SHORT, *settings, "--out", "run")[0] == 0
+    weights.unlink()
+    code, _, err = cli("train", "--resume", "--out", "run", "--set", "train.epochs=3")
+    assert (code, err) == (0, "")
+    assert len(load_rows(tmp_path / "run")) == 3
+
+
 def test_synth_makes_a_folder_that_can_be_scanned(cli: Run, tmp_path: Path) -> None:
     code, out, _ = cli("synth", "flowers", "--per-class", 2, "--seed", 3)
     assert code == 0
