@@ -6,6 +6,7 @@ Exit codes: 0 success, 1 the run failed, 2 wrong input, 130/143 stopped by SIGIN
 import json
 import sys
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -121,8 +122,7 @@ def train(
         out, settings.train.epochs, folder.tensorboard if settings.log.tensorboard else None
     )
     try:
-        with progress_bar(out, "reading headers" if settings.data.path else "rendering flowers") as bar:
-            summary = train_run(settings, folder, display, resume, bar)
+        summary = train_run(settings, folder, display, resume, partial(progress_bar, out))
     finally:
         display.close()
     out.print(

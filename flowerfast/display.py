@@ -71,6 +71,8 @@ class TrainDisplay:
     def end_epoch(self, row: dict[str, Any], best: bool) -> None:
         """An epoch and its validation are over."""
         self._epoch_seconds.append(row["seconds"])
+        if self._live is not None:
+            self._live.update(Text(""))
         line = (
             f"epoch {row['epoch'] + 1}/{self._epochs}: "
             f"train loss {row['train_loss']:.4f} accuracy {row['train_acc']:.1%}, "

@@ -3,6 +3,7 @@
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -34,6 +35,8 @@ from flowerfast.train import Run, fit
 from flowerfast.trainer import Trainer
 
 Bar = Callable[[int, int], None]
+Bars = Callable[[str], AbstractContextManager[Bar | None]]
+"""Makes a progress bar with a title; the bar is told (done, total)."""
 
 DEMO_PER_CLASS = 120
 """Rendered flowers of each class in the embedded default."""
@@ -80,6 +83,11 @@ def resume_config(stored: Config, overrides: Sequence[str], changes: Mapping[str
     return config
 
 
+def no_bars(_: str) -> AbstractContextManager[Bar | None]:
+    """No progress bars."""
+    return nullcontext()
+
+
 @dataclass
 class Prepared:
     """A run that has been checked and can start."""
@@ -110,12 +118,14 @@ def demo_data(bar: Bar | None = None) -> Path:
     return synthesize(folder, DEMO_PER_CLASS, progress=(lambda done: bar(done, total)) if bar else None)
 
 
-def prepare(config: Config, folder: RunFolder, resume: bool, bar: Bar | None = None) -> Prepared:
+def prepare(config: Config, folder: RunFolder, resume: bool, bars: Bars = no_bars) -> Prepared:
     """Check everything that can be checked before anything is written. Raises UserError."""
     device = pick_device(config.train.device)
     choice = choose_backend(config.data, device)
-    data = Path(config.data.path) if config.data.path is not None else demo_data(bar)
-    manifest = load_manifest(data, config.data.max_pixels, bar)
+    with bars("rendering flowers") as bar:
+        data = Path(config.data.path) if config.data.path is not None else demo_data(bar)
+    with bars("reading headers") as bar:
+        manifest = load_manifest(data, config.data.max_pixels, bar)
     bad = BadFiles(manifest, config.data.on_bad, config.data.max_bad)
     if resume:
         split = read_split(folder.split, manifest)
@@ -127,14 +137,14 @@ def prepare(config: Config, folder: RunFolder, resume: bool, bar: Bar | None = N
 
 
 def train_run(
-    config: Config, folder: RunFolder, reporter: Reporter, resume: bool = False, bar: Bar | None = None
+    config: Config, folder: RunFolder, reporter: Reporter, resume: bool = False, bars: Bars = no_bars
 ) -> dict[str, Any]:
     """Train as `config` says, into `folder`; returns the content of summary.json.
 
     Raises UserError before anything is written, Stopped after saving, RunFailed when the loss is no number.
     """
     started = time.perf_counter()
-    ready = prepare(config, folder, resume, bar)
+    ready = prepare(config, folder, resume, bars)
     torch.manual_seed(config.train.seed)  # the new head, random weights, dropout
     # A resumed run brings its weights: neither the hub nor the weights file need be at hand.
     start = config.model.model_copy(update={"pretrained": False, "weights": None}) if resume else config.model
