@@ -69,6 +69,7 @@ def fit(run: Run, resume: bool = False) -> Progress:
     """
     if resume:
         run.restore()
+        run.folder.write_metrics(run.progress.history)  # a kill may have struck between this file and last.pt
     else:
         run.save()
     settings, progress = run.config.train, run.progress
