@@ -131,7 +131,7 @@ def test_make_loader(manifest, bad, cache):
     data = DataConfig(workers=1)
     loader = make_loader(Choice("torchvision", "", cache), manifest, np.arange(5), recipe, data, CPU, bad)
     assert isinstance(loader, TorchvisionLoader)
-    assert (loader._cache is not None) == (cache == "ram")
+    assert (loader._executor._cache is not None) == (cache == "ram")
     assert sum(len(b) for b in loader.epoch(0)) == 5
     loader.close()
 
