@@ -40,7 +40,7 @@ class DataConfig(Section):
     workers: int = Field(default=0, ge=0, le=256)
     """CPU threads or processes that decode; 0: one per usable core."""
     worker_kind: Literal["auto", "threads", "processes"] = "auto"
-    """What the torchvision workers are; auto: processes when a CUDA GPU trains, else threads."""
+    """What the torchvision workers are; auto: threads. Processes may not share a process with DALI."""
     prefetch: int = Field(default=3, ge=1, le=32)
     """Batches made ahead of the training step."""
     cache: Literal["auto", "none", "ram", "vram"] = "none"

@@ -5,7 +5,7 @@ stay where DALI made them. The graph is built once and serves every epoch.
 """
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from weakref import ref
 
@@ -85,7 +85,7 @@ class DaliLoader:
         cached = self._cached is not None
         self._settings, self.notes = graph_settings(self._sampler, data, device, cached)
         self._graphs: dict[bool, Graph] = {}
-        self._running: ref[Iterator[Batch]] | None = None
+        self._running: ref[Generator[Batch, None, None]] | None = None
 
     @property
     def bad(self) -> dict[int, BadFile]:
@@ -136,10 +136,10 @@ class DaliLoader:
     def _abandon(self) -> None:
         batches = self._running() if self._running is not None else None
         if batches is not None:
-            batches.close()  # type: ignore[attr-defined]  # it is a generator
+            batches.close()
         self._running = None
 
-    def _batches(self, epoch: int, start_batch: int) -> Iterator[Batch]:
+    def _batches(self, epoch: int, start_batch: int) -> Generator[Batch, None, None]:
         run = _Epoch(self._sampler.plans(epoch, start_batch))
         try:
             while self._advance(run):
