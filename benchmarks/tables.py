@@ -1,15 +1,21 @@
-"""Write README's tables from the results files.
+"""Write the tables and charts of README and docs/ from the results files.
 
     python benchmarks/tables.py [--check]
 
-With --check nothing is written; exit code 1 says that the page and the results disagree.
+With --check nothing is written; exit code 1 says that a page or chart and the results disagree.
 """
 
 import json
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.compare_chart import draw, is_drawn_from
+from benchmarks.compare_tables import headline, section
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -36,10 +42,18 @@ def speed() -> str:
         ]
         rows.append("|---|--:|--:|--:|--:|")
         for loader, figures in result["loader"].items():
-            rate, train = figures["images_per_sec"], result.get("train", {}).get(loader)
-            trained = f"{train['images_per_sec']:,.0f} | {train['data_wait']:.0%}" if train else "|"
+            if figures.get("setting", "").startswith(("data.workers", "train.batch_size")):
+                continue  # of the scaling curve
+            if "error" in figures:
+                rows.append(f"| {loader} | failed: {figures['error']} | | | |")
+                continue
+            rate, train = figures["images_per_sec"], result.get("train", {}).get(loader, {})
+            trained = "|" if "data_wait" not in train else ""
+            trained = trained or f"{train['images_per_sec']:,.0f} | {train['data_wait']:.0%}"
             rows.append(f"| {loader} | {rate:,.0f} | {rate / base:.1f} | {trained} |")
         for name, figures in result.get("model", {}).items():
+            if "error" in figures:
+                continue
             rows.append(
                 f"| *none: synthetic pixels on the device, {name}* | | | {figures['images_per_sec']:,.0f} | |"
             )
@@ -70,9 +84,52 @@ def accuracy() -> str:
     return "\n".join(rows) if len(rows) > 2 else ""
 
 
-def fill(page: str) -> str:
+def compare() -> str:
+    """Loaders side by side, one section per results file of `compare.py`."""
+    parity = next(iter(read("parity-*-decode-scale.json")), None)
+    found = sorted(read("compare-*.json"), key=lambda item: item[1]["kind"])
+    return "\n\n".join(section(name, result, parity) for name, result in found)
+
+
+def cpu() -> str:
+    """README's table of loaders on a CPU."""
+    found = [(name, result) for name, result in read("compare-*.json") if result["kind"] == "compare"]
+    return "\n\n".join(headline(name, result) for name, result in found)
+
+
+def growth() -> str:
+    """What a sample costs when there are many, from the results files of `growth.py`."""
+    parts = []
+    for name, result in read("growth-*.json"):
+        env = result["environment"]
+        rows = [
+            f"{env['cpu']}, {env['cores']} cores, {env['date']} ([{name}](../benchmarks/results/{name})):\n",
+            "| photos | bytes per photo | arrays alone, s | folder, valid cache, s | of which listing, s "
+            "| to the first batch, s | memory from a tenth to the end of an epoch |",
+            "|--:|--:|--:|--:|--:|--:|--:|",
+        ]
+        for r in result["sizes"]:
+            memory = [mark["mib"] for mark in r["workers"]["memory"]]
+            rows.append(
+                f"| {r['photos']:,} | {r['bytes_per_sample']:.0f} | {r['arrays_alone_seconds']:.3f} "
+                f"| {r['load_seconds']:.3f} | {r['of_which_listing_seconds']:.3f} "
+                f"| {r['first_batch_seconds']:.3f} | {memory[-1] / memory[0] - 1:+.1%} |"
+            )
+        parts.append("\n".join(rows))
+    return "\n\n".join(parts)
+
+
+PAGES: dict[str, dict[str, Callable[[], str]]] = {
+    "README.md": {"cpu": cpu, "speed": speed, "accuracy": accuracy},
+    "docs/compare.md": {"compare": compare},
+    "docs/cpu.md": {"growth": growth},
+}
+"""Tables of each page, by the name in its comment."""
+
+
+def fill(page: str, tables: dict[str, Callable[[], str]]) -> str:
     """The page with its tables made anew."""
-    for name, make in (("speed", speed), ("accuracy", accuracy)):
+    for name, make in tables.items():
         block = f"<!-- table: {name} -->\n{make()}\n<!-- end table -->"
         page = re.sub(
             rf"<!-- table: {name} -->.*?<!-- end table -->", lambda _, b=block: b, page, flags=re.DOTALL
@@ -80,14 +137,32 @@ def fill(page: str) -> str:
     return page
 
 
+def stale() -> list[Path]:
+    """Pages and charts that disagree with the results files."""
+    found = []
+    for page, tables in PAGES.items():
+        text = (ROOT / page).read_text(encoding="utf-8")
+        if fill(text, tables) != text:
+            found.append(ROOT / page)
+    return found + [chart for chart, result in charts() if not is_drawn_from(chart, result)]
+
+
+def charts() -> list[tuple[Path, dict[str, Any]]]:
+    """(file, results) of each chart."""
+    return [(ROOT / "docs" / f"{Path(name).stem}.svg", result) for name, result in read("compare-*.json")]
+
+
 def main() -> int:
-    """Rewrite or check README.md."""
-    file = ROOT / "README.md"
-    old = file.read_text(encoding="utf-8")
-    new = fill(old)
+    """Rewrite or check pages and charts."""
     if "--check" in sys.argv[1:]:
-        return int(new != old)
-    file.write_text(new, encoding="utf-8")
+        for file in stale():
+            print(f"{file.relative_to(ROOT)} disagrees with the results: run python benchmarks/tables.py")
+        return int(bool(stale()))
+    for page, tables in PAGES.items():
+        file = ROOT / page
+        file.write_text(fill(file.read_text(encoding="utf-8"), tables), encoding="utf-8")
+    for chart, result in charts():
+        draw(result, chart)
     return 0
 
 

@@ -19,6 +19,7 @@ from flowerfast import __version__
 from flowerfast.errors import UserError
 
 if TYPE_CHECKING:
+    from flowerfast.pack import Packed
     from flowerfast.parity import Parity
 
 app = typer.Typer(
@@ -82,7 +83,9 @@ def _options(
 def train(
     data: Annotated[
         Path | None,
-        typer.Argument(help="Folder of class folders, or with train/ and val/. Default: rendered flowers."),
+        typer.Argument(
+            help="Folder of class folders, with train/ and val/, or of shards. Default: rendered flowers."
+        ),
     ] = None,
     config: Annotated[
         str | None, typer.Option(help="YAML file, or the name of a shipped one: paper, demo.")
@@ -135,7 +138,7 @@ def train(
 @app.command()
 def evaluate(
     run: Annotated[Path, typer.Argument(help="Run folder of `train`, or its best/.")],
-    data: Annotated[Path, typer.Argument(help="Folder with one folder of photos per class.")],
+    data: Annotated[Path, typer.Argument(help="Folder with one folder of photos per class, or shards.")],
     json_: JsonFile = None,
     half: Annotated[Half, typer.Option(help="All photos, or one half of the run's own split.")] = Half.all,
     backend: BackendOption = None,
@@ -196,7 +199,7 @@ def predict(
 @app.command()
 def parity(
     data: Annotated[
-        Path | None, typer.Argument(help="Folder of class folders. Default: rendered flowers.")
+        Path | None, typer.Argument(help="Folder of class folders, or of shards. Default: rendered flowers.")
     ] = None,
     backend: Annotated[
         BackendName, typer.Option(help="Who is compared; auto: dali on a CUDA GPU, else dali-cpu.")
@@ -226,6 +229,138 @@ def parity(
         _print_parity(result)
     _write_json(json_, result.to_json())
     raise typer.Exit(0 if result.ok else 1)
+
+
+@app.command()
+def bench(
+    data: Annotated[
+        Path | None, typer.Argument(help="Folder of class folders, or of shards. Default: rendered flowers.")
+    ] = None,
+    suite: Annotated[
+        str, typer.Option(metavar="LIST", help="What to measure, any of these.")
+    ] = "stages,loader,model,train",
+    backend: BackendOption = None,
+    set_: SetOption = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Fewer loaders, all in one process: within half a minute.")
+    ] = False,
+    from_: Annotated[
+        Path | None, typer.Option("--from", help="Take this earlier result (--json) instead of measuring.")
+    ] = None,
+    json_: JsonFile = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw stages and loaders as bars: PNG, SVG or PDF.")
+    ] = None,
+    compare: Annotated[
+        Path | None, typer.Option(help="Set an earlier result beside; exit code 1 when this one is slower.")
+    ] = None,
+    tolerance: Annotated[
+        float,
+        typer.Option(min=0, max=1, help="With --compare: how much slower, beyond the noise, is no fault."),
+    ] = 0.1,
+    what_if: Annotated[
+        str | None,
+        typer.Option(metavar="SPEC", help="Predict another machine, e.g. cores=16,gpus=8,model=12000."),
+    ] = None,
+) -> None:
+    """Measure how fast these photos reach the model, which stage is the wall, and what would help.
+
+    About two minutes on two cores. Settings are those of `train`, as `--set train.batch_size=256`.
+    """
+    from flowerfast.bench.compare import compare_results, read_result
+    from flowerfast.bench.plot import check_plot_path, plot_result
+    from flowerfast.bench.show import report
+    from flowerfast.bench.suites import run_bench
+    from flowerfast.bench.whatif import parse
+    from flowerfast.bench.whatif import what_if as predict_speed
+    from flowerfast.display import progress_bar
+    from flowerfast.runs import start_config
+
+    old = read_result(compare) if compare is not None else None
+    if what_if is not None:
+        parse(what_if)  # before minutes are spent on measuring
+    if plot is not None:
+        check_plot_path(plot)
+    if from_ is not None:
+        if data is not None:
+            raise UserError(f"--from {from_}: measures nothing, so drop {data} or --from")
+        result = read_result(from_)
+    else:
+        changes = {"data.path": str(data.resolve())} if data is not None else {}
+        changes |= {"data.backend": backend.value} if backend is not None else {}
+        settings = start_config(None, set_ or [], changes)
+        suites = [name.strip() for name in suite.split(",")]
+        result = run_bench(
+            settings, suites, quick, lambda text: _complain(f"  {text}"), partial(progress_bar, out)
+        )
+    show: list[Any] = [*report(result)]
+    if what_if is not None:
+        show.append(predict_speed(result, what_if).table())
+    slower = False
+    if old is not None:
+        compared = compare_results(old, result, tolerance)
+        slower = compared.slower
+        show.append(compared.table())
+    if json_ != Path("-"):
+        for part in show:
+            out.print(part, soft_wrap=isinstance(part, Text))
+    _write_json(json_, result)
+    if plot is not None:
+        plot_result(result, plot)
+    raise typer.Exit(int(slower))
+
+
+@app.command()
+def pack(
+    data: Annotated[Path, typer.Argument(help="Folder of class folders, or with train/ and val/.")],
+    out_: Annotated[
+        Path | None, typer.Argument(metavar="OUT", help="Folder for the shards, new or empty.")
+    ] = None,
+    max_side: Annotated[
+        int | None,
+        typer.Option(
+            min=16,
+            help="Shrink photos to this many pixels on their short side (never enlarged). Default: copy all.",
+        ),
+    ] = None,
+    quality: Annotated[int, typer.Option(min=1, max=100, help="JPEG quality of shrunk photos.")] = 90,
+    shard_size: Annotated[float, typer.Option(min=0.001, help="Size of a shard at most, in MB.")] = 500,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Compare the shards in DATA with their checksums instead.")
+    ] = False,
+    json_: JsonFile = None,
+    set_: SetOption = None,
+) -> None:
+    """Pack photos into WebDataset tar shards, which train, evaluate and parity take like a folder.
+
+    Photos that need no shrinking are copied byte for byte. Stopped in the middle, the same command goes on.
+    --verify exits with 1 when photos are damaged.
+    """
+    from flowerfast.config import load_config
+    from flowerfast.data.shard_writer import PackSettings
+    from flowerfast.display import progress_bar
+    from flowerfast.pack import damaged
+    from flowerfast.pack import pack as pack_photos
+
+    config = load_config(None, set_ or []).data
+    if verify:
+        if out_ is not None:
+            raise UserError(f"--verify {data} {out_}: give one folder, the shards to check")
+        with progress_bar(out, "checking") as bar:
+            found = damaged(data, config.workers, bar)
+        for photo in found:
+            _complain(f"damaged: {data / photo}")
+        if json_ != Path("-"):
+            out.print(f"{len(found)} photos are damaged in {data}", soft_wrap=True)
+        _write_json(json_, {"damaged": found})
+        raise typer.Exit(1 if found else 0)
+    if out_ is None:
+        raise UserError(f"pack {data}: say where the shards go, flowerfast pack DATA OUT")
+    settings = PackSettings(max_side, quality, round(shard_size * 1e6))
+    result = pack_photos(data, out_, settings, config, partial(progress_bar, out))
+    if json_ != Path("-"):
+        _print_packed(result, out_)
+    _write_json(json_, result.to_json())
 
 
 @app.command()
@@ -266,6 +401,19 @@ def _print_evaluation(result: dict[str, Any]) -> None:
     for bad in result["bad_files"]:
         _complain(f"skipped: {bad['path']}: {bad['error']}")
     out.print(f"accuracy {result['accuracy']:.2%}, loss {result['loss']:.4f}, {result['samples']} photos")
+
+
+def _print_packed(result: "Packed", folder: Path) -> None:
+    for bad in result.bad:
+        _complain(f"skipped: {bad.path}: {bad.error}")
+    before, after = (f"{size / 1e6:,.1f} MB" for size in (result.bytes_before, result.bytes_after))
+    done = "" if result.fresh else "packed already: "
+    out.print(
+        f"{done}{result.photos} photos in {result.shards} shard{'s' * (result.shards != 1)}, "
+        f"{before} -> {after}: "
+        f"{result.photos - result.shrunk} copied, {result.shrunk} shrunk, {len(result.bad)} skipped"
+    )
+    out.print(f"shards: {folder}", soft_wrap=True)
 
 
 def _print_parity(result: "Parity") -> None:

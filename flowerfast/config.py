@@ -30,7 +30,7 @@ class DataConfig(Section):
     """Where pixels come from and who decodes them."""
 
     path: str | None = None
-    """Folder of class folders, or of train/ and val/; null: rendered flowers."""
+    """Folder of class folders, of train/ and val/, or of packed shards; null: rendered flowers."""
     image_size: int = Field(default=224, ge=32, le=2048)
     """Side of the square training image, in pixels."""
     val_fraction: float = Field(default=0.2, gt=0, lt=1)
@@ -38,13 +38,19 @@ class DataConfig(Section):
     backend: Backend = "auto"
     """Executor of the plans: auto takes DALI on the GPU where both are there, else torchvision."""
     workers: int = Field(default=0, ge=0, le=256)
-    """CPU threads or processes that decode; 0: one per usable core."""
-    worker_kind: Literal["auto", "threads", "processes"] = "auto"
-    """What the torchvision workers are; auto: threads. Processes may not share a process with DALI."""
+    """CPU threads that decode and augment; 0: one per usable core."""
+    kernels: Literal["auto", "numba", "torchvision"] = "auto"
+    """What runs the torchvision backend's steps: numba (compiled; the same pixels) or torchvision itself."""
+    decode_scale: Literal["auto", "off"] = "off"
+    """auto: the torchvision backend decodes JPEGs at 1/2, 1/4 or 1/8 where the crop stays large enough."""
     prefetch: int = Field(default=3, ge=1, le=32)
     """Batches made ahead of the training step."""
-    cache: Literal["auto", "none", "ram", "vram"] = "none"
-    """Keep decoded photos as uint8: ram with torchvision, vram with dali; auto: when they fit."""
+    cache: Literal["auto", "none", "ram", "disk", "vram"] = "none"
+    """Keep decoded photos in ram or on disk, with dali in vram; auto: in the first that has room for all."""
+    cache_gb: float | None = Field(default=None, gt=0)
+    """Most GB (1e9 bytes) of the cache, on disk of all its files; null: a third of what is free."""
+    cache_dir: str | None = None
+    """Folder of the disk cache; null: `photos` in the user's cache folder."""
     cache_side: int = Field(default=320, ge=32, le=8192)
     """Short side of a cached photo, in pixels; smaller photos are kept as they are."""
     on_bad: Literal["skip", "fail"] = "skip"
@@ -59,6 +65,12 @@ class DataConfig(Section):
     """Depth of DALI's own queue, in batches."""
     decoder: Literal["auto", "gpu", "cpu"] = "auto"
     """Where dali decodes on a CUDA machine: gpu (nvJPEG), or cpu (exactly as the reference); auto: cpu."""
+
+    @field_validator("decode_scale", mode="before")
+    @classmethod
+    def _switch(cls, value: Any) -> Any:
+        """YAML 1.1 reads a bare off as a bool; users mean the word."""
+        return "off" if value is False else value
 
 
 class AugmentConfig(Section):

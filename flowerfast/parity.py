@@ -27,6 +27,7 @@ from flowerfast.predict import Trained, load_trained
 from flowerfast.runs import Bar, demo_data, device_name, pick_device, versions
 
 REFERENCE = "torchvision"
+"""The plain operations of that backend, on whole photos: its compiled loops can be compared with them too."""
 STEPS = ("decode", "crop+resize", "flip+rotate", "jitter", "whole chain", "evaluation")
 """What is compared, in order. From crop+resize on each step includes those before it; evaluation is the
 resize and centre crop of validation images, and decode the central window of the photo as it is stored."""
@@ -215,12 +216,14 @@ def compare_backends(
     indices, recipe = _draw(manifest, samples, config, bad), _recipe(config, trained)
     place = device if choice.backend == "dali" else _CPU
 
-    def open_(backend: str, device: torch.device) -> Executor:
-        loader = make_loader(Choice(backend, ""), manifest, indices, recipe, config.data, device, bad)
+    def open_(backend: str, settings: DataConfig, device: torch.device) -> Executor:
+        loader = make_loader(Choice(backend, ""), manifest, indices, recipe, settings, device, bad)
         return cast(Executor, loader)
 
     tallies = {step: _Tally(trained if step in BOUNDS.steps else None) for step in STEPS}
-    with closing(open_(choice.backend, place)) as tested, closing(open_(REFERENCE, _CPU)) as reference:
+    plain = config.data.model_copy(update={"kernels": "torchvision", "decode_scale": "off"})
+    opened = open_(choice.backend, config.data, place), open_(REFERENCE, plain, _CPU)
+    with closing(opened[0]) as tested, closing(opened[1]) as reference:
         chunks = list(product(range(epochs), iter_chunks(indices, recipe.batch_size)))
         for done, (epoch, chunk) in enumerate(chunks):
             for step, plan in step_plans(manifest, chunk, recipe, epoch):

@@ -19,7 +19,8 @@ from safetensors import SafetensorError
 
 from flowerfast.checkpoint import RunFolder
 from flowerfast.config import DataConfig
-from flowerfast.data.manifest import SUFFIXES, BadFile, Manifest, Progress, load_manifest, read_size
+from flowerfast.data.listing import SUFFIXES
+from flowerfast.data.manifest import BadFile, Manifest, Progress, load_manifest, read_size
 from flowerfast.data.plan import make_eval_plan
 from flowerfast.data.split import read_split
 from flowerfast.errors import UserError

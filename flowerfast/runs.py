@@ -4,7 +4,7 @@ import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -45,9 +45,11 @@ MAY_CHANGE = (
     "data.path",
     "data.backend",
     "data.workers",
-    "data.worker_kind",
+    "data.kernels",
     "data.prefetch",
     "data.cache",
+    "data.cache_gb",
+    "data.cache_dir",
     "data.hw_decoder_load",
     "data.dali_prefetch",
     "data.on_bad",
@@ -132,8 +134,9 @@ def prepare(config: Config, folder: RunFolder, resume: bool, bars: Bars = no_bar
     else:
         folder.check_free()
         split = make_split(manifest, config.data.val_fraction, config.train.seed)
-    cache = choose_cache(config.data, choice.backend, device, manifest, split.train)
-    return Prepared(config, manifest, split, Choice(choice.backend, choice.reason, cache), device, bad)
+    cache, why = choose_cache(config.data, choice.backend, device, manifest, split.train)
+    choice = replace(choice, cache=cache, cache_reason=why)
+    return Prepared(config, manifest, split, choice, device, bad)
 
 
 def train_run(
@@ -156,9 +159,7 @@ def train_run(
     ):
         model = model.to(memory_format=torch.channels_last)
     train_loader, val_loader = _loaders(ready, pretrained_cfg(network)["crop_pct"])
-    notes = [*dict.fromkeys(train_loader.notes + val_loader.notes)]
-    for note in notes:
-        reporter.note(note)
+    notes = _tell((train_loader, val_loader), [], reporter)
     try:
         if not resume:
             folder.create(config)
@@ -169,6 +170,7 @@ def train_run(
     finally:
         train_loader.close()
         val_loader.close()
+    notes = _tell((train_loader, val_loader), notes, reporter)  # a disk may have filled up since
     summary = {**_summarise(ready, progress, trainer, time.perf_counter() - started), "notes": notes}
     folder.write_summary(summary)
     draw(folder, progress.history, summary)
@@ -185,7 +187,7 @@ def draw(folder: RunFolder, history: list[dict[str, Any]], summary: dict[str, An
 def versions() -> dict[str, str]:
     """Versions of what decides speed and pixels."""
     found = {"python": platform.python_version()}
-    names = ("flowerfast", "torch", "torchvision", "timm", "numpy", "pillow", "simplejpeg")
+    names = ("flowerfast", "torch", "torchvision", "timm", "numpy", "pillow", "simplejpeg", "numba")
     for name in (*names, "nvidia-dali-cuda120", "nvidia-dali-cuda130"):
         try:
             found[name] = version(name)
@@ -207,8 +209,17 @@ def _announce(ready: Prepared, folder: RunFolder, reporter: Reporter) -> None:
     reporter.note(f"data: {counts}, {len(m.classes)} classes: {m.root}")
     for bad in m.bad:
         reporter.note(f"skipped: {bad.path}: {bad.error}")
-    reporter.note(f"backend: {c.backend} ({c.reason}), cache {c.cache}, device {device_name(ready.device)}")
+    reporter.note(f"backend: {c.backend} ({c.reason}), device {device_name(ready.device)}")
+    reporter.note(f"decoded cache: {c.cache} ({c.cache_reason})")
     reporter.note(f"run folder: {folder.path}")
+
+
+def _tell(loaders: Sequence[Loader], told: list[str], reporter: Reporter) -> list[str]:
+    """Report what the loaders have to say and have not said yet; all that they said."""
+    notes = [*dict.fromkeys([*told, *(note for loader in loaders for note in loader.notes)])]
+    for note in notes[len(told) :]:
+        reporter.note(note)
+    return notes
 
 
 def _loaders(ready: Prepared, crop_pct: float) -> tuple[Loader, Loader]:
@@ -243,6 +254,7 @@ def _summarise(ready: Prepared, progress: Progress, trainer: Trainer, seconds: f
         "backend": ready.choice.backend,
         "backend_reason": ready.choice.reason,
         "cache": ready.choice.cache,
+        "cache_reason": ready.choice.cache_reason,
         "device": device_name(ready.device),
         "amp": trainer.precision.name,
         "images_per_sec": float(np.median([row["images_per_sec"] for row in steady])),

@@ -10,6 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+# One place for the machine code of the CPU loops, for all tests and the commands they start: compiling takes
+# seconds, and the cache of each test is new.
+os.environ.setdefault("NUMBA_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache" / "kernels"))
+
 
 def make_photo(path: Path, size: tuple[int, int] = (40, 30), seed: int = 0, **options: Any) -> Path:
     """Write a smooth random RGB photo of `size` (width, height); `options` go to Pillow's save."""

@@ -116,6 +116,12 @@ def test_backends_agree_on_odd_files(backend, odd, size):
     assert result.steps[0].samples == (19 if size == 32 else 17)  # all that are as large as the output
 
 
+def test_compiled_loops_are_exact_and_scaled_decoding_is_not(flowers, odd):
+    for photos, more in ((flowers, ()), (odd, ()), (flowers, ("data.decode_scale=auto",))):
+        result = compare_backends(config(photos, "torchvision", 32, *more))
+        assert [step.max > 0 for step in result.steps if step.step in BOUNDS.steps] == [bool(more)] * 2
+
+
 def open_loader(backend: str, manifest: Manifest, recipe: Recipe) -> parity.Executor:
     device = torch.device("cuda", torch.cuda.current_device()) if backend == "dali" else CPU
     indices, data = np.arange(len(manifest)), DataConfig(workers=2, decoder="cpu")

@@ -1,4 +1,4 @@
-"""A folder of photos as arrays: one row per sample, made once by scanning headers.
+"""A folder of photos, loose or packed, as arrays: one row per sample, made once by scanning headers.
 
 Rows are held in numpy arrays (about 60 bytes and the path per sample), never as Python objects, so that a
 manifest of millions stays small and quick to load.
@@ -14,14 +14,16 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from flowerfast.data.listing import Listing, list_photos
+from flowerfast.data.shards import Shards, is_packed, read_index
 from flowerfast.errors import UserError
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
-CACHE_VERSION = 2
+CACHE_VERSION = 3
 _READ = os.O_RDONLY | getattr(os, "O_BINARY", 0)  # Windows would translate line ends
 Progress = Callable[[int, int], None]
 """Called with (files done, files in all)."""
@@ -49,6 +51,8 @@ class Manifest:
         path_bytes, path_ends: uint8 (total,) and int64 (n,): all paths in UTF-8, and where each one ends.
         fingerprint: hex digest of names, sizes and modification times of all files.
         bad: files left out at the scan.
+        shards: where the bytes are when the folder is one of packed shards, else None. `path` is then the
+            path that a photo had in the folder which was packed.
     """
 
     root: Path
@@ -62,6 +66,7 @@ class Manifest:
     path_ends: np.ndarray
     fingerprint: str
     bad: tuple[BadFile, ...] = field(default=())
+    shards: Shards | None = None
 
     def __len__(self) -> int:
         return len(self.label)
@@ -75,7 +80,13 @@ class Manifest:
 
     def paths(self) -> list[str]:
         """All paths, by index."""
-        return [self.path(i) for i in range(len(self))]
+        return split_paths(self.path_bytes, self.path_ends)
+
+    def where(self, index: int) -> str:
+        """Where a sample is, relative to root, for messages: its path, or shard, member and path."""
+        if self.shards is None:
+            return self.path(index)
+        return f"{self.shards.where(index)} ({self.path(index)})"
 
     def with_labels(self, classes: Sequence[str]) -> "Manifest":
         """The same photos, labelled by position in `classes`, which holds all of this manifest's."""
@@ -87,7 +98,10 @@ class Manifest:
 
         Three system calls, since the size is known: half the time of np.fromfile, and each call in which a
         thread lets go of the interpreter lock is one after which it must wait for it.
+        Of packed photos: a view of the mapped shard, without a copy.
         """
+        if self.shards is not None:
+            return self.shards.read(index, int(self.size[index]))
         file = os.open(os.path.join(self.root, self.path(index)), _READ)
         try:
             size = int(self.size[index])
@@ -99,13 +113,12 @@ class Manifest:
         return np.frombuffer(encoded, np.uint8)
 
 
-@dataclass(frozen=True)
-class _Entry:
-    path: str
-    label: int
-    fold: int
-    size: int
-    mtime_ns: int
+def split_paths(path_bytes: np.ndarray, path_ends: np.ndarray) -> list[str]:
+    """Paths, one by one, of a manifest's or listing's arrays."""
+    if not len(path_ends):
+        return []
+    apart: np.ndarray = np.insert(path_bytes, path_ends[:-1], 0)  # no name holds a zero
+    return apart.tobytes().decode("utf-8", "surrogateescape").split("\0")
 
 
 def load_manifest(
@@ -115,119 +128,65 @@ def load_manifest(
     cache_dir: Path | None = None,
     min_classes: int = 2,
 ) -> Manifest:
-    """Manifest of a folder of class folders, or of one with train/ and val/ (test/ is left alone).
+    """Manifest of a folder of class folders, of one with train/ and val/ (test/ is left alone), or of shards.
 
     Headers are read once and cached per folder under `cache_dir` (default: the user's cache folder); the
     cache is valid as long as no file's name, size or modification time changes.
     Raises UserError when the folder is missing, has no photos or fewer than `min_classes` classes.
     """
     root = Path(root)
+    if is_packed(root):
+        return _packed(root, max_pixels, min_classes)
     if not root.is_dir():
         what = "is no folder" if root.exists() else "no such folder"
         raise UserError(f"{root}: {what}; give a folder that holds one folder of photos per class")
-    classes, entries = _list(root)
-    if len(classes) < min_classes:
+    found = list_photos(root)
+    if len(found.classes) < min_classes:
+        only = found.classes[0]
         raise UserError(
-            f"{root}: only one class with photos ({classes[0]}); a classifier needs two or more class folders"
+            f"{root}: only one class with photos ({only}); a classifier needs two or more class folders"
         )
-    fingerprint = _fingerprint(classes, entries, max_pixels)
+    fingerprint = found.fingerprint(CACHE_VERSION, max_pixels)
     cache = _cache_file(root, cache_dir)
-    manifest = _load_cache(cache, root, classes, fingerprint)
+    manifest = _load_cache(cache, root, found.classes, fingerprint)
     if manifest is None:
-        manifest = _scan(root, classes, entries, fingerprint, max_pixels, progress)
+        manifest = _scan(root, found, fingerprint, max_pixels, progress)
         _store_cache(cache, manifest)
     if not len(manifest):
         first = manifest.bad[0]
         raise UserError(
-            f"{root}: none of {len(entries)} photos can be read; first: {first.path}: {first.error}"
+            f"{root}: none of {len(found)} photos can be read; first: {first.path}: {first.error}"
         )
     return manifest
 
 
-def _list(root: Path) -> tuple[tuple[str, ...], list[_Entry]]:
-    folds = [(root / "train", 1), (root / "val", 2)]
-    if not all(folder.is_dir() for folder, _ in folds):
-        folds = [(root, 0)]
-    classes = sorted({c for folder, _ in folds for c in _class_folders(folder)})
-    if not classes:
-        loose = any(path.suffix.lower() in SUFFIXES for path in root.iterdir())
-        more = "photos lie beside, not in, class folders" if loose else "it holds no class folders"
-        raise UserError(f"{root}: {more}; expected {root.name}/CLASS/photo.jpg, one folder per class")
-    entries: list[_Entry] = []
-    for folder, fold in folds:
-        for label, name in enumerate(classes):
-            if (folder / name).is_dir():
-                entries += _photos(root, folder / name, label, fold)
-    found = {entry.label for entry in entries}
-    if not entries:
-        kinds = ", ".join(sorted(SUFFIXES))
-        raise UserError(f"{root}: no photos in {len(classes)} folders; looked for {kinds}")
-    # A folder without photos is no class (ImageFolder would fail on it); labels stay dense.
-    used = [name for label, name in enumerate(classes) if label in found]
-    dense = {label: i for i, label in enumerate(sorted(found))}
-    entries = [_Entry(e.path, dense[e.label], e.fold, e.size, e.mtime_ns) for e in entries]
-    return tuple(used), entries
-
-
-def _class_folders(folder: Path) -> list[str]:
-    return [e.name for e in os.scandir(folder) if e.is_dir() and not e.name.startswith(".")]
-
-
-def _photos(root: Path, folder: Path, label: int, fold: int) -> list[_Entry]:
-    found = []
-    for here, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = sorted(f for f in folders if not f.startswith("."))
-        prefix = os.path.relpath(here, root).replace(os.sep, "/")
-        for name in sorted(names):
-            if os.path.splitext(name)[1].lower() in SUFFIXES and not name.startswith("."):
-                file = os.path.join(here, name)
-                # A dangling link is named among the bad files like any other that cannot be read.
-                stat = os.stat(file) if os.path.exists(file) else os.lstat(file)
-                found.append(_Entry(f"{prefix}/{name}", label, fold, stat.st_size, stat.st_mtime_ns))
-    return found
-
-
-def _fingerprint(classes: tuple[str, ...], entries: list[_Entry], max_pixels: int) -> str:
-    digest = hashlib.sha256(repr((CACHE_VERSION, classes, max_pixels)).encode("utf-8", "surrogateescape"))
-    for e in entries:
-        line = f"{e.path}\0{e.size}\0{e.mtime_ns}\n"
-        digest.update(line.encode("utf-8", "surrogateescape"))
-    return digest.hexdigest()
-
-
 def _scan(
-    root: Path,
-    classes: tuple[str, ...],
-    entries: list[_Entry],
-    fingerprint: str,
-    max_pixels: int,
-    progress: Progress | None,
+    root: Path, found: Listing, fingerprint: str, max_pixels: int, progress: Progress | None
 ) -> Manifest:
-    good: list[_Entry] = []
-    sizes: list[tuple[int, int]] = []
+    sizes = np.zeros((len(found), 2), np.int32)
     bad: list[BadFile] = []
+    good = np.ones(len(found), bool)
     last = time.monotonic()
-    for i, entry in enumerate(entries):
+    for i, path in enumerate(split_paths(found.path_bytes, found.path_ends)):
         try:
-            sizes.append(read_size(root / entry.path, max_pixels))
-            good.append(entry)
+            sizes[i] = read_size(root / path, max_pixels)
         except (OSError, ValueError) as error:
-            bad.append(BadFile(entry.path, _reason(error)))
+            good[i] = False
+            bad.append(BadFile(path, _reason(error)))
         if progress and time.monotonic() - last > 0.1:
-            progress(i + 1, len(entries))
+            progress(i + 1, len(found))
             last = time.monotonic()
-    encoded = [e.path.encode("utf-8", "surrogateescape") for e in good]
-    size = np.array(sizes, np.int32).reshape(-1, 2)
+    lengths = np.diff(found.path_ends, prepend=0)
     return Manifest(
         root=root,
-        classes=classes,
-        label=np.array([e.label for e in good], np.int32),
-        width=size[:, 0].copy(),
-        height=size[:, 1].copy(),
-        size=np.array([e.size for e in good], np.int64),
-        fold=np.array([e.fold for e in good], np.uint8),
-        path_bytes=np.frombuffer(b"".join(encoded), np.uint8),
-        path_ends=np.cumsum([len(p) for p in encoded], dtype=np.int64),
+        classes=found.classes,
+        label=found.label[good],
+        width=sizes[good, 0],
+        height=sizes[good, 1],
+        size=found.size[good],
+        fold=found.fold[good],
+        path_bytes=found.path_bytes[np.repeat(good, lengths)],
+        path_ends=np.cumsum(lengths[good]),
         fingerprint=fingerprint,
         bad=tuple(bad),
     )
@@ -301,3 +260,23 @@ def iter_chunks(indices: np.ndarray, size: int) -> Iterator[np.ndarray]:
     """Consecutive pieces of `indices`, `size` long; the last may be shorter."""
     for start in range(0, len(indices), size):
         yield indices[start : start + size]
+
+
+def _packed(root: Path, max_pixels: int, min_classes: int) -> Manifest:
+    """Manifest of a folder of shards: their index, in the order of the folder that was packed."""
+    index = read_index(root)
+    if len(index.classes) < min_classes:
+        raise UserError(
+            f"{root}: only one class is packed there ({index.classes[0]}); a classifier needs two or more"
+        )
+    columns = index.columns
+    shards = Shards(root, index.shards, columns["shard"], columns["offset"])
+    arrays: dict[str, Any] = {name: columns[name] for name in _ARRAYS}
+    manifest = Manifest(root, index.classes, fingerprint=index.fingerprint, shards=shards, **arrays)
+    large = np.flatnonzero(manifest.width.astype(np.int64) * manifest.height > max_pixels)
+    if len(large):
+        raise UserError(
+            f"{root / manifest.where(int(large[0]))}: more than data.max_pixels={max_pixels} pixels, as are "
+            f"{len(large)} of {len(manifest)} packed photos; raise data.max_pixels or pack with --max-side"
+        )
+    return manifest

@@ -6,15 +6,32 @@ fixed block of the counter, so that neither batch size, order of calls, backend 
 """
 
 from dataclasses import dataclass
+from enum import IntEnum
 
 import numpy as np
 
 from flowerfast.config import AugmentConfig
+from flowerfast.data.philox import philox
 
-_PURPOSES = {"augment": 0, "order": 1, "split": 2}
+_PURPOSES = {"augment": 0, "order": 1, "split": 2, "pack": 3}
 _ATTEMPTS = 10  # torchvision's RandomResizedCrop tries ten windows, then takes the central fallback
 _BLOCKS = 8  # counter steps per sample; each yields four uint64
 _DRAWS = 4 * _BLOCKS  # 2 x 10 attempts and 9 more are used
+
+
+class End(IntEnum):
+    """The step after which an executor stops. Only measurements stop before the last."""
+
+    read = 0
+    decode = 1
+    resize = 2
+    """Crop and resize."""
+    turn = 3
+    """Flip and rotation."""
+    jitter = 4
+    """Brightness and contrast."""
+    all = 5
+    """Shift: the pixels are in their batch."""
 
 
 @dataclass(frozen=True)
@@ -73,13 +90,12 @@ class EvalPlan:
 
 
 def generator(purpose: str, seed: int, stream: int) -> np.random.Generator:
-    """Random generator of one purpose (augment, order or split) and stream (an epoch, a class)."""
-    return np.random.Generator(_philox(purpose, seed, stream))
+    """Random generator of one purpose (augment, order, split or pack) and stream (an epoch, a class)."""
+    return np.random.Generator(np.random.Philox(key=_key(purpose, seed, stream)))
 
 
-def _philox(purpose: str, seed: int, stream: int) -> np.random.Philox:
-    key = np.array([seed, (_PURPOSES[purpose] << 48) | stream], np.uint64)
-    return np.random.Philox(key=key)
+def _key(purpose: str, seed: int, stream: int) -> np.ndarray:
+    return np.array([seed, (_PURPOSES[purpose] << 48) | stream], np.uint64)
 
 
 def epoch_order(seed: int, epoch: int, count: int) -> np.ndarray:
@@ -123,17 +139,10 @@ def make_plan(
 
 
 def _uniforms(seed: int, epoch: int, indices: np.ndarray) -> np.ndarray:
-    """Uniform draws in [0, 1), one row per sample: float64 (n, 32).
-
-    `advance` moves one generator to each sample's block: a third of the time of a new generator per sample.
-    """
-    bits = _philox("augment", seed, epoch)
-    raw = np.empty((len(indices), _DRAWS), np.uint64)
-    at = 0
-    for row, index in enumerate(np.asarray(indices).tolist()):
-        bits.advance(index * _BLOCKS - at)
-        raw[row] = bits.random_raw(_DRAWS)
-        at = (index + 1) * _BLOCKS
+    """Uniform draws in [0, 1), one row per sample: float64 (n, 32)."""
+    first = np.asarray(indices).astype(np.uint64) * np.uint64(_BLOCKS)
+    counters = first[:, None] + np.arange(1, _BLOCKS + 1, dtype=np.uint64)
+    raw = philox(_key("augment", seed, epoch), counters.reshape(-1)).reshape(len(first), _DRAWS)
     return (raw >> np.uint64(11)) * 2.0**-53
 
 

@@ -4,7 +4,6 @@ Storage is one flat buffer with an offset per sample: photos differ in size, and
 size would waste a third or more; offsets cost 8 bytes a photo.
 """
 
-import mmap
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +11,7 @@ import torch
 
 from flowerfast.data.manifest import Manifest
 from flowerfast.data.plan import Plan
+from flowerfast.loaders.cache_file import CacheFile
 
 Sizes = tuple[np.ndarray, np.ndarray]
 """(width, height) of photos in pixels, each int (n,)."""
@@ -49,48 +49,70 @@ def _scale(start: np.ndarray, length: np.ndarray, old: np.ndarray, new: np.ndarr
     return first.astype(np.int32), (last - first).astype(np.int32)
 
 
-def _shared(size: int) -> np.ndarray:
-    """Zeros that worker processes share with their parent: uint8 (size,). Untouched pages take no memory."""
-    return np.frombuffer(mmap.mmap(-1, max(size, 1)), np.uint8, size)
+def _partly(places: int, count: int, wanted: int, budget: int | None) -> str:
+    rule = f"all take {wanted / 1e9:.2f} GB, the budget is {(budget or 0) / 1e9:.2f} GB (data.cache_gb)"
+    return f"decoded cache: {places} of {count} photos have a place, others are decoded each epoch: {rule}"
 
 
 class PhotoCache:
     """Decoded training photos on one device, filled as they are first used.
 
     Lazily, not up front: the first epoch then trains at once, and a run that resumes in mid-epoch, or meets a
-    file that cannot be decoded, needs no case of its own. Safe for threads and forked processes: each photo
+    file that cannot be decoded, needs no case of its own. Safe for threads: each photo
     has its own place, and is marked as present only after it is written.
 
     Args:
         manifest: all photos.
-        indices: int64 (n,), the samples that will be asked for.
+        indices: int64 (n,), the samples that will be asked for. Of a file: all of the manifest's.
         side: short side of a cached photo at most, in pixels.
         device: where they are kept, the CPU or a CUDA device. There all memory is taken at once.
+        budget: most bytes that `store` may take; None: no limit. The first of `indices` that fit have a
+            place, the others are never cached: which ones hangs on nothing else.
+        file: keeps them on disk instead of in memory, within its own budget; the device is the CPU then.
 
     Attributes:
         store: uint8 (bytes,), all photos one after another.
+        places: how many photos have a place in it.
     """
 
     def __init__(
-        self, manifest: Manifest, indices: np.ndarray, side: int, device: torch.device = _CPU
+        self,
+        manifest: Manifest,
+        indices: np.ndarray,
+        side: int,
+        device: torch.device = _CPU,
+        budget: int | None = None,
+        file: CacheFile | None = None,
     ) -> None:
         self._old = manifest.width, manifest.height
         self._new = cached_size(manifest.width, manifest.height, side)
-        self._slot = np.full(len(manifest), -1, np.int64)
-        self._slot[indices] = np.arange(len(indices))
-        lengths = self._new[0][indices].astype(np.int64) * self._new[1][indices] * 3
-        self._starts = np.cumsum(lengths) - lengths
-        total = int(lengths.sum())
-        if device.type == "cpu":
-            self.store = torch.from_numpy(_shared(total))
+        ends = np.cumsum(self._new[0][indices].astype(np.int64) * self._new[1][indices] * 3)
+        budget = file.budget if file is not None else budget
+        places = len(indices) if budget is None else int(np.searchsorted(ends, budget, side="right"))
+        self.places, self._file = places, file
+        self._notes = [] if places == len(indices) else [_partly(places, len(indices), int(ends[-1]), budget)]
+        self._slot = np.full(len(manifest), -1, np.int64)  # -1: no place
+        self._slot[indices[:places]] = np.arange(places)
+        total = int(ends[places - 1]) if places else 0
+        self._starts = np.concatenate([[0], ends[:places]])
+        self._starts[-1] = -1  # of slot -1
+        self._present = np.zeros(places + 1, np.bool_)  # the last, of slot -1, stays False
+        if file is not None:
+            self.store = torch.from_numpy(file.pixels)
+        elif device.type == "cpu":
+            self.store = torch.from_numpy(np.zeros(total, np.uint8))  # untouched pages take no memory
         else:
             self.store = torch.empty(total, dtype=torch.uint8, device=device)
-        self._present = _shared(len(indices)).view(np.bool_)
         self._upload: torch.cuda.Stream | None = None
         if device.type == "cuda":
             self._upload = torch.cuda.Stream(device)
             # The memory may have been another tensor's, with work on it still to come in this stream.
             self._upload.wait_stream(torch.cuda.current_stream(device))
+
+    @property
+    def notes(self) -> list[str]:
+        """What whoever reports the run should know, one line each."""
+        return self._notes + (self._file.notes if self._file is not None else [])
 
     def sizes(self, indices: np.ndarray) -> tuple[Sizes, Sizes]:
         """Sizes of photos as stored on disk and as cached, for `scale_plan`."""
@@ -101,33 +123,52 @@ class PhotoCache:
         return int(self._new[1][index]), int(self._new[0][index])
 
     def starts(self, indices: np.ndarray) -> np.ndarray:
-        """Where photos begin in `store`: int64 (n,)."""
+        """Where photos begin in `store`: int64 (n,); -1 for one that has no place there."""
         found: np.ndarray = self._starts[self._slot[indices]]
         return found
 
     def missing(self, indices: np.ndarray) -> np.ndarray:
-        """Those of the samples that are not cached yet: int64 (m,)."""
+        """Those of the samples that are not known to be cached: int64 (m,).
+
+        Photos that an earlier process left on disk are among them, until `get` has found them whole.
+        """
         found: np.ndarray = indices[~self._present[self._slot[indices]]]
         return found
 
     def get(self, index: int) -> torch.Tensor | None:
-        """Pixels of a photo on the device, uint8 (h, w, 3), or None when it is not cached yet."""
-        return self._view(index) if self._present[self._slot[index]] else None
+        """Pixels of a photo on the device, uint8 (h, w, 3), or None when it is not cached (yet)."""
+        slot = int(self._slot[index])
+        if self._present[slot]:
+            return self._view(index)
+        if self._file is None or slot < 0:
+            return None
+        view = self._view(index)
+        if not self._file.holds(slot, view.numpy()):
+            return None
+        self._present[slot] = True
+        return view
 
     def put(self, index: int, pixels: np.ndarray) -> torch.Tensor:
         """Store pixels of the cached size; returns the stored view.
 
-        On CUDA it returns when they have arrived, so that whoever sees a photo as present may read it on
-        any stream.
+        A photo without a place, or for which the disk has no room, is not stored: then the result is the
+        pixels that were given, on the device. On CUDA it returns when they have arrived, so that whoever sees
+        a photo as present may read it on any stream.
         """
-        view, fresh = self._view(index), torch.from_numpy(pixels)
-        if self._upload is None:
-            view.copy_(fresh)
-        else:
+        slot, fresh = int(self._slot[index]), torch.from_numpy(pixels)
+        if self._upload is not None:
             with torch.cuda.stream(self._upload):
-                view.copy_(fresh)
-        self._present[self._slot[index]] = True
-        return view
+                if slot < 0:
+                    return fresh.to(self.store.device)
+                self._view(index).copy_(fresh)
+        elif slot < 0:
+            return fresh
+        elif self._file is None:
+            self._view(index).copy_(fresh)
+        elif not self._file.write(slot, int(self._starts[slot]), pixels):
+            return fresh
+        self._present[slot] = True
+        return self._view(index)
 
     def _view(self, index: int) -> torch.Tensor:
         height, width = self.shape(index)

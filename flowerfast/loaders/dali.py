@@ -54,9 +54,6 @@ class DaliLoader:
         cache: decoded photos on the graph's device, to read from and fill, or None.
         target: where batches are wanted; None: where the graph runs.
 
-    Attributes:
-        notes: fallbacks that were chosen, one line each, for whoever reports them.
-
     On CUDA a batch is ready in the order of the stream that is current when it is drawn, and its memory is
     reused in that order: work on another stream must be waited for before the batch is dropped. One epoch
     runs at a time; starting one abandons the one before.
@@ -83,7 +80,7 @@ class DaliLoader:
         if cache is not None and recipe.augment is not None:
             self._cached = CachedPhotos(manifest, cache, threads)
         cached = self._cached is not None
-        self._settings, self.notes = graph_settings(self._sampler, data, device, cached)
+        self._settings, self._notes = graph_settings(self._sampler, data, device, cached)
         self._graphs: dict[bool, Graph] = {}
         self._running: ref[Generator[Batch, None, None]] | None = None
 
@@ -91,6 +88,11 @@ class DaliLoader:
     def bad(self) -> dict[int, BadFile]:
         """Files left out so far, by sample index."""
         return self._bad.found
+
+    @property
+    def notes(self) -> list[str]:
+        """Fallbacks that were chosen, and what the cache had to say, one line each."""
+        return self._notes + (self._cached.notes if self._cached is not None else [])
 
     def __len__(self) -> int:
         return len(self._sampler)
@@ -110,7 +112,7 @@ class DaliLoader:
             part, images = self._execute(select(plan, rows))
             if len(part) < len(rows):
                 lost = np.setdiff1d(plan.indices[rows], part.indices)[0]
-                raise UserError(f"{self._manifest.path(int(lost))}: cannot be decoded; remove or mend it")
+                raise UserError(f"{self._manifest.where(int(lost))}: cannot be decoded; remove or mend it")
             parts.append(images.cpu().numpy())
         return np.concatenate(parts)
 

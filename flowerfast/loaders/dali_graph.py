@@ -18,7 +18,7 @@ from nvidia.dali import math as dali_math
 from nvidia.dali.tensors import TensorCPU, TensorGPU
 
 from flowerfast.data.plan import EvalPlan, Plan
-from flowerfast.loaders.dali_inputs import Piece, arguments, tiny_photo, tiny_plan
+from flowerfast.loaders.dali_inputs import DeviceArray, Piece, arguments, tiny_photo, tiny_plan
 
 _TRUNCATE = 0.4999
 _ARGUMENTS = {
@@ -210,12 +210,16 @@ class Graph:
         )
         for name, values in inputs.items():
             self._pipe.feed_input(name, values)
-        self._inputs.append((wrapped, inputs))  # DALI reads them in place: they must live until collected
+        self._inputs.append((wrapped, photos, inputs))  # read in place: they must live until collected
 
     def _wrap(self, photos: Sequence[Piece]) -> list[Any]:
         """DALI's own tensors: its feed_input would make them too, but looks at each array for 5 us."""
         if self._gather is None:
             return [TensorCPU(photo) for photo in photos]
+        for store in {
+            id(photo.store): photo.store for photo in photos if isinstance(photo, DeviceArray)
+        }.values():
+            store.record_stream(self._gather)  # photos without a place in the cache are freed after use
         device_id = self._gather.device_index
         return [TensorGPU(photo, "", device_id) for photo in photos]
 

@@ -20,7 +20,7 @@ class DeviceArray:
     """
 
     def __init__(self, store: torch.Tensor, start: int, shape: tuple[int, ...]) -> None:
-        self.shape, self._store = shape, store
+        self.shape, self.store = shape, store
         self.__cuda_array_interface__ = {
             "shape": shape,
             "typestr": "|u1",

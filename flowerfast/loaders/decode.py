@@ -16,7 +16,9 @@ class DecodeError(Exception):
     """A photo that the reference cannot decode either; the message is one line."""
 
 
-def decode(encoded: np.ndarray, width: int, height: int, buffer: np.ndarray | None = None) -> np.ndarray:
+def decode(
+    encoded: np.ndarray, width: int, height: int, buffer: np.ndarray | None = None, shrink: int = 1
+) -> np.ndarray:
     """RGB pixels of a photo: uint8 (height, width, 3), contiguous.
 
     Args:
@@ -24,6 +26,8 @@ def decode(encoded: np.ndarray, width: int, height: int, buffer: np.ndarray | No
         width, height: size in pixels that the manifest promises.
         buffer: uint8, at least height * width * 3 long; JPEG pixels are decoded into it (a fifth faster than
             fresh memory), so the result is valid until the buffer's next use.
+        shrink: 1, 2, 4 or 8: a JPEG may come at 1 / shrink of its size, rounded up. What cannot be decoded so
+            comes whole.
 
     simplejpeg (libjpeg-turbo) gives the same pixels as Pillow and is faster; what it refuses (CMYK, damage
     that Pillow tolerates, other formats) goes to Pillow.
@@ -34,7 +38,10 @@ def decode(encoded: np.ndarray, width: int, height: int, buffer: np.ndarray | No
             found_height, found_width, space, _ = simplejpeg.decode_jpeg_header(encoded)
             _same_size((found_width, found_height), (width, height))
             if space in ("YCbCr", "Gray", "RGB"):
-                pixels: np.ndarray = simplejpeg.decode_jpeg(encoded, "RGB", buffer=buffer)
+                least = (-(-height // shrink), -(-width // shrink)) if shrink > 1 else (0, 0)
+                pixels: np.ndarray = simplejpeg.decode_jpeg(
+                    encoded, "RGB", min_height=least[0], min_width=least[1], min_factor=1, buffer=buffer
+                )
                 return pixels
         except ValueError:
             pass  # damaged, perhaps tolerably: Pillow decides, as in the reference

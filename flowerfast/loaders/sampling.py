@@ -60,7 +60,7 @@ class BadFiles:
     def add(self, index: int, error: str) -> None:
         """Note a sample that failed to decode. Raises UserError when the settings say stop."""
         if index not in self.found:
-            self.found[index] = BadFile(self.manifest.path(index), error)
+            self.found[index] = BadFile(self.manifest.where(index), error)
             self._check(self.found[index], len(self.found) + len(self.manifest.bad))
 
     def _check(self, bad: BadFile, count: int) -> None:

@@ -1,8 +1,7 @@
 """CPU executor: plans to pixels with torchvision's reference semantics, and a loader that runs it in threads.
 
-On a few cores threads are enough: the decoder, the resize and Pillow's loops release the interpreter lock,
-and a batch is assembled in place. Many threads wait for that lock more than they work, and so does the
-training loop beside them: `processes.py` is for those.
+`Executor` is the plain way, in torchvision's and Pillow's operations. Where numba is at hand the loader runs
+`compiled.CompiledExecutor` in its place, which gives the same pixels.
 """
 
 import os
@@ -11,6 +10,8 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -19,73 +20,126 @@ from PIL import Image
 
 from flowerfast.config import DataConfig
 from flowerfast.data.manifest import BadFile, Manifest
-from flowerfast.data.plan import EvalPlan, Plan
+from flowerfast.data.plan import End, EvalPlan, Plan
 from flowerfast.errors import UserError
 from flowerfast.loaders.batch import Batch, Recipe
 from flowerfast.loaders.cache import PhotoCache, scale_plan
 from flowerfast.loaders.decode import DecodeError, decode
 from flowerfast.loaders.sampling import BadFiles, Sampler
+from flowerfast.loaders.shrink import Shrunk, shrink_plan
 from flowerfast.loaders.transfer import to_device
 
-_CHUNK = 4  # samples per task: long enough to hide the queue's cost, short enough to balance threads
+CHUNK = 8  # samples per task: long enough to hide the cost of a call, short enough to balance threads
 
 
 @dataclass
 class _Job:
     """One batch under way: tasks fill rows of `images`; failures name rows that stay empty."""
 
-    plan: Plan | EvalPlan
+    indices: np.ndarray
     images: torch.Tensor
     tasks: list[Future[dict[int, str]]]
 
 
+class Executes(Protocol):
+    """What makes pixels of plans on the calling thread; threads may share it."""
+
+    def prepare(self, plan: Plan | EvalPlan) -> Any:
+        """What `fill` takes."""
+        ...
+
+    def fill(self, prepared: Any, rows: np.ndarray, span: range, until: End = End.all) -> dict[int, str]:
+        """Pixels of some samples into `rows`, uint8 (n, S, S, 3); why rows failed.
+
+        With an earlier end the rows hold nothing of use, and a photo from the cache costs no `read`.
+        """
+        ...
+
+
+def make_executor(
+    data: DataConfig, manifest: Manifest, cache: PhotoCache | None
+) -> tuple[Executes, list[str]]:
+    """Executor for `data.kernels`, and what the user should know of it, one line each.
+
+    Raises UserError when numba is asked for and is not there.
+    """
+    if data.kernels == "torchvision":
+        return Executor(manifest, cache, data.decode_scale), []
+    if find_spec("numba") is None:
+        if data.kernels == "numba":
+            raise UserError("data.kernels=numba: numba is not installed; pip install numba, or use auto")
+        slower = "torchvision and Pillow make the photos ready, at half the speed or less"
+        return Executor(manifest, cache, data.decode_scale), [
+            f"numba is not installed: {slower}; pip install numba"
+        ]
+    from flowerfast.kernels.compiling import is_compiled  # numba takes half a second to import
+    from flowerfast.loaders.compiled import CompiledExecutor
+
+    wait = (
+        [] if is_compiled() else ["compiling the CPU loops for this machine: the first batch takes seconds"]
+    )
+    return CompiledExecutor(manifest, cache, data.decode_scale), wait
+
+
 class Executor:
-    """Executes plans on one CPU thread or many: reads, decodes, augments.
+    """Executes plans in torchvision's and Pillow's operations on the calling thread; threads may share it.
 
     Args:
         manifest: all photos.
         cache: decoded photos to read from and fill, or None; evaluation plans go past it.
+        decode_scale: the setting; photos from the cache are as they were cached.
     """
 
-    def __init__(self, manifest: Manifest, cache: PhotoCache | None) -> None:
-        self._manifest, self._cache = manifest, cache
+    def __init__(self, manifest: Manifest, cache: PhotoCache | None, decode_scale: str = "off") -> None:
+        self._manifest, self._cache, self._decode_scale = manifest, cache, decode_scale
         self._local = threading.local()
 
-    def scaled(self, plan: Plan | EvalPlan) -> Plan | EvalPlan:
-        """The plan for photos of the size in which `fill` finds them."""
-        if self._cache is None or not isinstance(plan, Plan):
-            return plan
-        return scale_plan(plan, *self._cache.sizes(plan.indices))
+    def prepare(self, plan: Plan | EvalPlan) -> Shrunk:
+        """What `fill` takes: the plan for photos of the size in which they are found."""
+        if self._cache is None or isinstance(plan, EvalPlan):
+            return shrink_plan(plan, self._manifest, self._decode_scale)
+        old, new = self._cache.sizes(plan.indices)
+        return Shrunk(scale_plan(plan, old, new), np.ones(len(plan), np.int64), *new)
 
-    def fill(self, plan: Plan | EvalPlan, rows: np.ndarray, span: range) -> dict[int, str]:
-        """Pixels of some samples of a scaled plan into `rows`, uint8 (n, S, S, 3); why rows failed."""
-        failed = {}
+    def fill(self, prepared: Shrunk, rows: np.ndarray, span: range, until: End = End.all) -> dict[int, str]:
+        """Pixels of some samples of a prepared plan into `rows`, uint8 (n, S, S, 3); see `Executes`."""
+        plan, failed = prepared.plan, {}
         for row in span:
+            index = int(plan.indices[row])
             try:
-                photo = self._photo(int(plan.indices[row]), cached=isinstance(plan, Plan))
+                if self._cache is not None and isinstance(plan, Plan):
+                    if until is End.read:
+                        continue
+                    photo = self._cached(index, self._cache)
+                elif until is End.read:
+                    self._manifest.read(index)
+                    continue
+                else:
+                    photo = self._decode(index, int(prepared.shrink[row]))
+                    photo = resize(photo, int(prepared.height[row]), int(prepared.width[row]))
             except (OSError, DecodeError) as error:
                 failed[row] = str(error)
                 continue
+            if until is End.decode:
+                continue
             if isinstance(plan, Plan):
-                augment(photo, plan, row, rows[row])
+                augment(photo, plan, row, rows[row], until)
             else:
                 resize_and_crop(photo, plan, row, rows[row])
         return failed
 
-    def _photo(self, index: int, cached: bool) -> np.ndarray:
-        if not cached or self._cache is None:
-            return self._decode(index)
-        found = self._cache.get(index)
+    def _cached(self, index: int, cache: PhotoCache) -> np.ndarray:
+        found = cache.get(index)
         if found is None:
-            found = self._cache.put(index, resize(self._decode(index), *self._cache.shape(index)))
+            found = cache.put(index, resize(self._decode(index), *cache.shape(index)))
         return found.numpy()
 
-    def _decode(self, index: int) -> np.ndarray:
+    def _decode(self, index: int, shrink: int = 1) -> np.ndarray:
         width, height = int(self._manifest.width[index]), int(self._manifest.height[index])
         buffer = getattr(self._local, "buffer", None)
         if buffer is None or len(buffer) < width * height * 3:
             buffer = self._local.buffer = np.empty(width * height * 3, np.uint8)
-        return decode(self._manifest.read(index), width, height, buffer)
+        return decode(self._manifest.read(index), width, height, buffer, shrink)
 
 
 def finished_batch(
@@ -126,7 +180,8 @@ class TorchvisionLoader:
     ) -> None:
         self._sampler = Sampler(manifest, indices, recipe)
         self._manifest, self._device, self._bad = manifest, device, bad
-        self._executor = Executor(manifest, cache)
+        self._executor, self._notes = make_executor(data, manifest, cache)
+        self._cache = cache
         self._prefetch = data.prefetch
         self._pool = ThreadPoolExecutor(
             data.workers or usable_cores(), thread_name_prefix="flowerfast-decode"
@@ -139,8 +194,8 @@ class TorchvisionLoader:
 
     @property
     def notes(self) -> list[str]:
-        """Fallbacks that were chosen: none, there is one way to run."""
-        return []
+        """Fallbacks that were chosen and what the cache has to say, one line each."""
+        return self._notes + (self._cache.notes if self._cache is not None else [])
 
     def __len__(self) -> int:
         return len(self._sampler)
@@ -154,7 +209,7 @@ class TorchvisionLoader:
         job = self._submit(plan)
         failed = self._failures(job)
         for row, error in failed.items():
-            raise UserError(f"{self._manifest.path(int(plan.indices[row]))}: {error}")
+            raise UserError(f"{self._manifest.where(int(plan.indices[row]))}: {error}")
         return job.images.numpy()
 
     def close(self) -> None:
@@ -177,10 +232,10 @@ class TorchvisionLoader:
     def _submit(self, plan: Plan | EvalPlan) -> _Job:
         shape = (len(plan), plan.size, plan.size, 3)
         images = torch.empty(shape, dtype=torch.uint8, pin_memory=self._device.type == "cuda")
-        plan = self._executor.scaled(plan)
-        rows, fill = images.numpy(), self._executor.fill
-        spans = [range(a, min(a + _CHUNK, len(plan))) for a in range(0, len(plan), _CHUNK)]
-        return _Job(plan, images, [self._pool.submit(fill, plan, rows, span) for span in spans])
+        prepared, fill = self._executor.prepare(plan), self._executor.fill
+        spans = [range(a, min(a + CHUNK, len(plan))) for a in range(0, len(plan), CHUNK)]
+        tasks = [self._pool.submit(fill, prepared, images.numpy(), span) for span in spans]
+        return _Job(plan.indices, images, tasks)
 
     def _failures(self, job: _Job) -> dict[int, str]:
         failed: dict[int, str] = {}
@@ -191,7 +246,7 @@ class TorchvisionLoader:
     def _finish(self, job: _Job) -> Batch:
         """The finished batch without its bad rows."""
         failed = self._failures(job)
-        return finished_batch(self._manifest, self._bad, job.plan.indices, job.images, failed)
+        return finished_batch(self._manifest, self._bad, job.indices, job.images, failed)
 
 
 def usable_cores() -> int:
@@ -223,21 +278,29 @@ def resize_and_crop(photo: np.ndarray, plan: EvalPlan, row: int, out: np.ndarray
     _paste(big, -left, -top, out)
 
 
-def augment(photo: np.ndarray, plan: Plan, row: int, out: np.ndarray) -> None:
-    """Random plan of one sample: uint8 (h, w, 3) photo into `out` (S, S, 3), in the reference's order."""
+def augment(photo: np.ndarray, plan: Plan, row: int, out: np.ndarray, until: End = End.all) -> None:
+    """Random plan of one sample: uint8 (h, w, 3) photo into `out` (S, S, 3), in the reference's order.
+
+    With an earlier end `out` is left alone.
+    """
     top, left = int(plan.top[row]), int(plan.left[row])
     window = photo[top : top + int(plan.height[row]), left : left + int(plan.width[row])]
     pixels = resize(window, plan.size, plan.size)
+    if until is End.resize:
+        return
     if plan.flip[row]:
         pixels = pixels[:, ::-1]
     image = Image.fromarray(np.ascontiguousarray(pixels))
     if plan.angle[row]:
         image = image.rotate(float(plan.angle[row]), Image.Resampling.NEAREST, fillcolor=(0, 0, 0))
+    if until is End.turn:
+        return
     steps = [(float(plan.brightness[row]), False), (float(plan.contrast[row]), True)]
     for factor, towards_mean in reversed(steps) if plan.contrast_first[row] else steps:
         if factor != 1:
             image = image.point(_blend_table(factor, _grey_mean(image) if towards_mean else 0) * 3)
-    _paste(np.asarray(image), int(plan.shift_x[row]), int(plan.shift_y[row]), out)
+    if until is End.all:
+        _paste(np.asarray(image), int(plan.shift_x[row]), int(plan.shift_y[row]), out)
 
 
 def _grey_mean(image: Image.Image) -> int:

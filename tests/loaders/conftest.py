@@ -1,6 +1,6 @@
 """Fixtures of the loader tests: photos of every kind, and loaders that are closed at the end."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 
 from flowerfast.config import DataConfig
 from flowerfast.data.manifest import Manifest, load_manifest
-from flowerfast.loaders.batch import Recipe
+from flowerfast.loaders.batch import Batch, Recipe
 from flowerfast.loaders.cache import PhotoCache
 from flowerfast.loaders.sampling import BadFiles
 from flowerfast.loaders.torchvision import TorchvisionLoader
@@ -83,7 +83,7 @@ def zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def open_loader() -> Iterator[Callable[..., TorchvisionLoader]]:
-    """Function (photos, indices, workers, prefetch, cache_side, on_bad, max_bad, **Recipe fields) → loader.
+    """Function (photos, indices, workers, prefetch, ..., kernels, **Recipe fields) → loader.
 
     `photos` is a folder or an earlier scan of one; `indices` are all by default; `cache_side` gives the
     loader a PhotoCache. It is closed after the test.
@@ -98,6 +98,7 @@ def open_loader() -> Iterator[Callable[..., TorchvisionLoader]]:
         cache_side: int | None = None,
         on_bad: str = "skip",
         max_bad: float = 1.0,
+        kernels: str = "auto",
         **recipe: Any,
     ) -> TorchvisionLoader:
         manifest = photos if isinstance(photos, Manifest) else load_manifest(photos)
@@ -107,7 +108,7 @@ def open_loader() -> Iterator[Callable[..., TorchvisionLoader]]:
             manifest,
             members,
             Recipe(**{"image_size": 32, "batch_size": 4, **recipe}),
-            DataConfig(workers=workers, prefetch=prefetch),
+            DataConfig(workers=workers, prefetch=prefetch, kernels=kernels),
             torch.device("cpu"),
             BadFiles(manifest, on_bad, max_bad),
             cache,
@@ -118,6 +119,21 @@ def open_loader() -> Iterator[Callable[..., TorchvisionLoader]]:
     yield open_
     for loader in opened:
         loader.close()
+
+
+@pytest.fixture(scope="session")
+def drawn() -> Callable[[Iterable[Batch]], dict[int, bytes]]:
+    """Function (batches) → pixels by sample index; fails when a sample comes twice."""
+
+    def draw(batches: Iterable[Batch]) -> dict[int, bytes]:
+        found: dict[int, bytes] = {}
+        for batch in batches:
+            for index, image in zip(batch.indices.tolist(), batch.images.cpu(), strict=True):
+                assert index not in found
+                found[index] = image.numpy().tobytes()
+        return found
+
+    return draw
 
 
 @pytest.fixture(scope="session")

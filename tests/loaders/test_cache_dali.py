@@ -69,20 +69,11 @@ def open_dali() -> Iterator[Open]:
         loader.close()
 
 
-def drawn(batches: Iterator[Batch]) -> dict[int, bytes]:
-    found: dict[int, bytes] = {}
-    for batch in batches:
-        for index, image in zip(batch.indices.tolist(), batch.images.cpu(), strict=True):
-            assert index not in found
-            found[index] = image.numpy().tobytes()
-    return found
-
-
 def refuse(*_: object) -> None:
     raise AssertionError("decoded again")
 
 
-def test_pixels_are_the_same_with_and_without_cache(photos, open_dali: Open, device):
+def test_pixels_are_the_same_with_and_without_cache(photos, open_dali: Open, device, drawn):
     plain, cached = open_dali(photos, device), open_dali(photos, device, 320)
     for epoch in (0, 1, 1, 0):
         expected = drawn(plain.epoch(epoch))
@@ -91,7 +82,7 @@ def test_pixels_are_the_same_with_and_without_cache(photos, open_dali: Open, dev
 
 
 @pytest.mark.parametrize("side", [40, 320])
-def test_second_epoch_reads_and_decodes_nothing(photos, open_dali: Open, device, monkeypatch, side):
+def test_second_epoch_reads_and_decodes_nothing(photos, open_dali: Open, device, monkeypatch, side, drawn):
     expected = drawn(open_dali(photos, device, side).epoch(1))
     loader = open_dali(photos, device, side)
     drawn(loader.epoch(0))
@@ -100,7 +91,7 @@ def test_second_epoch_reads_and_decodes_nothing(photos, open_dali: Open, device,
     assert drawn(loader.epoch(1)) == expected
 
 
-def test_epoch_entered_late_or_left_early_changes_nothing(photos, open_dali: Open, device):
+def test_epoch_entered_late_or_left_early_changes_nothing(photos, open_dali: Open, device, drawn):
     plain = open_dali(photos, device)
     for start in (1, 2):
         loader = open_dali(photos, device, 320)
@@ -179,7 +170,7 @@ def test_device_array_names_its_own_bytes():
     assert list((ctypes.c_uint8 * 18).from_address(face["data"][0])) == list(range(7, 25))
 
 
-def test_bad_files_are_left_out_and_named_each_epoch(photos, open_dali: Open, device):
+def test_bad_files_are_left_out_and_named_each_epoch(photos, open_dali: Open, device, drawn):
     loader = open_dali(photos, device, 40)
     manifest = loader._manifest
     expected = drawn(open_dali(photos, device, 40).epoch(0))

@@ -12,6 +12,7 @@ from flowerfast.loaders import (
     BadFiles,
     Choice,
     Recipe,
+    cache_choice,
     choose_backend,
     choose_cache,
     make_eval_loader,
@@ -86,33 +87,77 @@ def test_dali_cpu_needs_no_gpu(no_gpu):
 
 
 @pytest.mark.parametrize(
-    ("backend", "cache", "place"), [("torchvision", "vram", "ram"), ("dali", "ram", "vram")]
-)
-def test_cache_that_the_executor_lacks_is_refused(manifest, backend, cache, place):
+    ("backend", "cache", "places"),
+    [("torchvision", "vram", "ram or on disk"), ("dali-cpu", "vram", "ram or on disk"),
+     ("dali", "ram", "vram"), ("dali", "disk", "vram")],
+)  # fmt: skip
+def test_cache_that_the_executor_lacks_is_refused(manifest, backend, cache, places):
     with pytest.raises(
-        UserError, match=rf"data\.cache={cache}: the {backend} backend .*{place}; use that or auto"
+        UserError, match=rf"data\.cache={cache}: the {backend} backend .* {places}; use that or auto"
     ):
         choose_cache(DataConfig(cache=cache), backend, CPU, manifest, np.arange(5))
 
 
 def test_cache_asked_for_is_taken(manifest, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(loaders, "free_memory", lambda device=None: 0)
+    monkeypatch.setattr(cache_choice, "free_memory", lambda device=None: 0)
+    monkeypatch.setattr(cache_choice, "free_disk", lambda folder: 0)
     for backend, cache in (
         ("torchvision", "none"),
         ("torchvision", "ram"),
+        ("torchvision", "disk"),
+        ("dali-cpu", "disk"),
         ("dali", "vram"),
         ("dali", "none"),
     ):
-        assert choose_cache(DataConfig(cache=cache), backend, CPU, manifest, np.arange(5)) == cache
+        choice = choose_cache(DataConfig(cache=cache), backend, CPU, manifest, np.arange(5))
+        assert choice == (cache, f"data.cache={cache}")
 
 
-@pytest.mark.parametrize(("backend", "place"), [("torchvision", "ram"), ("dali", "vram")])
-def test_auto_cache_is_taken_when_it_fits_a_third(manifest, monkeypatch: pytest.MonkeyPatch, backend, place):
-    indices, data = np.arange(5), DataConfig(cache="auto")
+@pytest.mark.parametrize(
+    ("backend", "place", "next_best"),
+    [("torchvision", "ram", "disk"), ("dali-cpu", "ram", "disk"), ("dali", "vram", "none")],
+)
+def test_auto_cache_is_taken_when_it_fits_a_third(
+    manifest, monkeypatch: pytest.MonkeyPatch, backend, place, next_best
+):
+    indices, data = np.arange(4), DataConfig(cache="auto")
     needed = cache_bytes(manifest, indices, data.cache_side)
-    for free, expected in ((3 * needed, place), (3 * needed - 1, "none")):
-        monkeypatch.setattr(loaders, "free_memory", lambda device=None, free=free: free)
-        assert choose_cache(data, backend, CPU, manifest, indices) == expected
+    for free, expected in ((3 * needed, place), (3 * needed - 1, next_best)):
+        monkeypatch.setattr(cache_choice, "free_memory", lambda device=None, free=free: free)
+        found, why = choose_cache(data, backend, CPU, manifest, indices)
+        assert found == expected
+        assert f"{place}: " in why
+    assert "does not fit" in why
+
+
+def test_auto_takes_the_disk_only_where_all_photos_fit(manifest, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(cache_choice, "free_memory", lambda device=None: 0)
+    needed = 2 * 4096 + cache_bytes(manifest, np.arange(5), 320)  # header, check values; all, not a half
+    for free, expected in ((3 * needed, "disk"), (3 * needed - 3, "none")):
+        monkeypatch.setattr(cache_choice, "free_disk", lambda folder, free=free: free)
+        assert (
+            choose_cache(DataConfig(cache="auto"), "torchvision", CPU, manifest, np.arange(3))[0] == expected
+        )
+
+
+def test_auto_goes_past_a_disk_that_cannot_be_used(manifest, monkeypatch: pytest.MonkeyPatch, tmp_path):
+    monkeypatch.setattr(cache_choice, "free_memory", lambda device=None: 0)
+    (tmp_path / "file").write_text("in the way")
+    data = DataConfig(cache="auto", cache_dir=str(tmp_path / "file/photos"))
+    found, why = choose_cache(data, "torchvision", CPU, manifest, np.arange(5))
+    assert found == "none"
+    assert "file/photos cannot be made (Not a directory)" in why
+    with pytest.raises(UserError, match=r"data\.cache=disk: .* cannot be made .*; set data\.cache_dir"):
+        choose_cache(data.model_copy(update={"cache": "disk"}), "torchvision", CPU, manifest, np.arange(5))
+
+
+def test_a_budget_of_the_users_own_takes_the_place_of_a_third(manifest, monkeypatch: pytest.MonkeyPatch):
+    needed = cache_bytes(manifest, np.arange(5), 320)
+    monkeypatch.setattr(cache_choice, "free_memory", lambda device=None: 3 * needed)
+    monkeypatch.setattr(cache_choice, "free_disk", lambda folder: 2**40)
+    for budget, expected in ((needed, "ram"), (needed - 1, "none")):
+        data = DataConfig(cache="auto", cache_gb=budget / 1e9)
+        assert choose_cache(data, "torchvision", CPU, manifest, np.arange(5))[0] == expected
 
 
 def test_free_memory_of_the_host():
@@ -125,13 +170,13 @@ def bad(manifest) -> BadFiles:
     return BadFiles(manifest, "skip", 1.0)
 
 
-@pytest.mark.parametrize("cache", ["none", "ram"])
+@pytest.mark.parametrize("cache", ["none", "ram", "disk"])
 def test_make_loader(manifest, bad, cache):
     recipe = Recipe(32, 2, augment=AugmentConfig(), shuffle=True)
     data = DataConfig(workers=1)
     loader = make_loader(Choice("torchvision", "", cache), manifest, np.arange(5), recipe, data, CPU, bad)
     assert isinstance(loader, TorchvisionLoader)
-    assert (loader._executor._cache is not None) == (cache == "ram")
+    assert (loader._executor._cache is not None) == (cache != "none")
     assert sum(len(b) for b in loader.epoch(0)) == 5
     loader.close()
 

@@ -93,16 +93,6 @@ def reference(manifest: Manifest) -> TorchvisionLoader:
     return TorchvisionLoader(manifest, np.arange(len(manifest)), recipe(), DataConfig(workers=2), CPU, bad)
 
 
-def drawn(batches: object) -> dict[int, bytes]:
-    """Pixels by sample index; fails when a sample comes twice."""
-    found: dict[int, bytes] = {}
-    for batch in batches:
-        for index, image in zip(batch.indices.tolist(), batch.images.cpu(), strict=True):
-            assert index not in found
-            found[index] = image.numpy().tobytes()
-    return found
-
-
 def random_plan(manifest: Manifest, epoch: int = 0, side: int = SIDE) -> Plan:
     indices = np.arange(len(manifest))
     return make_plan(1, epoch, indices, (manifest.width, manifest.height), AugmentConfig(), side)
@@ -151,7 +141,7 @@ def test_start_batch_gives_the_tail_of_the_epoch(folder, tmp_path, device):
     loader.close()
 
 
-def test_pixels_do_not_depend_on_workers_prefetch_or_batch_size(folder, tmp_path, device):
+def test_pixels_do_not_depend_on_workers_prefetch_or_batch_size(folder, tmp_path, device, drawn):
     found = []
     for workers, prefetch, depth, size in ((1, 1, 1, 5), (3, 4, 3, 5), (2, 3, 2, 23)):
         loader = open_loader(
@@ -168,7 +158,7 @@ def test_pixels_do_not_depend_on_workers_prefetch_or_batch_size(folder, tmp_path
     assert found[0] == found[1] == found[2]
 
 
-def test_epochs_differ(folder, tmp_path):
+def test_epochs_differ(folder, tmp_path, drawn):
     loader = open_loader(folder, tmp_path)
     assert drawn(loader.epoch(0)) != drawn(loader.epoch(1))
     loader.close()
@@ -184,7 +174,7 @@ def test_batches_outlive_the_loader(folder, tmp_path, device):
 
 
 @pytest.mark.parametrize("leave", ["close", "drop", "keep", "throw"])
-def test_abandoned_epoch_is_followed_by_a_full_one(folder, tmp_path, device, leave):
+def test_abandoned_epoch_is_followed_by_a_full_one(folder, tmp_path, device, leave, drawn):
     loader = open_loader(folder, tmp_path, device)
     expected = drawn(loader.epoch(4))
     batches = loader.epoch(0)
@@ -314,7 +304,7 @@ def test_bad_files_are_left_out_and_named(tmp_path, device):
     loader.close()
 
 
-def test_bad_files_do_not_change_the_other_pixels(tmp_path, device):
+def test_bad_files_do_not_change_the_other_pixels(tmp_path, device, drawn):
     damage(tmp_path / "d")
     loader = open_loader(tmp_path / "d", tmp_path, device, recipe(batch_size=4))
     expected = drawn(loader.epoch(0))
@@ -358,7 +348,7 @@ def test_bad_file_stops_the_run_when_told_to(tmp_path):
     loader.close()
 
 
-def test_file_that_only_dali_refuses_is_decoded_on_the_cpu(folder, tmp_path, monkeypatch):
+def test_file_that_only_dali_refuses_is_decoded_on_the_cpu(folder, tmp_path, monkeypatch, drawn):
     """Stands for photos that Pillow decodes and DALI does not: refused bytes replace a good file's."""
     loader = open_loader(folder, tmp_path)
     expected = drawn(loader.epoch(0))

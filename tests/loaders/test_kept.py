@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flowerfast.loaders import torchvision as executor
+from flowerfast.data.manifest import Manifest
 from flowerfast.loaders.batch import Batch
 from flowerfast.loaders.kept import KeptLoader
 from flowerfast.loaders.torchvision import TorchvisionLoader
@@ -22,15 +22,15 @@ def photos(photo_folder) -> Path:
 
 @pytest.fixture
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """One entry per decoded photo."""
+    """One entry per photo that is read, and so decoded."""
     calls: list[int] = []
-    decode = executor.decode
+    read = Manifest.read
 
-    def counted(*args: object) -> np.ndarray:
+    def counted(manifest: Manifest, index: int) -> np.ndarray:
         calls.append(1)
-        return decode(*args)
+        return read(manifest, index)
 
-    monkeypatch.setattr(executor, "decode", counted)
+    monkeypatch.setattr(Manifest, "read", counted)
     return calls
 
 

@@ -73,9 +73,10 @@ def apart(found: np.ndarray, expected: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.filterwarnings("ignore:Palette images with Transparency")
+@pytest.mark.parametrize("kernels", ["numba", "torchvision"])
 @pytest.mark.parametrize("size", [32, 64, 96])
-def test_random_plans_give_the_reference_pixels(zoo, open_loader: Open, size):
-    loader, manifest = open_loader(zoo), load_manifest(zoo)
+def test_random_plans_give_the_reference_pixels(zoo, open_loader: Open, size, kernels):
+    loader, manifest = open_loader(zoo, kernels=kernels), load_manifest(zoo)
     differences = []
     for epoch in range(4):
         plan = plan_all(manifest, epoch, size)
@@ -90,8 +91,9 @@ def test_random_plans_give_the_reference_pixels(zoo, open_loader: Open, size):
 
 
 @pytest.mark.filterwarnings("ignore:Palette images with Transparency")
-def test_windows_that_need_no_resize_give_exactly_the_reference_pixels(zoo, open_loader: Open):
-    loader, manifest, size = open_loader(zoo), load_manifest(zoo), 40
+@pytest.mark.parametrize("kernels", ["numba", "torchvision"])
+def test_windows_that_need_no_resize_give_exactly_the_reference_pixels(zoo, open_loader: Open, kernels):
+    loader, manifest, size = open_loader(zoo, kernels=kernels), load_manifest(zoo), 40
     rng = np.random.default_rng(1)
     big = np.flatnonzero((manifest.width >= size) & (manifest.height >= size))
     assert len(big) > 25
@@ -325,7 +327,7 @@ def slow_decode(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
 
 @pytest.mark.parametrize("leave", ["close", "drop", "throw"])
 def test_abandoned_epoch_leaves_no_work_behind(photos, open_loader: Open, slow_decode, leave):
-    loader = open_loader(photos, **AUGMENT, batch_size=1, prefetch=8)
+    loader = open_loader(photos, kernels="torchvision", **AUGMENT, batch_size=1, prefetch=8)
     expected = digests(loader.epoch(1))
     slow_decode.update(begun=0, ended=0)
     batches = loader.epoch(0)
@@ -346,7 +348,7 @@ def test_abandoned_epoch_leaves_no_work_behind(photos, open_loader: Open, slow_d
 
 @pytest.mark.timeout(60)
 def test_loader_closed_in_mid_epoch(photos, open_loader: Open, slow_decode):
-    loader = open_loader(photos, **AUGMENT, batch_size=1, prefetch=8)
+    loader = open_loader(photos, kernels="torchvision", **AUGMENT, batch_size=1, prefetch=8)
     batches = loader.epoch(0)
     next(batches)
     loader.close()
@@ -356,7 +358,7 @@ def test_loader_closed_in_mid_epoch(photos, open_loader: Open, slow_decode):
 
 
 def test_prefetch_bounds_the_work_ahead(photos, open_loader: Open, slow_decode):
-    loader = open_loader(photos, batch_size=1, prefetch=2)
+    loader = open_loader(photos, kernels="torchvision", batch_size=1, prefetch=2)
     batches = loader.epoch(0)
     next(batches)
     time.sleep(0.3)

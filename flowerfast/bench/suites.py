@@ -1,0 +1,218 @@
+"""`flowerfast bench`: stages, loaders, the training step and training itself, in one result."""
+
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from flowerfast.bench.child import Variant
+from flowerfast.bench.environment import SCHEMA, describe_photos, environment
+from flowerfast.bench.here import measure_here
+from flowerfast.bench.measure import Pace, Row, measure
+from flowerfast.bench.sources import make_trainer, sample
+from flowerfast.bench.stages import StageClock
+from flowerfast.bench.trials import STEPS, TRAINING, Bench, Trial, loader_trials, overrides
+from flowerfast.bench.verdict import verdict
+from flowerfast.config import Config
+from flowerfast.data.manifest import load_manifest
+from flowerfast.errors import UserError
+from flowerfast.loaders import choose_backend, choose_cache
+from flowerfast.loaders.torchvision import usable_cores
+from flowerfast.runs import Bar, demo_data, no_bars, pick_device
+
+SUITES = ("stages", "loader", "model", "train")
+Say = Callable[[str], None]
+Bars = Callable[[str], AbstractContextManager[Bar | None]]
+_CPU_BATCH, _QUICK_BATCH = 4, 2  # a photo takes a tenth of a second of training on two cores
+QUICK = Pace(rounds=5, seconds=0.15)
+FULL = Pace(rounds=5, seconds=0.6)
+
+
+def run_bench(
+    config: Config,
+    suites: Sequence[str] = SUITES,
+    quick: bool = False,
+    say: Say = lambda _: None,
+    bars: Bars = no_bars,
+    extra: Mapping[str, Variant] | None = None,
+) -> dict[str, Any]:
+    """Measure the present settings and what stands beside them: the result, see docs/bench.md.
+
+    Args:
+        config: the present settings; without data.path, rendered flowers.
+        suites: any of `SUITES`.
+        quick: fewer variants, all in this process.
+        say: told how it goes, a line at a time.
+        bars: makes a progress bar with a title.
+        extra: more loaders to set beside ours, by name; they yield normalised floats.
+
+    Raises UserError on settings, data or suites that cannot be.
+    """
+    started = time.monotonic()
+    unknown = [suite for suite in suites if suite not in SUITES]
+    if unknown or not suites:
+        raise UserError(f"--suite {','.join(unknown)}: no such suite; give any of {', '.join(SUITES)}")
+    if {"model", "train"} & {*suites}:
+        make_trainer(config, torch.device("cpu"))  # says at once what is wrong with the model's settings
+    with tempfile.TemporaryDirectory(prefix="flowerfast-bench-") as scratch:
+        bench = _open(config, Path(scratch), bars)
+        clock, bench = _calibrated(bench, quick, say)
+        result = _about(bench, suites, quick)
+        if "stages" in suites:
+            say("stages")
+            result["stages"] = clock.measure(5, bench.device)
+        del clock
+        trials, left_out = loader_trials(bench, quick or "loader" not in suites)
+        result["settings"] |= {"current": trials[0].name, "left_out": left_out}
+        if "loader" in suites:
+            say("loaders")
+            result["loader"] = _loaders(bench, trials, quick, say, extra or {})
+            skipped = {name: row["error"] for name, row in result["loader"].items() if row.get("skipped")}
+            left_out |= skipped
+            for name in skipped:
+                del result["loader"][name]
+        if "model" in suites or "train" in suites:
+            say("training step")
+            fed = trials if "train" in suites else []
+            result |= _models(bench, fed, "model" in suites, quick, say, extra or {})
+    result["verdict"] = verdict(result)
+    result["seconds"] = time.monotonic() - started
+    return result
+
+
+def _open(config: Config, scratch: Path, bars: Bars) -> Bench:
+    device = pick_device(config.train.device)
+    choice = choose_backend(config.data, device)
+    with bars("rendering flowers") as bar:
+        data = Path(config.data.path) if config.data.path is not None else demo_data(bar)
+    with bars("reading headers") as bar:
+        manifest = load_manifest(data, config.data.max_pixels, bar)
+    everyone = sample(len(manifest), None)
+    cache, why = choose_cache(config.data, choice.backend, device, manifest, everyone)
+    choice = replace(choice, cache=cache, cache_reason=why)
+    return Bench(config, data.resolve(), manifest, device, choice, len(manifest), scratch)
+
+
+def _calibrated(bench: Bench, quick: bool, say: Say) -> tuple[StageClock, Bench]:
+    """A clock that has compiled and warmed up, and how many photos take about as long as a round."""
+    say("compiling and warming up")
+    cache = bench.choice.cache
+    seconds = (QUICK if quick else FULL).seconds
+    first = StageClock(bench.config, bench.manifest, sample(len(bench.manifest), 24), cache)
+    ms = first.warm_up()
+    batch = bench.config.train.batch_size
+    wanted = max(int(1000 * usable_cores() * seconds / ms), 2 * batch)
+    bench = replace(bench, photos=min(wanted - wanted % batch, len(bench.manifest)))
+    few = min(max(int(600 * seconds / ms), 16), 256, len(bench.manifest))  # each is executed 42 times
+    clock = StageClock(bench.config, bench.manifest, sample(len(bench.manifest), few), cache)
+    if cache != "none":
+        clock.warm_up()
+    return clock, bench
+
+
+def _about(bench: Bench, suites: Sequence[str], quick: bool) -> dict[str, Any]:
+    config, pace = bench.config, QUICK if quick else FULL
+    return {
+        "schema": SCHEMA,
+        "kind": "bench",
+        "quick": quick,
+        "environment": environment(bench.device),
+        "data": describe_photos(bench.manifest, bench.data.name),
+        "settings": {
+            "suites": list(suites),
+            "set": [text for text in overrides(config) if not text.startswith("data.cache_dir=")],
+            "backend": bench.choice.backend,
+            "cache": bench.choice.cache,
+            "workers": config.data.workers or usable_cores(),
+            "batch_size": config.train.batch_size,
+            "image_size": config.data.image_size,
+            "model": config.model.name,
+            "device": bench.device.type,
+            "photos_per_epoch": bench.photos,
+            "rounds": pace.rounds,
+            "round_seconds": pace.seconds,
+            "processes": "one for all" if quick else "one for each variant",
+        },
+    }
+
+
+def _measure(variants: Sequence[Variant], bench: Bench, quick: bool, say: Say) -> dict[str, Row]:
+    if quick:
+        return measure_here(variants, QUICK, say)
+    # One at a time on a GPU: what each takes of its memory is the growth while it starts.
+    cuda = bench.device.type == "cuda"
+    return measure(variants, replace(FULL, openers=1 if cuda else 2, gpu=cuda), say)
+
+
+def _loaders(
+    bench: Bench, trials: Sequence[Trial], quick: bool, say: Say, extra: Mapping[str, Variant]
+) -> dict[str, Row]:
+    found = _measure([*extra.values(), *(trial.variant(bench) for trial in trials)], bench, quick, say)
+    return {name: found[name] for name in extra} | {
+        trial.name: {**found[trial.name], **trial.about(bench)} for trial in trials
+    }
+
+
+def _models(
+    bench: Bench, trials: Sequence[Trial], alone: bool, quick: bool, say: Say, extra: Mapping[str, Variant]
+) -> dict[str, dict[str, Row]]:
+    """The suites `model` (when `alone`) and `train` (with `trials`), interleaved: they are compared."""
+    size = bench.config.train.batch_size
+    if bench.device.type != "cuda":
+        size = min(
+            size, _QUICK_BATCH if quick else _CPU_BATCH
+        )  # what a full batch takes on a CPU would leave no time to repeat it
+    small = replace(bench, photos=_few(bench, size, 2 if quick else 4))
+    batch = f"train.batch_size={size}"
+    settings = [*overrides(bench.config), batch]
+    variants: dict[tuple[str, str], Variant] = {}
+    if alone:
+        for name, more in _steps(bench, quick).items():
+            options = {"settings": settings, "device": bench.device.type, **more}
+            variants["model", name] = Variant(f"model: {name}", STEPS, options)
+    if trials:
+        trials = _trained(bench, trials, quick)
+        inner = dict(extra) if bench.device.type == "cuda" else {}
+        inner |= {t.name: replace(t, changes=[*t.changes, batch]).variant(small) for t in trials}
+        for name, variant in inner.items():
+            source = {"target": variant.target, "options": variant.options}
+            options = {"source": source, "settings": settings, "device": bench.device.type}
+            options |= {"floats": name in extra, "classes": len(bench.manifest.classes)}
+            variants["train", name] = Variant(f"train: {name}", TRAINING, options)
+    found = _measure(list(variants.values()), bench, quick, say)
+    parts: dict[str, dict[str, Row]] = {suite: {} for suite, _ in variants}
+    for (suite, name), variant in variants.items():
+        row = {**found[variant.name], "batch_size": size}
+        if "waited" in row.get("counters", {}):
+            row["data_wait"] = min(row["counters"]["waited"], 1.0)
+        parts[suite][name] = row
+    return parts
+
+
+def _few(bench: Bench, size: int, batches: int) -> int:
+    """Photos of an epoch of training: on a CPU so many batches, and no shorter one at its end."""
+    count = bench.photos if bench.device.type == "cuda" else min(batches * size, bench.photos)
+    return count - count % size or count
+
+
+def _steps(bench: Bench, quick: bool) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {"training step": {}}
+    if not quick:
+        found["forward"] = {"forward": True}
+    if not quick and bench.device.type == "cuda" and not bench.config.train.compile:
+        settings = [*overrides(bench.config), "train.compile=true"]
+        found["training step, torch.compile"] = {"settings": settings}
+    return found
+
+
+def _trained(bench: Bench, trials: Sequence[Trial], quick: bool) -> list[Trial]:
+    """Loaders to train with: on a CPU, where the step takes nearly all the time, the present one."""
+    if bench.device.type != "cuda" or quick:
+        return [*trials[:1]]
+    kinds = ("data.backend", "data.cache", "data.decoder")
+    return [trial for trial in trials if not trial.changes or trial.changes[0].startswith(kinds)]

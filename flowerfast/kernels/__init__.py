@@ -1,0 +1,1 @@
+"""The CPU executor's inner loops, compiled by numba, without the interpreter lock."""

@@ -1,0 +1,266 @@
+"""Photos and plans to pixels, several samples in one call that does not hold the interpreter lock.
+
+The steps and their order are the reference's, and so are the pixels: decode, crop and resize, flip, rotate,
+brightness and contrast, shift. A photo goes through row by row: of a JPEG no more is made than the rows and
+columns that the resize asks for, and no whole photo is ever laid out in memory.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numba import carray
+
+from flowerfast.data.plan import End, EvalPlan, Plan
+from flowerfast.kernels.colour import jitter_table, rotate, shift_into
+from flowerfast.kernels.compiling import kernel, part
+from flowerfast.kernels.jpeg_header import Tables, make_tables, read_header
+from flowerfast.kernels.jpeg_rows import rgb_row
+from flowerfast.kernels.jpeg_scan import read_planes, region_of
+from flowerfast.kernels.jpeg_transform import LANES
+from flowerfast.kernels.resize import make_taps, resize_columns, resize_row, widen
+from flowerfast.kernels.vectors import pointer_to
+
+# Compiled loops compare plain numbers.
+_DECODE, _RESIZE, _TURN, _JITTER = map(int, (End.decode, End.resize, End.turn, End.jitter))
+
+
+class Steps(NamedTuple):
+    """Both kinds of plan in one form, arrays of length n.
+
+    Of a photo, decoded to 1 / shrink of its size (1, 2, 4 or 8) and then of photo_height x photo_width, the
+    rectangle (top, left, height, width) is resized to out_height x out_width; of that the S x S window at
+    (from_row, from_column) is taken, black beyond the edge; the rest is as in `Plan`. Counts and positions
+    of pixels are int64.
+    """
+
+    shrink: np.ndarray
+    photo_height: np.ndarray
+    photo_width: np.ndarray
+    top: np.ndarray
+    left: np.ndarray
+    height: np.ndarray
+    width: np.ndarray
+    out_height: np.ndarray
+    out_width: np.ndarray
+    from_row: np.ndarray
+    from_column: np.ndarray
+    flip: np.ndarray
+    angle: np.ndarray
+    brightness: np.ndarray
+    contrast: np.ndarray
+    contrast_first: np.ndarray
+    shift_x: np.ndarray
+    shift_y: np.ndarray
+
+
+def steps_of(
+    plan: Plan | EvalPlan, width: np.ndarray, height: np.ndarray, shrink: np.ndarray | None = None
+) -> Steps:
+    """A plan for photos of these sizes after decoding, int (n,) each, in the form that `run` takes."""
+    n, size = len(plan), (height.astype(np.int64), width.astype(np.int64))
+    shrunk = np.ones(n, np.int64) if shrink is None else shrink.astype(np.int64)
+    none = np.zeros(n, np.int64)
+    if isinstance(plan, EvalPlan):
+        zoomed = plan.resize_height.astype(np.int64), plan.resize_width.astype(np.int64)
+        corner = plan.top.astype(np.int64), plan.left.astype(np.int64)
+        one, off, level = np.ones(n, np.float32), np.zeros(n, np.bool_), np.zeros(n, np.float32)
+        return Steps(
+            shrunk, *size, none, none, *size, *zoomed, *corner, off, level, one, one, off, none, none
+        )
+    side = np.full(n, plan.size, np.int64)
+    return Steps(
+        shrunk,
+        *size,
+        top=plan.top.astype(np.int64),
+        left=plan.left.astype(np.int64),
+        height=plan.height.astype(np.int64),
+        width=plan.width.astype(np.int64),
+        out_height=side,
+        out_width=side,
+        from_row=none,
+        from_column=none,
+        flip=plan.flip,
+        angle=plan.angle,
+        brightness=plan.brightness,
+        contrast=plan.contrast,
+        contrast_first=plan.contrast_first,
+        shift_x=plan.shift_x.astype(np.int64),
+        shift_y=plan.shift_y.astype(np.int64),
+    )
+
+
+class Scratch(NamedTuple):
+    """Memory for one sample at a time; one for each thread.
+
+    Attributes:
+        tables: of the JPEG.
+        planes, coefficients: see `jpeg_scan.read_planes`.
+        pixels: uint32, a row of the photo.
+        chroma: int32 (4, ...), see `jpeg_rows.rgb_row`.
+        rows: uint8, the rows after they were resized.
+        starts, weights, wide: int64, int32, int32: taps of both axes, see `resize`.
+        image, turned: uint32 (S, S).
+        lookup: uint8 (3, 256).
+    """
+
+    tables: Tables
+    planes: np.ndarray
+    coefficients: np.ndarray
+    pixels: np.ndarray
+    chroma: np.ndarray
+    rows: np.ndarray
+    starts: np.ndarray
+    weights: np.ndarray
+    wide: np.ndarray
+    sums: np.ndarray
+    image: np.ndarray
+    turned: np.ndarray
+    lookup: np.ndarray
+
+
+def make_scratch(width: int, height: int, side: int) -> Scratch:
+    """Scratch for photos of up to width x height pixels as stored, made into squares of `side` pixels.
+
+    What a sample does not need is never touched, and takes address space alone.
+    """
+    step = 8 * LANES
+    pitch = -(-(width + 16) // step) * step
+    across = -(-side // 4) * 4
+    taps = 2 * max(-(-width // side), -(-height // side)) + 1  # no axis shrinks more than to `side`
+    return Scratch(
+        make_tables(),
+        np.empty(3 * pitch * (height + 16) + step, np.uint8),
+        np.empty(4 * 8 * pitch, np.int32),
+        np.empty(width + 16, np.uint32),
+        np.empty((4, width + 16), np.int32),
+        np.empty((height + 1) * across * 4, np.uint8),
+        np.empty((3, across), np.int64),
+        np.empty((2, across * taps), np.int32),
+        np.empty(across * taps * 4, np.int32),
+        np.empty(across * 4, np.int32),
+        np.empty((side, side), np.uint32),
+        np.empty((side, side), np.uint32),
+        np.empty((3, 256), np.uint8),
+    )
+
+
+@kernel
+def run(address, length, which, steps, scratch, out, until):
+    """Pixels of the samples `which`, int64 (n,), of a batch.
+
+    Args:
+        address: int64 (n,), of a sample's first byte: of a whole JPEG file, or of RGB pixels, three bytes
+            each, row after row.
+        length: int64 (n,), bytes of the file; -1 for pixels.
+        steps, out: of the whole batch; `out` is uint8 (batch, S, S, 3).
+        until: an `End`, as a plain number. Before `all` rows of `out` are left alone.
+
+    Returns bool (n,): False for a file that another decoder must take; its row is left alone.
+    """
+    done = np.empty(len(which), np.bool_)
+    for i in range(len(which)):
+        data = carray(pointer_to(address[i]), max(length[i], 0))
+        done[i] = _resized(data, address[i], length[i], steps, which[i], scratch, until)
+        if done[i] and until > _RESIZE:
+            _coloured(steps, which[i], scratch, out[which[i]], until)
+    return done
+
+
+@part
+def _resized(data, address, length, steps, n, scratch, until):
+    """Crop, resize and flip of sample n into scratch.image; False when the file is not for this decoder."""
+    side, size = len(scratch.image), (steps.photo_width[n], steps.photo_height[n], steps.shrink[n])
+    x, y = max(steps.from_column[n], 0), max(steps.from_row[n], 0)
+    end_x = min(steps.from_column[n] + side, steps.out_width[n])
+    end_y = min(steps.from_row[n] + side, steps.out_height[n])
+    starts_x, starts_y = scratch.starts[0, : end_x - x], scratch.starts[1, : end_y - y]
+    weights_x, weights_y = scratch.weights[0], scratch.weights[1]
+    taps_x, bits_x = make_taps(steps.width[n], steps.out_width[n], x, starts_x, weights_x)
+    taps_y, bits_y = make_taps(steps.height[n], steps.out_height[n], y, starts_y, weights_y)
+    left, top = starts_x[0], starts_y[0]
+    width, height = starts_x[-1] + taps_x - left, starts_y[-1] + taps_y - top
+    starts_x -= left
+    starts_y -= top
+    left += steps.left[n]
+    top += steps.top[n]
+    across = -(-len(starts_x) // 4) * 4
+    offsets, wide = scratch.starts[2, :across], scratch.wide
+    encoded = length >= 0
+    widen(taps_x, 4 if encoded else 3, steps.flip[n], starts_x, weights_x, offsets, wide)
+    rows = scratch.rows[: height * across * 4].reshape(height, across * 4)
+    if encoded:
+        if not _rows_of_jpeg(
+            data, size, (top, left, height, width), scratch, (taps_x, bits_x), offsets, rows, until
+        ):
+            return False
+    elif until > _DECODE:
+        for row in range(height):
+            at = ((top + row) * size[0] + left) * 3
+            pixels = address + at
+            if top + row == size[1] - 1:  # the byte that `resize_row` reads behind it may be nobody's
+                copy = scratch.pixels[:width].view(np.uint8)
+                last = carray(pointer_to(pixels), width * 3)
+                for i in range(len(last)):  # numba takes seconds to compile an assignment of slices
+                    copy[i] = last[i]
+                pixels = copy.ctypes.data
+            resize_row(pixels, 3, taps_x, bits_x, offsets, wide, rows.ctypes.data + row * across * 4)
+    if until > _DECODE:
+        corner = y - steps.from_row[n], x - steps.from_column[n]
+        _columns(rows, taps_y, bits_y, starts_y, scratch, corner)
+    return True
+
+
+@part
+def _rows_of_jpeg(data, size, window, scratch, taps, offsets, rows, until):
+    top, left, height, width = window
+    tables, end = scratch.tables, len(data)
+    if end < 4 or data[end - 2] != 0xFF or data[end - 1] != 0xD9:
+        return False  # cut short, or with something behind it: how good it is must be seen as a whole
+    if not read_header(data, tables):
+        return False
+    frame = tables.frame[0]
+    region = region_of(frame, size[2], top, left, height, width)
+    if region.width != size[0] or region.height != size[1]:
+        return False  # not the photo that the plan is for
+    if size[2] > 1 and frame.across != frame.down:
+        return False
+    if not read_planes(data, tables, region, scratch.coefficients, scratch.planes):
+        return False
+    pixels = scratch.pixels[:width]
+    for row in range(height):
+        rgb_row(scratch.planes, region, top + row, left, scratch.chroma, pixels)
+        target = rows.ctypes.data + row * rows.shape[1]
+        if until > _DECODE:
+            resize_row(pixels.ctypes.data, 4, taps[0], taps[1], offsets, scratch.wide, target)
+    return True
+
+
+@part
+def _columns(rows, taps, bits, starts, scratch, corner):
+    """Resized rows into scratch.image, from (row, column) `corner` on; black where they do not reach."""
+    image, side, sums = scratch.image, len(scratch.image), scratch.sums[: rows.shape[1]]
+    row, column = corner
+    height, across = len(starts), rows.shape[1]
+    if row == 0 and column == 0 and height == side and across == 4 * side:
+        resize_columns(rows, taps, bits, starts, scratch.weights[1], sums, image.view(np.uint8))
+        return
+    whole = np.empty((height, across), np.uint8)
+    resize_columns(rows, taps, bits, starts, scratch.weights[1], sums, whole)
+    image[:] = 0
+    wide, pixels = min(side - column, across // 4), whole.view(np.uint32)
+    for y in range(height):
+        for i in range(wide):
+            image[row + y, column + i] = pixels[y, i]
+
+
+@part
+def _coloured(steps, n, scratch, out, until):
+    """Rotation, jitter and shift of scratch.image into `out`, uint8 (S, S, 3)."""
+    image = scratch.image
+    if steps.angle[n] != 0:
+        rotate(image, steps.angle[n], scratch.turned)
+        image = scratch.turned
+    if until > _TURN:
+        jitter_table(image, steps.brightness[n], steps.contrast[n], steps.contrast_first[n], scratch.lookup)
+    if until > _JITTER:
+        shift_into(image, scratch.lookup[0], steps.shift_x[n], steps.shift_y[n], out)

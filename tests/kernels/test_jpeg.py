@@ -1,0 +1,196 @@
+"""The compiled JPEG decoder gives libjpeg-turbo's pixels, window by window, or says that it will not."""
+
+import io
+import os
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+import simplejpeg
+from numba import njit
+from PIL import Image
+
+from flowerfast.kernels.jpeg_header import Tables, make_tables, read_header
+from flowerfast.kernels.jpeg_rows import rgb_row
+from flowerfast.kernels.jpeg_scan import coefficient_count, read_planes, region_of
+
+SIZES = ((6, 5), (7, 9), (16, 16), (17, 33), (31, 64), (101, 100), (1200, 24), (24, 1200))
+
+
+@njit
+def _window(data, tables, shrink, window, chroma, out):
+    """0 and the pixels in `out`; 1: not for this decoder; 2: its data are not in order."""
+    top, left, height, width = window
+    if not read_header(data, tables):
+        return 1
+    frame = tables.frame[0]
+    region = region_of(frame, shrink, top, left, height, width)
+    if top + height > region.height or left + width > region.width:
+        return 1  # the header was damaged; callers compare it with the size that they know
+    coefficients = np.empty(coefficient_count(frame, region), np.int32)
+    planes = np.empty(region.size, np.uint8)
+    if not read_planes(data, tables, region, coefficients, planes):
+        return 2
+    for y in range(height):
+        rgb_row(planes, region, top + y, left, chroma, out[y])
+    return 0
+
+
+def decode_window(
+    data: bytes, window: tuple[int, int, int, int], tables: Tables, shrink: int = 1
+) -> np.ndarray | int:
+    """Pixels of a window (top, left, height, width), uint8 (height, width, 3), or why there are none."""
+    out = np.zeros(window[2:], np.uint32)
+    chroma = np.zeros((4, window[3] + 16), np.int32)
+    code = _window(np.frombuffer(data, np.uint8), tables, shrink, window, chroma, out)
+    return code or out.view(np.uint8).reshape(*window[2:], 4)[..., :3]
+
+
+def picture(size: tuple[int, int], seed: int = 0) -> Image.Image:
+    """Slopes, noise and hard edges."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[0 : size[1], 0 : size[0]]
+    pixels = rng.uniform(0, 255, 3) + np.stack([x, y, x + y], 2) % 97 + rng.normal(0, 12, (*x.shape, 3))
+    pixels[size[1] // 3 :, size[0] // 2 :] = rng.uniform(0, 255, 3)
+    return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
+
+
+def jpeg(image: Image.Image, **options: Any) -> bytes:
+    file = io.BytesIO()
+    image.save(file, "JPEG", **options)
+    return file.getvalue()
+
+
+def assert_windows_agree(data: bytes, seed: int = 0, windows: int = 6, shrink: int = 1) -> None:
+    tall, wide = (-(-edge // shrink) for edge in simplejpeg.decode_jpeg_header(data)[:2])
+    expected = simplejpeg.decode_jpeg(data, "RGB", min_height=tall, min_width=wide, min_factor=1)
+    assert expected.shape == (tall, wide, 3)
+    rng, tables = np.random.default_rng(seed), make_tables()
+    for i in range(windows):
+        height, width = rng.integers(1, [tall + 1, wide + 1]) if i else (tall, wide)
+        top, left = rng.integers(0, [tall - height + 1, wide - width + 1])
+        found = decode_window(data, (int(top), int(left), int(height), int(width)), tables, shrink)
+        assert np.array_equal(found, expected[top : top + height, left : left + width]), (i, top, left)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("subsampling", ["4:4:4", "4:2:2", "4:2:0", "4:4:0"])
+def test_every_window_is_libjpegs(size, subsampling):
+    pixels = np.ascontiguousarray(np.asarray(picture(size)))
+    for quality in (30, 75, 97):
+        data = simplejpeg.encode_jpeg(pixels, quality, colorsubsampling=subsampling.replace(":", ""))
+        assert_windows_agree(data, quality)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"restart_marker_blocks": 1},
+        {"restart_marker_blocks": 7},
+        {"restart_marker_rows": 1},
+        {"optimize": True},
+        {"quality": 100, "subsampling": 0},
+        {"quality": 3},
+        {"comment": b"\xff\xd8 a comment that looks like a photo \xff\xda"},
+        {"exif": b"Exif\0\0" + bytes(40)},
+        {"qtables": [list(range(1, 65)), [255] * 64]},
+    ],
+)
+def test_what_encoders_may_choose(options):
+    assert_windows_agree(jpeg(picture((130, 75), 1), **options))
+
+
+@pytest.mark.parametrize("shrink", [2, 4, 8])
+@pytest.mark.parametrize("subsampling", ["4:4:4", "4:2:0", "grey"])
+@pytest.mark.parametrize("size", [(64, 48), (70, 51), (333, 200)])
+def test_shrunk_windows_are_libjpegs(size, subsampling, shrink):
+    photo = picture(size)
+    data = jpeg(photo.convert("L")) if subsampling == "grey" else jpeg(photo, subsampling=subsampling)
+    assert_windows_agree(data, shrink=shrink)
+
+
+def test_grey_photos():
+    assert_windows_agree(jpeg(picture((61, 40)).convert("L")))
+
+
+def test_noise_that_clips_everywhere():
+    noise = np.random.default_rng(0).choice([0, 255], (90, 120, 3)).astype(np.uint8)
+    for quality in (20, 90, 100):
+        assert_windows_agree(jpeg(Image.fromarray(noise), quality=quality, subsampling=2))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\xff\xd8",
+        b"\xff\xd8\xff\xd9",
+        b"\x89PNG\r\n\x1a\n" + bytes(100),
+        jpeg(picture((40, 30)), progressive=True),
+        jpeg(picture((40, 30)).convert("CMYK")),
+        jpeg(picture((40, 30)), keep_rgb=True),
+        jpeg(picture((3, 3)), subsampling=2),  # so narrow that libjpeg does not smooth the chroma
+    ],
+    ids=["empty", "two bytes", "no scan", "png", "progressive", "cmyk", "rgb", "narrow"],
+)
+def test_other_files_are_left_to_others(data):
+    assert decode_window(data, (0, 0, 1, 1), make_tables()) == 1
+
+
+def test_a_file_cut_short_is_refused_where_it_matters():
+    data, tables = jpeg(picture((200, 160))), make_tables()
+    whole, half = (0, 0, 160, 200), data[: len(data) // 2]
+    assert decode_window(half, whole, tables) == 2
+    assert not isinstance(decode_window(half, (0, 0, 16, 200), tables), int)  # what came before is good
+
+
+def test_a_missing_restart_marker_is_noticed():
+    data = jpeg(picture((200, 160)), restart_marker_rows=1)
+    at = data.index(b"\xff\xd3")
+    for damaged in (data[:at] + data[at + 2 :], data[:at] + b"\xff\xd4" + data[at + 2 :]):
+        assert decode_window(damaged, (0, 0, 160, 200), make_tables()) == 2
+
+
+def test_tables_of_an_earlier_file_are_forgotten():
+    tables = make_tables()
+    good = jpeg(picture((64, 64)))
+    assert not isinstance(decode_window(good, (0, 0, 64, 64), tables), int)
+    at = good.index(b"\xff\xc4")
+    length = int.from_bytes(good[at + 2 : at + 4], "big")
+    assert decode_window(good[:at] + good[at + 2 + length :], (0, 0, 64, 64), tables) == 1
+
+
+FUZZ = """
+import sys
+import numpy as np
+sys.path.insert(0, sys.argv[1])
+from test_jpeg import decode_window, jpeg, make_tables, picture
+rng, tables = np.random.default_rng(0), make_tables()
+seen = {0: 0, 1: 0, 2: 0}
+for kind in ({"subsampling": 2}, {"subsampling": 0, "restart_marker_blocks": 5}, {"optimize": True}):
+    good = np.frombuffer(jpeg(picture((72, 56)), quality=60, **kind), np.uint8)
+    scan = bytes(good).index(b"\\xff\\xda")
+    for trial in range(400):
+        data = good.copy()
+        start = 0 if trial % 2 else scan
+        for at in rng.integers(start, len(data), rng.integers(1, 6)):
+            data[at] = rng.choice([0, 255, rng.integers(256)])
+        if trial % 5 == 0:
+            data = data[: rng.integers(2, len(data))]
+        found = decode_window(data.tobytes(), (3, 5, 40, 50), tables)
+        seen[found if isinstance(found, int) else 0] += 1
+print(seen)
+assert all(seen.values()), seen
+"""
+
+
+def test_damaged_files_never_reach_beyond_their_memory(tmp_path):
+    """Compiled with bounds checks: an access beyond an array raises IndexError."""
+    env = {**os.environ, "NUMBA_BOUNDSCHECK": "1", "NUMBA_CACHE_DIR": str(tmp_path)}
+    here = os.path.dirname(__file__)
+    done = subprocess.run(
+        [sys.executable, "-c", FUZZ, here], env=env, capture_output=True, text=True, timeout=500
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
