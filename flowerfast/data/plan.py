@@ -11,6 +11,7 @@ from enum import IntEnum
 import numpy as np
 
 from flowerfast.config import AugmentConfig
+from flowerfast.data.order import Order
 from flowerfast.data.philox import philox
 
 _PURPOSES = {"augment": 0, "order": 1, "split": 2, "pack": 3}
@@ -98,9 +99,9 @@ def _key(purpose: str, seed: int, stream: int) -> np.ndarray:
     return np.array([seed, (_PURPOSES[purpose] << 48) | stream], np.uint64)
 
 
-def epoch_order(seed: int, epoch: int, count: int) -> np.ndarray:
-    """Permutation of range(count) for an epoch: int64 (count,)."""
-    return generator("order", seed, epoch).permutation(count)
+def epoch_order(seed: int, epoch: int, count: int) -> Order:
+    """Permutation of range(count) for an epoch; slices of it are int64 arrays."""
+    return Order(count, generator("order", seed, epoch))
 
 
 def make_plan(

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from flowerfast.data.manifest import BadFile, Manifest, iter_chunks
+from flowerfast.data.manifest import BadFile, Manifest
 from flowerfast.data.plan import EvalPlan, Plan, epoch_order, make_eval_plan, make_plan
 from flowerfast.errors import UserError
 from flowerfast.loaders.batch import Recipe
@@ -27,11 +27,10 @@ class Sampler:
 
     def plans(self, epoch: int, start_batch: int = 0) -> Iterator[Plan | EvalPlan]:
         """Plans of the epoch's batches in order, from `start_batch` on."""
-        order = self.indices
-        if self.recipe.shuffle:
-            order = order[epoch_order(self.recipe.seed, epoch, len(order))]
-        for chunk in iter_chunks(order[start_batch * self.recipe.batch_size :], self.recipe.batch_size):
-            yield self.plan(epoch, chunk)
+        size, count = self.recipe.batch_size, len(self.indices)
+        order = epoch_order(self.recipe.seed, epoch, count) if self.recipe.shuffle else np.arange(count)
+        for start in range(start_batch * size, count, size):
+            yield self.plan(epoch, self.indices[order[start : start + size]])
 
     def plan(self, epoch: int, indices: np.ndarray) -> Plan | EvalPlan:
         """Plan of some samples in an epoch."""

@@ -420,7 +420,8 @@ def test_memory_stays_flat(folder, tmp_path):
 
 
 CHILD = """
-import sys, time
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts background jobs that ignore it
 import numpy as np, torch
 from pathlib import Path
 from flowerfast.config import AugmentConfig, DataConfig
@@ -445,16 +446,16 @@ if sys.argv[3] == "run":
 
 @pytest.mark.parametrize(("how", "code"), [("end", 0), ("raise", 5), ("run", -signal.SIGINT)])
 def test_process_ends_cleanly_without_close(folder, tmp_path, how, code):
-    child = subprocess.Popen(
-        [sys.executable, "-c", CHILD, str(folder), str(tmp_path), how],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-    assert child.stdout.readline() == b"ready\n"
-    if how == "run":
-        time.sleep(0.5)
-        child.send_signal(signal.SIGINT)
-    _, errors = child.communicate(timeout=60)
+    command = [sys.executable, "-c", CHILD, str(folder), str(tmp_path), how]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
+        assert child.stdout.readline() == b"ready\n"
+        if how == "run":
+            time.sleep(0.5)
+            child.send_signal(signal.SIGINT)
+        try:
+            _, errors = child.communicate(timeout=60)
+        finally:
+            child.kill()
     assert child.returncode == code, errors.decode()
     assert (b"KeyboardInterrupt" in errors) == (how == "run")
 
