@@ -1,5 +1,6 @@
 """The measuring core: what a round holds, whose turn it is, and what becomes of children that fail."""
 
+import itertools
 import os
 import subprocess
 import sys
@@ -9,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from flowerfast.bench import rounds
+from flowerfast.bench import here, rounds
 from flowerfast.bench.child import Variant
+from flowerfast.bench.here import measure_here
 from flowerfast.bench.measure import Pace, Row, measure, summary
 from flowerfast.bench.rounds import LEAD, Batch, Rounds, Source
 from flowerfast.bench.usage import cpu_seconds, memory_bytes
@@ -81,6 +83,39 @@ def test_a_source_without_batches_is_an_error(clock):
         Rounds(Source(clock.source(0))).warm_up()
 
 
+@pytest.mark.parametrize(
+    ("rates", "stops"),
+    [
+        ([[10, 20, 30]], True),  # spread 0.74 of the median
+        ([[10, 20, 30], [20, 20, 20], [20, 20, 20]], False),  # one noisy variant is its own affair
+        ([[10, 20, 30], [10, 20, 30], [20, 20, 20]], True),
+        ([[10, 30]], False),  # too few rounds to tell
+        ([[19, 20, 21, 40]], False),
+        ([], False),
+    ],
+)
+def test_measuring_stops_when_most_figures_are_noise(rates, stops):
+    assert Pace(stop_at=0.3).is_hopeless(rates) == stops
+    assert not Pace().is_hopeless(rates)
+
+
+def test_a_noisy_run_is_stopped_in_this_process_too(clock, monkeypatch):
+    """Rounds of 1, 2, 3, ... seconds an epoch: no two alike."""
+
+    def slower_and_slower():
+        for number in itertools.count():
+            clock.now += number
+            yield clock._epoch(4, 2)
+
+    monkeypatch.setattr(here, "open_source", lambda *_: Source(slower_and_slower()))
+    said = []
+    found = measure_here([Variant("a", "")], Pace(rounds=8, seconds=0, stop_at=0.1), said.append)
+    assert len(found["a"]["rounds"]) == 3
+    assert said[-1] == "too noisy: stopped after round 3"
+    found = measure_here([Variant("a", "")], Pace(rounds=8, seconds=0), said.append)
+    assert len(found["a"]["rounds"]) == 8
+
+
 def test_summary_is_of_medians():
     found = summary([100.0, 104.0, 900.0, 98.0, 102.0])
     assert (found["images_per_sec"], found["low"], found["high"]) == (102, 98, 900)
@@ -105,6 +140,16 @@ def epoch(log, name, images):
         with open(log, "a") as file:
             file.write(name + "\\n")
         yield None, range(images)
+
+def wavering(pauses):
+    """Warms up, then epochs of one batch that take so many seconds each."""
+    yield [(None, [0])] * 2
+    for pause in pauses * 100:
+        yield waver(pause)
+
+def waver(pause):
+    time.sleep(pause)
+    yield None, [0]
 
 def late(act):
     """Warms up as it should, then acts."""
@@ -210,6 +255,14 @@ def test_a_child_that_never_starts_is_cut_off(fakes, tmp_path):
 
 
 # --------------------------------------------------------------------------------------------- CPU and memory
+
+
+def test_a_noisy_run_is_stopped(fakes):
+    variant, said = fakes("wavering", pauses=[0.01, 0.01, 0.01, 0.01, 0.04, 0.12, 0.36]), []
+    pace = Pace(rounds=8, seconds=0, stop_at=0.5, open_limit=60, round_limit=30)
+    (row,) = measure([variant], pace, said.append).values()
+    assert 3 <= len(row["rounds"]) < 8
+    assert said[-1].startswith("too noisy: stopped after round")
 
 
 @linux

@@ -33,6 +33,9 @@ def measure_here(
                 drawn = rounds.run(pace.seconds)
                 busy = (time.process_time() - cpu) / (time.perf_counter() - started)
                 found[name].append((drawn, busy))
+            if pace.is_hopeless([_rates(each) for each in found.values()]):
+                say(f"too noisy: stopped after round {number + 1}")
+                break
     finally:
         for rounds, _ in opened.values():
             rounds.close()
@@ -51,10 +54,14 @@ def _settle(limit: float = 2.0, pause: float = 0.03) -> None:
             return
 
 
+def _rates(found: list[tuple[Round, float]]) -> list[float]:
+    return [drawn.images / drawn.seconds for drawn, _ in found]
+
+
 def _row(found: list[tuple[Round, float]], warm_up: float) -> Row:
     drawn = [each for each, _ in found]
     return {
-        **summary([each.images / each.seconds for each in drawn]),
+        **summary(_rates(found)),
         "warm_up_seconds": warm_up,
         "cpu_cores": statistics.median(busy for _, busy in found),
         "idle_cores": None,

@@ -7,7 +7,7 @@ page cache): taking turns lets all variants drift alike. Figures are medians of 
 
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -16,6 +16,7 @@ from typing import Any
 from flowerfast.bench.child import Child, ChildFailed, Variant
 from flowerfast.bench.usage import cpu_seconds, gpu_use
 
+_LEAST = 3  # rounds before a spread says anything
 Row = dict[str, Any]
 """Figures of a variant as they stand in the results file.
 
@@ -42,6 +43,8 @@ class Pace:
         round_limit: seconds for a round's answer.
         openers: variants that start at the same time; with `gpu` one, to tell their memory apart.
         gpu: ask NVML for the GPU's memory and use.
+        stop_at: from the third round on, no more are measured once the typical spread (the median over the
+            variants) is this share of the figure or more; None: all rounds are measured, however noisy.
     """
 
     rounds: int = 5
@@ -50,6 +53,12 @@ class Pace:
     round_limit: float = 120.0
     openers: int = 2
     gpu: bool = False
+    stop_at: float | None = None
+
+    def is_hopeless(self, rates: Iterable[Sequence[float]]) -> bool:
+        """Whether to stop, by each variant's rounds so far in images/s."""
+        spreads = [relative_spread(summary(each)) for each in rates if len(each) >= _LEAST]
+        return self.stop_at is not None and bool(spreads) and statistics.median(spreads) >= self.stop_at
 
 
 class _Runner:
@@ -112,6 +121,11 @@ def summary(rates: Sequence[float]) -> Row:
     }
 
 
+def relative_spread(row: Row) -> float:
+    """A row's spread as a share of its figure."""
+    return float(row["spread"] / row["images_per_sec"])
+
+
 def measure(
     variants: Sequence[Variant],
     pace: Pace,
@@ -136,6 +150,9 @@ def measure(
             for runner in runners:
                 if runner.child is not None:
                     _round(runner, runners, pace, say)
+            if pace.is_hopeless(runner.rates for runner in runners if runner.child is not None):
+                say(f"too noisy: stopped after round {number + 1}")
+                break
         known = bool(cpu_seconds())
         return {r.name: r.row(r.child.memory if r.child else None, known) for r in runners}
 

@@ -17,7 +17,7 @@ from flowerfast.bench.measure import Pace, Row, measure
 from flowerfast.bench.sources import make_trainer, sample
 from flowerfast.bench.stages import StageClock
 from flowerfast.bench.trials import STEPS, TRAINING, Bench, Trial, loader_trials, overrides
-from flowerfast.bench.verdict import verdict
+from flowerfast.bench.verdict import WIDE, verdict
 from flowerfast.config import Config
 from flowerfast.data.manifest import load_manifest
 from flowerfast.errors import UserError
@@ -29,8 +29,9 @@ SUITES = ("stages", "loader", "model", "train")
 Say = Callable[[str], None]
 Bars = Callable[[str], AbstractContextManager[Bar | None]]
 _CPU_BATCH, _QUICK_BATCH = 4, 2  # a photo takes a tenth of a second of training on two cores
-QUICK = Pace(rounds=5, seconds=0.15)
-FULL = Pace(rounds=5, seconds=0.6)
+_HOPELESS = 2 * WIDE
+QUICK = Pace(rounds=5, seconds=0.15, stop_at=_HOPELESS)
+FULL = Pace(rounds=5, seconds=0.6, stop_at=_HOPELESS)
 
 
 def run_bench(

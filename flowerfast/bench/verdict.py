@@ -4,8 +4,11 @@ Nothing is recommended that was not measured in the same run, and nothing that i
 noise of both figures.
 """
 
+import statistics
 from collections.abc import Iterable, Iterator
 from typing import Any
+
+from flowerfast.bench.measure import relative_spread
 
 WIDE = 0.15
 """Share of the median above which a spread is too wide to go by."""
@@ -171,7 +174,7 @@ def _differ(row: dict[str, Any], other: dict[str, Any]) -> bool:
 
 
 def _is_wide(row: dict[str, Any]) -> bool:
-    return bool(row["spread"] > WIDE * row["images_per_sec"])
+    return relative_spread(row) > WIDE
 
 
 def _is_unclear(loader: dict[str, Any] | None, model: dict[str, Any] | None) -> bool:
@@ -183,10 +186,26 @@ def _is_unclear(loader: dict[str, Any] | None, model: dict[str, Any] | None) -> 
 
 def _noisy(result: dict[str, Any]) -> Iterator[str]:
     for suite in ("loader", "model", "train"):
+        yield from _stopped(suite, result)
         for name, row in result.get(suite, {}).items():
             if "spread" in row and _is_wide(row):
-                share = row["spread"] / row["images_per_sec"]
+                share = relative_spread(row)
                 yield f"the {suite} figure of {name} is too noisy to go by: spread {share:.0%} of its median"
+
+
+def _stopped(suite: str, result: dict[str, Any]) -> Iterator[str]:
+    rows = [row for row in result.get(suite, {}).values() if "spread" in row]
+    wanted, made = (
+        result.get("settings", {}).get("rounds", 0),
+        max((len(r["rounds"]) for r in rows), default=0),
+    )
+    if 0 < made < wanted:
+        typical = statistics.median(map(relative_spread, rows))
+        yield (
+            f"the suite {suite} was stopped after {made} of {wanted} rounds: its figures spread by "
+            f"{typical:.0%} of their median, as on a machine that something else keeps busy; run it again "
+            "when it is idle"
+        )
 
 
 def _remarks(result: dict[str, Any]) -> list[str]:

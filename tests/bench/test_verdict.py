@@ -124,6 +124,17 @@ def test_noise_that_changes_nothing_is_told_and_borne() -> None:
     assert any("training step is too noisy" in text for text in found["findings"])
 
 
+def test_a_stopped_suite_is_told() -> None:
+    found = result(870, 34000)
+    found["settings"]["rounds"] = 5
+    assert not any("stopped" in text for text in verdict(found)["findings"])
+    for each in found["loader"].values():
+        each |= {"rounds": [870] * 3, "spread": 0.4 * each["images_per_sec"]}
+    told = [text for text in verdict(found)["findings"] if "stopped" in text]
+    assert told[0].startswith("the suite loader was stopped after 3 of 5 rounds: its figures spread by 40%")
+    assert len(told) == 1
+
+
 def test_nothing_measured() -> None:
     found = verdict({"settings": {}})
     assert (found["bound"], found["advice"], found["loader_images_per_sec"]) == ("unclear", [], None)
