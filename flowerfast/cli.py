@@ -8,19 +8,15 @@ import sys
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from flowerfast import __version__
 from flowerfast.errors import UserError
-
-if TYPE_CHECKING:
-    from flowerfast.pack import Packed
-    from flowerfast.parity import Parity
+from flowerfast.output import complain, out, print_evaluation, print_packed, print_parity, write_json
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -28,7 +24,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Fine-tune an image classifier on a folder of photos without waiting for the data.",
 )
-out = Console(highlight=False)
 _UsageError: Any = typer.BadParameter.__base__  # click's own, or that of the click inside newer typers
 
 # torch and timm take seconds to import: commands import what they call, so that --help answers at once.
@@ -156,8 +151,8 @@ def evaluate(
     with progress_bar(out, "reading headers") as bar:
         result = evaluate_run(run, data, settings.data, device, half.value, batch_size, bar)
     if json_ != Path("-"):
-        _print_evaluation(result)
-    _write_json(json_, result)
+        print_evaluation(result)
+    write_json(json_, result)
 
 
 @app.command()
@@ -189,7 +184,7 @@ def predict(
             table.add_row(p.path, *(f"{name} {chance:.1%}" for name, chance in p.top))
         out.print(table)
     for file in bad:
-        _complain(f"skipped: {file.path}: {file.error}")
+        complain(f"skipped: {file.path}: {file.error}")
     if not predictions:
         raise UserError(
             f"{bad[0].path}: none of {len(photos)} files can be read as a photo; give JPEG, PNG or WebP"
@@ -226,8 +221,8 @@ def parity(
     with progress_bar(out, "comparing") as bar:
         result = compare_backends(settings, samples, epochs, run, bar)
     if json_ != Path("-"):
-        _print_parity(result)
-    _write_json(json_, result.to_json())
+        print_parity(result)
+    write_json(json_, result.to_json())
     raise typer.Exit(0 if result.ok else 1)
 
 
@@ -291,7 +286,7 @@ def bench(
         settings = start_config(None, set_ or [], changes)
         suites = [name.strip() for name in suite.split(",")]
         result = run_bench(
-            settings, suites, quick, lambda text: _complain(f"  {text}"), partial(progress_bar, out)
+            settings, suites, quick, lambda text: complain(f"  {text}"), partial(progress_bar, out)
         )
     show: list[Any] = [*report(result)]
     if what_if is not None:
@@ -304,7 +299,7 @@ def bench(
     if json_ != Path("-"):
         for part in show:
             out.print(part, soft_wrap=isinstance(part, Text))
-    _write_json(json_, result)
+    write_json(json_, result)
     if plot is not None:
         plot_result(result, plot)
     raise typer.Exit(int(slower))
@@ -349,18 +344,18 @@ def pack(
         with progress_bar(out, "checking") as bar:
             found = damaged(data, config.workers, bar)
         for photo in found:
-            _complain(f"damaged: {data / photo}")
+            complain(f"damaged: {data / photo}")
         if json_ != Path("-"):
             out.print(f"{len(found)} photos are damaged in {data}", soft_wrap=True)
-        _write_json(json_, {"damaged": found})
+        write_json(json_, {"damaged": found})
         raise typer.Exit(1 if found else 0)
     if out_ is None:
         raise UserError(f"pack {data}: say where the shards go, flowerfast pack DATA OUT")
     settings = PackSettings(max_side, quality, round(shard_size * 1e6))
     result = pack_photos(data, out_, settings, config, partial(progress_bar, out))
     if json_ != Path("-"):
-        _print_packed(result, out_)
-    _write_json(json_, result.to_json())
+        print_packed(result, out_)
+    write_json(json_, result.to_json())
 
 
 @app.command()
@@ -392,78 +387,12 @@ def settings() -> None:
     out.print(table)
 
 
-def _print_evaluation(result: dict[str, Any]) -> None:
-    table = Table("class", "precision", "recall", "F1", "photos")
-    for row in result["per_class"]:
-        scores = (f"{row[key]:.1%}" for key in ("precision", "recall", "f1"))
-        table.add_row(row["name"], *scores, str(row["support"]))
-    out.print(table)
-    for bad in result["bad_files"]:
-        _complain(f"skipped: {bad['path']}: {bad['error']}")
-    out.print(f"accuracy {result['accuracy']:.2%}, loss {result['loss']:.4f}, {result['samples']} photos")
-
-
-def _print_packed(result: "Packed", folder: Path) -> None:
-    for bad in result.bad:
-        _complain(f"skipped: {bad.path}: {bad.error}")
-    before, after = (f"{size / 1e6:,.1f} MB" for size in (result.bytes_before, result.bytes_after))
-    done = "" if result.fresh else "packed already: "
-    out.print(
-        f"{done}{result.photos} photos in {result.shards} shard{'s' * (result.shards != 1)}, "
-        f"{before} -> {after}: "
-        f"{result.photos - result.shrunk} copied, {result.shrunk} shrunk, {len(result.bad)} skipped"
-    )
-    out.print(f"shards: {folder}", soft_wrap=True)
-
-
-def _print_parity(result: "Parity") -> None:
-    answers = any(step.top1_differs is not None for step in result.steps)
-    table = Table("step", "pictures", "mean", "p99", "max", caption="absolute differences in levels of 255")
-    for name in ("other top-1",) * answers + ("worst mean", "of photo"):
-        table.add_column(name, overflow="fold")
-    for step in result.steps:
-        figures = [str(step.samples), f"{step.mean:.3f}", f"{step.p99:g}", str(step.max)]
-        if answers:
-            figures.append("" if step.top1_differs is None else f"{step.top1_differs:.2%}")
-        photo = Text(step.worst_photo if step.max else "")
-        table.add_row(step.step, *figures, f"{step.worst_mean:.2f}", photo)
-    out.print(table)
-    for note in result.notes:
-        out.print(Text(note), soft_wrap=True)
-    for bad in result.bad:
-        _complain(f"skipped: {bad.path}: {bad.error}")
-    bounds, verdict = result.bounds, "within" if result.ok else "outside"
-    tested = f"{result.backend} (decoding on the {result.decoder.upper()})"
-    out.print(
-        f"{tested} against torchvision: {verdict} the bounds "
-        f"(mean at most {bounds.mean:g}, p99 at most {bounds.p99:g}, in {' and '.join(bounds.steps)})",
-        soft_wrap=True,
-    )
-
-
-def _write_json(file: Path | None, result: dict[str, Any]) -> None:
-    text = json.dumps(result, indent=1) + "\n"
-    if file == Path("-"):
-        sys.stdout.write(text)
-    elif file is not None:
-        try:
-            file.write_text(text, encoding="utf-8")
-        except OSError as error:
-            raise UserError(
-                f"--json {file}: cannot be written ({error.strerror}); choose another file"
-            ) from error
-
-
-def _complain(text: str) -> None:
-    sys.stderr.write(text + "\n")
-
-
 def main() -> None:
     """Entry point of the `flowerfast` command."""
     try:
         code = app(standalone_mode=False)
     except UserError as error:
-        _complain(f"flowerfast: error: {error}")
+        complain(f"flowerfast: error: {error}")
         code = 2
     except _UsageError as error:
         error.show()
@@ -480,9 +409,9 @@ def _failed(error: Exception) -> int:
     from flowerfast.progress import RunFailed, Stopped
 
     if isinstance(error, Stopped):
-        _complain(f"flowerfast: {error}; go on with --resume")
+        complain(f"flowerfast: {error}; go on with --resume")
         return 128 + error.signum
     if isinstance(error, RunFailed):
-        _complain(f"flowerfast: error: {error}")
+        complain(f"flowerfast: error: {error}")
         return 1
     raise error
