@@ -10,6 +10,7 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from statistics import quantiles
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -119,10 +120,43 @@ def growth() -> str:
     return "\n\n".join(parts)
 
 
+def memory() -> str:
+    """How much memory loaders take from epoch to epoch, from the results files of `memory.py`."""
+    parts = []
+    for name, result in read("memory-*.json"):
+        env, settings = result["environment"], result["settings"]
+        rows = [
+            f"{env['cores']} cores, {settings['photos']:,} photos, {settings['epochs']} epochs, batch "
+            f"{settings['batch_size']}, {settings['image_size']} px, {env['date']} "
+            f"([{name}](../benchmarks/results/{name})):\n",
+            "| loader | MiB after epoch 3 | after the last epoch | change | of that which no file backs |",
+            "|---|--:|--:|--:|--:|",
+        ]
+        for loader, runs in result["loaders"].items():
+            for run in runs:
+                rss, anonymous = run["rss"], run["anonymous"]
+                rows.append(
+                    f"| {loader} | {rss['after_epoch_3_mib']:,.0f} | {rss['at_the_end_mib']:,.0f} "
+                    f"| {rss['change_percent']:+.1f}% | {anonymous['change_percent']:+.1f}% |"
+                )
+        parts.append("\n".join(rows + pace(result["speed"])))
+    return "\n\n".join(parts)
+
+
+def pace(speed: dict[str, Any]) -> list[str]:
+    """The pool's effect on speed, round against round, since the machine may drift over all of them."""
+    if "dali-cpu" not in speed or "dali-cpu-malloc" not in speed:
+        return []
+    pool, malloc = (speed[name]["rounds"] for name in ("dali-cpu", "dali-cpu-malloc"))
+    low, middle, high = quantiles([a / b for a, b in zip(pool, malloc, strict=True)])
+    told = f"{middle:.2f} times the images/s of dali-cpu-malloc (middle half {low:.2f} to {high:.2f})"
+    return [f"\nIn the median of {len(pool)} pairs of alternating rounds dali-cpu made {told}."]
+
+
 PAGES: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {"cpu": cpu, "speed": speed, "accuracy": accuracy},
     "docs/compare.md": {"compare": compare},
-    "docs/cpu.md": {"growth": growth},
+    "docs/cpu.md": {"memory": memory, "growth": growth},
 }
 """Tables of each page, by the name in its comment."""
 

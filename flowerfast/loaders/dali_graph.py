@@ -19,6 +19,7 @@ from nvidia.dali.tensors import TensorCPU, TensorGPU
 
 from flowerfast.data.plan import EvalPlan, Plan
 from flowerfast.loaders.dali_inputs import DeviceArray, Piece, arguments, tiny_photo, tiny_plan
+from flowerfast.loaders.dali_memory import keep_batches_in_a_pool
 
 _TRUNCATE = 0.4999
 _ARGUMENTS = {
@@ -69,6 +70,8 @@ class GraphSettings:
 
 def build_pipeline(settings: GraphSettings) -> Pipeline:
     """Pipeline with inputs named "photo" and as in `_ARGUMENTS`; its output is uint8 HWC, S x S x 3."""
+    if settings.device_id is None:
+        keep_batches_in_a_pool()
     pipe = Pipeline(
         batch_size=settings.batch_size,
         num_threads=settings.threads,
