@@ -3,6 +3,7 @@
 import json
 import signal
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,6 @@ import pytest
 import torch
 
 from flowerfast import runs, train
-from flowerfast.cli import main
 from flowerfast.config import AugmentConfig, DataConfig
 from flowerfast.data.manifest import load_manifest
 from flowerfast.data.split import read_split
@@ -97,17 +97,10 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> Steps:
 
 
 @pytest.fixture
-def cli(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
-    """Run `flowerfast train` in process, without the plots at its end: exit code."""
+def cli_train(cli: Callable, monkeypatch: pytest.MonkeyPatch) -> Callable:
+    """`flowerfast train` without the plots at its end: (exit code, stdout, stderr)."""
     monkeypatch.setattr(runs, "draw", lambda *_: None)
-
-    def run(*arguments: object) -> int:
-        monkeypatch.setattr("sys.argv", ["flowerfast", "train", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stopped:
-            main()
-        return int(stopped.value.code or 0)
-
-    return run
+    return partial(cli, "train")
 
 
 def rows(run: Path) -> list[dict[str, float]]:
@@ -128,24 +121,28 @@ def planned(photos: Path, run: Path) -> list[list[int]]:
      pytest.param("torchvision", "dali", 2, marks=pytest.mark.gpu),
      pytest.param("dali", "torchvision", 6, marks=pytest.mark.gpu)],
 )  # fmt: skip
-def test_a_stopped_run_goes_on_with_another_backend(cli, steps, photos, tmp_path, first, second, stop_after):
+def test_a_stopped_run_goes_on_with_another_backend(
+    cli_train, steps, photos, tmp_path, first, second, stop_after
+):
     need(first)
     need(second)
     steps.stop_after, run = stop_after, tmp_path / "run"
-    assert cli(photos, *SETTINGS, "--backend", first, "--out", run) == 143
+    assert cli_train(photos, *SETTINGS, "--backend", first, "--out", run)[0] == 143
     assert len(steps.seen) == stop_after
-    assert cli("--resume", "--backend", second, "--out", run) == 0
+    assert cli_train("--resume", "--backend", second, "--out", run)[0] == 0
     assert len(steps.seen) == 8
     assert steps.seen == planned(photos, run)  # no sample is lost, none comes twice
     assert [row["epoch"] for row in rows(run)] == [0, 1]
     assert json.loads((run / "summary.json").read_text())["backend"] == second
 
 
-def test_a_finished_run_is_prolonged_with_another_backend(cli, steps, photos, tmp_path):
+def test_a_finished_run_is_prolonged_with_another_backend(cli_train, steps, photos, tmp_path):
     run = tmp_path / "run"
-    assert cli(photos, *SETTINGS, "--set", "train.epochs=1", "--backend", "torchvision", "--out", run) == 0
+    once = ("--set", "train.epochs=1", "--backend", "torchvision")
+    assert cli_train(photos, *SETTINGS, *once, "--out", run)[0] == 0
     before = rows(run)
-    assert cli("--resume", "--backend", "dali-cpu", "--set", "train.epochs=2", "--out", run) == 0
+    again = ("--resume", "--backend", "dali-cpu", "--set", "train.epochs=2")
+    assert cli_train(*again, "--out", run)[0] == 0
     assert [row["epoch"] for row in rows(run)] == [0, 1]
     assert rows(run)[:1] == before
     assert steps.seen == planned(photos, run)

@@ -11,28 +11,12 @@ import timm
 import torch
 from PIL import Image
 
-from flowerfast.cli import main
 from flowerfast.data.manifest import load_manifest
 from flowerfast.predict import load_trained
 
 Run = Callable[..., tuple[int, str, str]]
 TINY = ("--set", "model.name=test_resnet", "--set", "model.pretrained=false", "--set", "data.image_size=32")
 SHORT = (*TINY, "--set", "train.epochs=2", "--set", "train.batch_size=8", "--set", "train.lr=0.05")
-
-
-@pytest.fixture
-def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
-    """Run a command in process, in an empty working folder: (exit code, stdout, stderr)."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["flowerfast", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stopped:
-            main()
-        captured = capsys.readouterr()
-        return int(stopped.value.code or 0), captured.out, captured.err
-
-    return run
 
 
 def paint(file: Path, colour: tuple[int, int, int], seed: int) -> None:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,6 @@ import torch
 from PIL import Image
 
 from flowerfast import loaders, parity
-from flowerfast.cli import main
 from flowerfast.config import AugmentConfig, Config, DataConfig, load_config
 from flowerfast.data.manifest import Manifest, load_manifest
 from flowerfast.data.plan import EvalPlan, Plan, make_plan
@@ -309,23 +309,13 @@ def test_a_wrong_executor_is_found_out_at_its_step(sabotage: Wrap, flowers, mist
 
 
 @pytest.fixture
-def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Callable:
-    """Run `flowerfast parity` in process with two workers: (exit code, stdout, stderr)."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        fixed = ("--set", "data.workers=2", "--set", "data.image_size=48")
-        monkeypatch.setattr("sys.argv", ["flowerfast", "parity", *fixed, *map(str, arguments)])
-        with pytest.raises(SystemExit) as stopped:
-            main()
-        captured = capsys.readouterr()
-        return int(stopped.value.code or 0), captured.out, captured.err
-
-    return run
+def cli_parity(cli: Callable) -> Callable:
+    """`flowerfast parity` with two workers, on small pictures."""
+    return partial(cli, "parity", "--set", "data.workers=2", "--set", "data.image_size=48")
 
 
-def test_cli_within_the_bounds(cli, flowers, tmp_path):
-    code, out, err = cli(flowers, "--backend", "torchvision", "--samples", 9, "--json", "result.json")
+def test_cli_within_the_bounds(cli_parity, flowers, tmp_path):
+    code, out, err = cli_parity(flowers, "--backend", "torchvision", "--samples", 9, "--json", "result.json")
     assert (code, err) == (0, "")
     assert "torchvision (decoding on the CPU) against torchvision: within the bounds" in out.splitlines()[-1]
     result = json.loads((tmp_path / "result.json").read_text())
@@ -348,48 +338,48 @@ def test_cli_within_the_bounds(cli, flowers, tmp_path):
     assert result["device"]
 
 
-def test_cli_outside_the_bounds(cli, flowers, sabotage: Wrap):
+def test_cli_outside_the_bounds(cli_parity, flowers, sabotage: Wrap):
     sabotage("rotation")
-    code, out, err = cli(flowers, "--backend", "torchvision")
+    code, out, err = cli_parity(flowers, "--backend", "torchvision")
     assert (code, err) == (1, "")
     assert "outside the bounds" in out.splitlines()[-1]
-    code, out, _ = cli(flowers, "--backend", "torchvision", "--json", "-")
+    code, out, _ = cli_parity(flowers, "--backend", "torchvision", "--json", "-")
     assert code == 1
     assert json.loads(out)["ok"] is False
 
 
-def test_cli_names_skipped_files(cli, photo_folder):
+def test_cli_names_skipped_files(cli_parity, photo_folder):
     root = photo_folder(sizes=[(80, 70)])
     (root / "rose/rose_000.jpg").write_bytes(b"no photo")
-    code, _, err = cli(root, "--backend", "torchvision")
+    code, _, err = cli_parity(root, "--backend", "torchvision")
     assert code == 0
     assert err == "skipped: rose/rose_000.jpg: not an image\n"
 
 
-def test_cli_compares_rendered_flowers_with_dali_by_default(cli, flowers, monkeypatch):
+def test_cli_compares_rendered_flowers_with_dali_by_default(cli_parity, flowers, monkeypatch):
     pytest.importorskip("nvidia.dali")
     monkeypatch.setattr(parity, "demo_data", lambda bar: flowers)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    code, out, _ = cli()
+    code, out, _ = cli_parity()
     assert code == 0
     assert out.splitlines()[-1].startswith("dali-cpu (decoding on the CPU) against torchvision: within")
 
 
-def test_cli_refuses_what_cannot_run(cli, flowers, monkeypatch):
+def test_cli_refuses_what_cannot_run(cli_parity, flowers, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    code, _, err = cli(flowers, "--backend", "dali")
+    code, _, err = cli_parity(flowers, "--backend", "dali")
     assert (code, len(err.splitlines())) == (2, 1)
     assert "use data.backend=dali-cpu or torchvision" in err
     monkeypatch.setattr(loaders, "find_spec", lambda _: None)
     for arguments in ((), ("--backend", "dali-cpu")):
-        code, _, err = cli(flowers, *arguments)
+        code, _, err = cli_parity(flowers, *arguments)
         assert (code, len(err.splitlines())) == (2, 1)
         assert 'NVIDIA DALI is not installed; on Linux: pip install "flowerfast[dali]"' in err
-    code, _, err = cli("nowhere", "--backend", "torchvision")
+    code, _, err = cli_parity("nowhere", "--backend", "torchvision")
     assert (code, "no such folder" in err) == (2, True)
-    code, _, err = cli(flowers, "--backend", "torchvision", "--run", "nowhere")
+    code, _, err = cli_parity(flowers, "--backend", "torchvision", "--run", "nowhere")
     assert (code, "no trained model there" in err) == (2, True)
-    assert cli(flowers, "--samples", 0)[0] == 2
+    assert cli_parity(flowers, "--samples", 0)[0] == 2
 
 
 class DarkOrLight(torch.nn.Module):
@@ -400,14 +390,14 @@ class DarkOrLight(torch.nn.Module):
         return torch.stack([-light, light], 1)
 
 
-def test_cli_counts_where_a_models_answers_differ(cli, flowers, sabotage: Wrap, tmp_path, monkeypatch):
+def test_cli_counts_where_a_models_answers_differ(cli_parity, flowers, sabotage: Wrap, tmp_path, monkeypatch):
     trained = Trained(DarkOrLight(), ("dark", "light"), 32, 0.8, CPU)
     monkeypatch.setattr(parity, "load_trained", lambda run, device: trained)
     arguments = (flowers, "--backend", "torchvision", "--run", "run", "--json", "result.json")
     for mistake, share in ((None, 0), ("inverted", 1)):
         if mistake:
             sabotage(mistake)
-        _, out, _ = cli(*arguments)
+        _, out, _ = cli_parity(*arguments)
         assert f"{share:.2%}" in out
         result = json.loads((tmp_path / "result.json").read_text())
         assert (result["run"], result["image_size"], result["crop_pct"]) == ("run", 32, 0.8)

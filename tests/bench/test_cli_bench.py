@@ -7,7 +7,6 @@ import pytest
 
 from flowerfast.bench import suites
 from flowerfast.bench.measure import Pace
-from flowerfast.cli import main
 
 TINY = (
     "--set", "model.name=test_resnet", "--set", "data.image_size=32", "--set", "train.batch_size=4",
@@ -15,21 +14,11 @@ TINY = (
 )  # fmt: skip
 
 
-@pytest.fixture
-def cli(monkeypatch, capsys, tmp_path):
-    """Run a command in process: (exit code, stdout, stderr)."""
-    monkeypatch.chdir(tmp_path)
+@pytest.fixture(autouse=True)
+def short_and_wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures need not be good here, and lines shall not wrap."""
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setattr(suites, "QUICK", Pace(rounds=5, seconds=0.03))
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["flowerfast", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stopped:
-            main()
-        captured = capsys.readouterr()
-        return int(stopped.value.code or 0), captured.out, captured.err
-
-    return run
 
 
 def test_tables_verdict_and_json(cli, photo_folder, tmp_path):
