@@ -153,10 +153,50 @@ def pace(speed: dict[str, Any]) -> list[str]:
     return [f"\nIn the median of {len(pool)} pairs of alternating rounds dali-cpu made {told}."]
 
 
+def repeat() -> str:
+    """How often two measurements of the same thing agree, from `trials.py repeat`."""
+    rows = ["| | pairs | within one spread | within two | within three |", "|---|--:|--:|--:|--:|"]
+    found = read("trials-repeat-*.json")
+    for name, result in sorted(found, key=lambda item: (item[1]["environment"]["date"], item[0])):
+        settings, (at, *_) = result["settings"], reversed(result["shares"])
+        who = "one loader alone" if settings["alone"] else "loaders take turns"
+        what = f"{who}, {at['rounds']} rounds of {settings['seconds']:g} s, {result['environment']['date']}"
+        agreed = " | ".join(str(at[key]) for key in ("agree", "agree_within_two", "agree_within_three"))
+        rows.append(f"| {what} ([file](../benchmarks/results/{name})) | {at['pairs']} | {agreed} |")
+    return "\n".join(rows)
+
+
+def cores() -> str:
+    """One core predicts two, from `trials.py cores`."""
+    parts = []
+    for name, result in read("trials-cores-*.json"):
+        env = result["environment"]
+        rows = [
+            f"{env['cpu']}, {env['date']} ([{name}](../benchmarks/results/{name})):\n",
+            "| | images/s | error |",
+            "|---|--:|--:|",
+        ]
+        for text, rate, error in (
+            ("measured on one core", result["one_core"]["images_per_sec"], None),
+            ("measured on two cores", result["two_cores"]["images_per_sec"], None),
+            ("predicted for two, from the loader on one core", result["predicted"], result["error"]),
+            (
+                "predicted for two, from stages on one core alone",
+                result["predicted_from_stages"],
+                result["error_from_stages"],
+            ),
+        ):
+            off = "" if error is None else f"{error:+.1%}"
+            rows.append(f"| {text} | {rate:,.0f} | {off} |")
+        parts.append("\n".join(rows))
+    return "\n\n".join(parts)
+
+
 PAGES: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {"cpu": cpu, "speed": speed, "accuracy": accuracy},
     "docs/compare.md": {"compare": compare},
     "docs/cpu.md": {"memory": memory, "growth": growth},
+    "docs/what-if.md": {"cores": cores, "repeat": repeat},
 }
 """Tables of each page, by the name in its comment."""
 
