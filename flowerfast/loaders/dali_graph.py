@@ -17,22 +17,23 @@ from nvidia.dali import Pipeline
 from nvidia.dali import math as dali_math
 from nvidia.dali.tensors import TensorCPU, TensorGPU
 
-from flowerfast.data.plan import EvalPlan, Plan
+from flowerfast.data.plan import End, EvalPlan, Plan
 from flowerfast.loaders.dali_inputs import DeviceArray, Piece, arguments, tiny_photo, tiny_plan
+from flowerfast.ranges import stage
 
 _TRUNCATE = 0.4999
 _ARGUMENTS = {
-    "start": (types.INT32, 1),
-    "window": (types.INT32, 1),
-    "size": (types.FLOAT, 1),
-    "matrix": (types.FLOAT, 2),
-    "factor_1": (types.FLOAT, 0),
-    "factor_2": (types.FLOAT, 0),
-    "towards_mean_1": (types.FLOAT, 0),
-    "towards_mean_2": (types.FLOAT, 0),
-    "corner": (types.INT32, 1),
+    "start": (types.INT32, 1, End.decode),
+    "window": (types.INT32, 1, End.decode),
+    "size": (types.FLOAT, 1, End.resize),
+    "matrix": (types.FLOAT, 2, End.turn),
+    "factor_1": (types.FLOAT, 0, End.jitter),
+    "factor_2": (types.FLOAT, 0, End.jitter),
+    "towards_mean_1": (types.FLOAT, 0, End.jitter),
+    "towards_mean_2": (types.FLOAT, 0, End.jitter),
+    "corner": (types.INT32, 1, End.all),
 }
-"""Inputs beside the bytes, one value or small array per sample: DALI type and number of dimensions."""
+"""Inputs beside the bytes, one value or small array per sample: DALI type, dimensions, the step it is for."""
 _EVAL_ARGUMENTS = ("size", "corner")
 Source = Literal["cpu", "gpu", "pixels"]
 """What photos are fed as: files' bytes that the CPU or the GPU decodes, or pixels where the graph runs."""
@@ -53,6 +54,9 @@ class GraphSettings:
         roi: the GPU decodes only the plan's window (else the whole photo, then cut); the CPU always does.
         hw_decoder_load: share of JPEGs for the GPU's hardware decoder.
         hint: (width, height) for the GPU's decoder to preallocate for, in pixels; (0, 0): none.
+        huffman_pixels: photos with more are entropy-decoded on the GPU where its hardware decoder does not
+            take them, smaller ones on the CPU; the default is DALI's own.
+        end: the step after which the graph stops. Only measurements stop before the last.
     """
 
     random: bool
@@ -65,6 +69,14 @@ class GraphSettings:
     roi: bool = True
     hw_decoder_load: float = 0.65
     hint: tuple[int, int] = (0, 0)
+    huffman_pixels: int = 1_000_000
+    end: End = End.all
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """Names of the inputs beside the bytes that the graph takes."""
+        wanted = _ARGUMENTS if self.random else _EVAL_ARGUMENTS
+        return tuple(name for name in wanted if _ARGUMENTS[name][2] <= self.end)
 
 
 def build_pipeline(settings: GraphSettings) -> Pipeline:
@@ -77,24 +89,30 @@ def build_pipeline(settings: GraphSettings) -> Pipeline:
         exec_dynamic=True,  # outputs own their memory, so that DLPack can hand them over without a copy
     )
     with pipe:
-        names = _ARGUMENTS if settings.random else _EVAL_ARGUMENTS
-        a = {n: _argument(n) for n in names}
-        x = photos(a.get("start"), a.get("window"), settings)
-        # A negative width mirrors: the flip costs nothing.
-        x = fn.resize(x, size=a["size"], interp_type=types.INTERP_LINEAR, antialias=True)
-        if settings.random:
-            x = fn.warp_affine(
-                x, matrix=a["matrix"], inverse_map=True, interp_type=types.INTERP_NN, fill_value=0.0
-            )
-            x = _blend(x, a["factor_1"], a["towards_mean_1"])
-            x = _blend(x, a["factor_2"], a["towards_mean_2"])
-        side = (settings.image_size, settings.image_size)
-        x = fn.slice(
-            x, start=a["corner"], shape=side, axis_names="HW", out_of_bounds_policy="pad", fill_values=0.0
-        )
+        a = {name: _argument(name) for name in settings.arguments}
+        x = _augmented(photos(a.get("start"), a.get("window"), settings), a, settings)
         pipe.set_outputs(x)
     pipe.build()
     return pipe
+
+
+def _augmented(x: Any, a: dict[str, Any], settings: GraphSettings) -> Any:
+    if settings.end >= End.resize:
+        # A negative width mirrors: the flip costs nothing.
+        x = fn.resize(x, size=a["size"], interp_type=types.INTERP_LINEAR, antialias=True)
+    if settings.random and settings.end >= End.turn:
+        x = fn.warp_affine(
+            x, matrix=a["matrix"], inverse_map=True, interp_type=types.INTERP_NN, fill_value=0.0
+        )
+    if settings.random and settings.end >= End.jitter:
+        x = _blend(x, a["factor_1"], a["towards_mean_1"])
+        x = _blend(x, a["factor_2"], a["towards_mean_2"])
+    if settings.end < End.all:
+        return x
+    side = (settings.image_size, settings.image_size)
+    return fn.slice(
+        x, start=a["corner"], shape=side, axis_names="HW", out_of_bounds_policy="pad", fill_values=0.0
+    )
 
 
 def photos(start: Any, window: Any, settings: GraphSettings) -> Any:
@@ -118,6 +136,7 @@ def photos(start: Any, window: Any, settings: GraphSettings) -> Any:
     options |= {
         "device": "mixed",
         "hw_decoder_load": settings.hw_decoder_load,
+        "hybrid_huffman_threshold": settings.huffman_pixels,
         "preallocate_width_hint": width,
         "preallocate_height_hint": height,
     }
@@ -137,7 +156,7 @@ def _cached_photos(settings: GraphSettings) -> Any:
 
 
 def _argument(name: str) -> Any:
-    dtype, ndim = _ARGUMENTS[name]
+    dtype, ndim, _ = _ARGUMENTS[name]
     return fn.external_source(name=name, dtype=dtype, ndim=ndim, no_copy=True)
 
 
@@ -177,8 +196,9 @@ class Graph:
 
     def feed(self, plan: Plan | EvalPlan, photos: Sequence[Piece]) -> None:
         """Start on a batch: its plan, and its photos as `settings.source` has them. Returns at once."""
-        self._feed(plan, photos)
-        self._pipe.schedule_run()
+        with stage("feed DALI"):
+            self._feed(plan, photos)
+            self._pipe.schedule_run()
 
     def collect(self) -> torch.Tensor:
         """Pixels of the oldest batch: uint8 (n, S, S, 3) on the device.
@@ -187,11 +207,19 @@ class Graph:
         back to DALI in the order of that stream too, so another stream must be done with them before the
         tensor is dropped.
         """
+        with stage("collect from DALI"):
+            pixels: torch.Tensor = torch.from_dlpack(self._take().as_tensor())
+            return pixels
+
+    def drop(self) -> None:
+        """Let go of the oldest batch: for measurements of graphs whose pixels have no common size."""
+        self._take()
+
+    def _take(self) -> Any:
         stream = None if self._device is None else torch.cuda.current_stream(self._device)
         (images,) = self._pipe.outputs(cuda_stream=stream)
         self._spent.append(self._inputs.popleft())
-        pixels: torch.Tensor = torch.from_dlpack(images.as_tensor())
-        return pixels
+        return images
 
     def close(self) -> None:
         """Wait for what is under way and free the pipeline."""
@@ -203,7 +231,8 @@ class Graph:
         self._spent.clear()
 
     def _feed(self, plan: Plan | EvalPlan, photos: Sequence[Piece]) -> None:
-        inputs = arguments(plan)
+        taken, made = self.settings.arguments, arguments(plan)
+        inputs = {name: made[name] for name in taken}
         wrapped = self._wrap(photos)
         self._pipe.feed_input(
             "photo", wrapped, cuda_stream=self._gather, use_copy_kernel=self._gather is not None
@@ -235,4 +264,4 @@ class Graph:
             self._feed(plan, [photo])
         self._pipe.schedule_run()
         while len(self):
-            self.collect()
+            self.drop()
