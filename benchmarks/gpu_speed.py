@@ -73,7 +73,7 @@ def _profile(session: Session, photos: Photos, steps: int) -> None:
         session.say(f"== profile / {photos.name}: {loader.name}")
         training = rows.training(session.job, loader, len(photos.manifest.classes))
         found[loader.name] = profile_row(training, steps, session.limit)
-        session.keep(("profile", photos.name), dict(found))
+        session.keep(("profile", photos.name), dict(found), shown=[loader.name])
     session.group(("graph", photos.name), rows.graph_rows(session.job, photos.folder))
 
 
@@ -88,8 +88,6 @@ def opened(args: argparse.Namespace, device: torch.device, sets: list[Photos]) -
             "batch_size": args.batch_size,
             "image_size": args.image_size,
             "model": args.model,
-            "rounds": args.rounds,
-            "seconds": args.seconds,
             "set": args.set,
         },
         "sets": {photos.name: about(photos) for photos in sets},
@@ -192,9 +190,11 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         return 130
+    if result["rehearsal"]:
+        _say("a rehearsal on the CPU: the figures say nothing about a GPU, and are not to be kept")
     for goal in result["goals"]:
         found = "" if goal["found"] is None else f" {goal['found']:.3g}"
-        _say(f"{shares.as_words(goal)}: {goal['goal']}:{found} (goal {goal['wanted']:g})")
+        _say(f"{shares.as_words(goal)}: {goal['goal']}:{found} (goal {goal['bound']} {goal['wanted']:g})")
     return 0
 
 

@@ -31,7 +31,7 @@ def run_python(arguments: Sequence[str], limit: float) -> Done:
     """
     paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
     started, clock = time.time(), time.perf_counter()
-    process = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, *arguments],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -40,15 +40,14 @@ def run_python(arguments: Sequence[str], limit: float) -> Done:
         errors="replace",
         env={**os.environ, "PYTHONPATH": paths},
         start_new_session=True,
-    )
-    try:
-        output, errors = process.communicate(timeout=limit)
-    except subprocess.TimeoutExpired:
-        raise ChildFailed(f"no answer within {limit:g} s") from None
-    finally:
-        with contextlib.suppress(ProcessLookupError):  # all of them have ended already
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+    ) as process:
+        try:
+            output, errors = process.communicate(timeout=limit)
+        except subprocess.TimeoutExpired:
+            raise ChildFailed(f"no answer within {limit:g} s") from None
+        finally:
+            with contextlib.suppress(ProcessLookupError):  # all of them have ended already
+                os.killpg(process.pid, signal.SIGKILL)
     seconds = time.perf_counter() - clock
     if process.returncode:
         said = [line.strip("│ ") for line in errors.splitlines() if line.strip("│ ╭╮╰╯─")]

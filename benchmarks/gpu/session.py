@@ -3,7 +3,7 @@
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,7 @@ class Session:
         out: the results file, written after each group; None: nowhere.
         only: words of which one must be in a row's name; none: all rows.
         say: prints a line.
+        limit: seconds for a row to start, or to answer; then it has failed.
     """
 
     job: Job
@@ -55,7 +56,6 @@ class Session:
     only: Sequence[str] = ()
     say: Say = print
     limit: float = 180.0
-    times: dict[str, float] = field(default_factory=dict)
 
     def chosen(self, variants: Sequence[Variant]) -> list[Variant]:
         """The rows that --only leaves."""
@@ -76,23 +76,28 @@ class Session:
         pace = Pace(self.pace.rounds, self.pace.seconds, self.limit, self.limit, openers, gpu=memory and cuda)
         self.keep(place, measure(chosen, pace, lambda text: self.say(f"  {text}")))
 
-    def keep(self, place: Sequence[str], rows: dict[str, Any]) -> None:
-        """Put rows in their place, work out shares and goals, print the rows, write the file."""
+    def keep(self, place: Sequence[str], rows: dict[str, Any], shown: Sequence[str] | None = None) -> None:
+        """Put rows in their place, work out shares and goals, print the rows (or some), write the file."""
         branch = self.result
         for key in place[:-1]:
             branch = branch.setdefault(key, {})
         branch[place[-1]] = rows
         shares.add_shares(self.result)
         self.result["goals"] = shares.goals(self.result)
-        for line in lines(place, rows):
+        for line in lines(place, rows if shown is None else {name: rows[name] for name in shown}):
             self.say(line)
         if self.out is not None:
             write_results(self.out, self.result)
 
     def finish(self, part: str, started: float, environment: dict[str, Any]) -> None:
         """Note when, from which revision and in how many seconds a part was measured."""
-        note = {"seconds": time.monotonic() - started, "date": environment["date"], "git": environment["git"]}
-        self.result["parts"][part] = {**note, "sets": [photos.name for photos in self.sets]}
+        self.result["parts"][part] = {
+            "seconds": time.monotonic() - started,
+            "rounds": self.pace.rounds,
+            "round_seconds": self.pace.seconds,
+            "sets": [photos.name for photos in self.sets],
+            **{key: environment[key] for key in ("date", "git", "git_changed")},
+        }
         if self.out is not None:
             write_results(self.out, self.result)
 

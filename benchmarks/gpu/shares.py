@@ -78,31 +78,30 @@ def add_shares(result: Found) -> None:
 
 
 def goals(result: Found) -> list[Found]:
-    """Each goal, what was wanted, what was found (None: not measured), and whether it holds."""
+    """Each goal: its bound, what was wanted and found (None: not measured), and whether it holds."""
     found = []
     for (photos, loader), wanted in TRAINED.items():
         rows = result.get("train", {}).get(photos, {})
         share = _ratio(rate(rows, loader), rate(rows, SYNTHETIC))
         name = f"training with {loader} on {SETS[photos]}, share of the synthetic speed"
-        found.append(_goal(name, wanted, share, share is not None and share >= wanted))
+        found.append(_goal(name, "≥", wanted, share))
     for loader, wanted in TIMES.items():
-        for photos, rows in sorted(result.get("loaders", {}).items(), reverse=True):
+        for photos in SETS:
+            rows = result.get("loaders", {}).get(photos, {})
             times = _ratio(rate(rows, loader), rate(rows, PAPER))
-            name = f"{loader} alone on {SETS[photos]}, times the paper's recipe"
-            found.append(_goal(name, wanted, times, times is not None and times >= wanted))
-        if not result.get("loaders"):
-            found.append(_goal(f"{loader} alone, times the paper's recipe", wanted, None, False))
+            found.append(_goal(f"{loader} alone on {SETS[photos]}, times {PAPER}", "≥", wanted, times))
     seconds = result.get("recipe", {}).get("best_seconds")
     name = "configs/paper.yaml, seconds from start to best checkpoint"
-    return [*found, _goal(name, SECONDS, seconds, seconds is not None and seconds <= SECONDS)]
+    return [*found, _goal(name, "≤", SECONDS, seconds)]
 
 
 def _ratio(over: float | None, under: float | None) -> float | None:
     return over / under if over is not None and under else None
 
 
-def _goal(name: str, wanted: float, found: float | None, holds: bool) -> Found:
-    return {"goal": name, "wanted": wanted, "found": found, "holds": holds if found is not None else None}
+def _goal(name: str, bound: str, wanted: float, found: float | None) -> Found:
+    holds = None if found is None else found >= wanted if bound == "≥" else found <= wanted
+    return {"goal": name, "bound": bound, "wanted": wanted, "found": found, "holds": holds}
 
 
 def as_words(goal: Found) -> str:

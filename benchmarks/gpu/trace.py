@@ -66,10 +66,11 @@ def digest(trace: dict[str, Any], steps: int) -> dict[str, Any]:
     gpu_busy_ms: time in which at least one kernel or copy ran; top: kernels that took longest.
     """
     events = [e for e in trace["traceEvents"] if e.get("ph") == "X" and "dur" in e]
+    # torch annotates optimisers itself, as Optimizer.step#SGD.step: the stages around them say it already.
     window = max((e for e in events if e["name"] == WINDOW and _is(e, "user_annotation")), key=_length)
     first, last, thread = window["ts"], window["ts"] + window["dur"], window["tid"]
     inside = [e for e in events if first <= e["ts"] <= last]
-    named = [e for e in inside if _is(e, "user_annotation") and e["name"] != WINDOW]
+    named = [e for e in inside if _is(e, "user_annotation") and e["name"] != WINDOW and "#" not in e["name"]]
     on = {tid: _Stages.of(e for e in named if e["tid"] == tid) for tid in {e["tid"] for e in named}}
     main = on.get(thread, _Stages([], []))
     calls = {
