@@ -149,10 +149,12 @@ def decoding(
     return _kept_full(Graph(found), fed)
 
 
-def augmenting(data: str, settings: Sequence[str], device: str, until: str = "all") -> Source:
+def augmenting(
+    data: str, settings: Sequence[str], device: str, until: str = "all", one_pass: bool | None = None
+) -> Source:
     """The graph alone on decoded photos where it runs, as the decoded cache keeps them.
 
-    `until` is the name of the `End` at which the graph stops.
+    `until` is the name of the `End` at which the graph stops; `one_pass` is as in `GraphSettings`.
     """
     config = _config(data, settings)
     sampler, where = _sampler(config), pick_device(device)
@@ -165,7 +167,7 @@ def augmenting(data: str, settings: Sequence[str], device: str, until: str = "al
     decoder = CachedPhotos(sampler.manifest, cache, found.threads)
     fed = [_photos(decoder.start(plan)) for plan in sampler.plans(0) if isinstance(plan, Plan)]
     decoder.close()
-    return _kept_full(Graph(replace(found, end=End[until])), fed)
+    return _kept_full(Graph(replace(found, end=End[until], one_pass=one_pass)), fed)
 
 
 def _config(data: str, settings: Sequence[str]) -> Config:

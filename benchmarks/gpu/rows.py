@@ -148,8 +148,14 @@ def sweep_rows(job: Job, photos: Path) -> dict[str, list[Variant]]:
 
 
 def graph_rows(job: Job, photos: Path) -> list[Variant]:
-    """The augmentation graph stopped after one step more each time: the difference is that step."""
+    """The augmentation graph stopped after one step more each time: the difference is that step.
+
+    Then the whole graph with each of the two ways to jitter, of which the device's own is among the former.
+    """
     common: dict[str, Any] = {"data": str(photos), "settings": job.settings, "device": job.device}
     names = {"resize": "crop+resize", "turn": "+ rotate", "jitter": "+ jitter", "all": "+ translate"}
     target = f"{_FLOORS}:augmenting"
-    return [Variant(name, target, {**common, "until": until}) for until, name in names.items()]
+    found = [Variant(name, target, {**common, "until": until}) for until, name in names.items()]
+    for name, one_pass in (("all, jitter by arithmetic", False), ("all, jitter in one pass", True)):
+        found.append(Variant(name, target, {**common, "one_pass": one_pass}))
+    return found
