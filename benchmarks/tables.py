@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.compare_chart import draw, is_drawn_from
 from benchmarks.compare_tables import headline, section
+from benchmarks.gpu.tables import headline as gpu_headline
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -28,6 +29,12 @@ def read(pattern: str) -> list[tuple[str, dict[str, Any]]]:
 
 
 def speed() -> str:
+    """README's table of a GPU: from the results of `gpu_speed.py` where there are any, else of `speed.py`."""
+    found = [(name, result) for name, result in read("gpu-speed-*.json") if not result["rehearsal"]]
+    return "\n\n".join(gpu_headline(name, result) for name, result in found) if found else bench_speed()
+
+
+def bench_speed() -> str:
     """Loaders and training, one table per results file of `speed.py`."""
     parts = []
     for name, result in read("speed-*.json"):

@@ -177,6 +177,8 @@ class LogConfig(Section):
 
     tensorboard: bool = False
     """Also write TensorBoard events to RUN/tensorboard."""
+    nvtx: bool = False
+    """Name the stages of each step for Nsight Systems (NVTX) and torch's profiler."""
 
 
 class Config(Section):

@@ -39,7 +39,8 @@ class Classifier(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Logits (N, classes) of uint8 images (N, 3, S, S)."""
-        logits: torch.Tensor = self.network(images.to(self.scale.dtype) * self.scale + self.shift)
+        pixels = torch.addcmul(self.shift, images.to(self.scale.dtype), self.scale)  # one pass over them
+        logits: torch.Tensor = self.network(pixels)
         return logits
 
 

@@ -1,6 +1,9 @@
 """Where a run stands, and how it is told to stop."""
 
 import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -24,11 +27,13 @@ class Totals:
 
     def __init__(self, device: torch.device) -> None:
         self._sums = torch.zeros(2, dtype=torch.float64, device=device)  # loss x samples, correct
+        self._loss, self._correct = self._sums.unbind()  # one small kernel each per step
         self.samples = 0
 
     def add(self, loss: torch.Tensor, correct: torch.Tensor, samples: int) -> None:
         """Add a batch: its mean loss and its number of right answers, both on the device."""
-        self._sums += torch.stack((loss.double() * samples, correct.double()))
+        self._loss.add_(loss, alpha=samples)
+        self._correct.add_(correct)
         self.samples += samples
 
     def loss(self) -> float:
@@ -72,6 +77,46 @@ class Progress:
     def out_of_patience(self, patience: int | None) -> bool:
         """Whether the last `patience` epochs brought no better validation accuracy."""
         return patience is not None and len(self.history) - 1 - self.best_epoch >= patience
+
+
+class Spent:
+    """Where the time of a run's process goes: seconds of evaluating and writing, and its first batch."""
+
+    def __init__(self) -> None:
+        self._seconds = {"evaluate": 0.0, "write": 0.0}
+        self._first_batch: float | None = None
+        self._before = 0.0  # seconds of writing before the first batch: they belong to starting up
+
+    @contextmanager
+    def on(self, what: str) -> Iterator[None]:
+        """Count the time within as `evaluate` or `write`."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._seconds[what] += time.perf_counter() - started
+
+    def note_first_batch(self) -> None:
+        """A batch is there; the first one ends the start-up."""
+        if self._first_batch is None:
+            self._first_batch, self._before = time.perf_counter(), self._seconds["write"]
+
+    def summary(self, started: float, seconds: float) -> dict[str, float]:
+        """What summary.json says of a process that began at `started` (perf_counter) and took `seconds`.
+
+        Start-up ends when the first batch is there; what is neither that nor evaluating nor writing is
+        training. A process that found nothing left to train on was only starting up.
+        """
+        first = self._first_batch
+        startup = seconds if first is None else first - started
+        evaluate = 0.0 if first is None else self._seconds["evaluate"]
+        write = 0.0 if first is None else self._seconds["write"] - self._before
+        return {
+            "startup_seconds": startup,
+            "train_seconds": max(seconds - startup - evaluate - write, 0.0),
+            "eval_seconds": evaluate,
+            "write_seconds": write,
+        }
 
 
 class StopSignals:

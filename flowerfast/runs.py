@@ -30,6 +30,7 @@ from flowerfast.loaders import (
 )
 from flowerfast.model import build_network, pretrained_cfg, with_normalisation
 from flowerfast.progress import Progress, Reporter
+from flowerfast.ranges import name_stages
 from flowerfast.report import classification_report, plot_confusion, plot_curves, write_report
 from flowerfast.train import Run, fit
 from flowerfast.trainer import Trainer
@@ -58,6 +59,7 @@ MAY_CHANGE = (
     "checkpoints.keep",
     "checkpoints.every_seconds",
     "log.tensorboard",
+    "log.nvtx",
 )
 """Settings that a resumed run may change: they do not alter what has been computed so far."""
 
@@ -147,6 +149,7 @@ def train_run(
     Raises UserError before anything is written, Stopped after saving, RunFailed when the loss is no number.
     """
     started = time.perf_counter()
+    name_stages(config.log.nvtx)
     ready = prepare(config, folder, resume, bars)
     torch.manual_seed(config.train.seed)  # the new head, random weights, dropout
     # A resumed run brings its weights: neither the hub nor the weights file need be at hand.
@@ -171,7 +174,9 @@ def train_run(
         train_loader.close()
         val_loader.close()
     notes = _tell((train_loader, val_loader), notes, reporter)  # a disk may have filled up since
-    summary = {**_summarise(ready, progress, trainer, time.perf_counter() - started), "notes": notes}
+    seconds = time.perf_counter() - started
+    spent = run.spent.summary(started, seconds)
+    summary = {**_summarise(ready, progress, trainer, seconds), **spent, "notes": notes}
     folder.write_summary(summary)
     draw(folder, progress.history, summary)
     return summary

@@ -15,7 +15,8 @@ from torch import nn
 from flowerfast.checkpoint import RunFolder
 from flowerfast.config import Config
 from flowerfast.loaders.batch import Batch, Loader
-from flowerfast.progress import Progress, Reporter, RunFailed, Stopped, StopSignals, Totals
+from flowerfast.progress import Progress, Reporter, RunFailed, Spent, Stopped, StopSignals, Totals
+from flowerfast.ranges import stage
 from flowerfast.trainer import Precision, Trainer
 from flowerfast.waiting import WaitClock
 
@@ -30,6 +31,7 @@ class Run:
         train_loader, val_loader: batches of the two halves.
         reporter: is told how it goes.
         progress, totals: where the run stands, and the sums of the epoch under way.
+        spent: where this process's time has gone.
     """
 
     config: Config
@@ -41,6 +43,7 @@ class Run:
     reporter: Reporter
     progress: Progress = field(default_factory=Progress)
     totals: Totals = field(init=False)
+    spent: Spent = field(default_factory=Spent)
 
     def __post_init__(self) -> None:
         self.totals = Totals(self.trainer.device)
@@ -71,20 +74,24 @@ def fit(run: Run, resume: bool = False) -> Progress:
         run.restore()
         run.folder.write_metrics(run.progress.history)  # a kill may have struck between this file and last.pt
     else:
-        run.save()
+        with run.spent.on("write"):
+            run.save()
     settings, progress = run.config.train, run.progress
     with StopSignals() as signals:
         while progress.epoch < settings.epochs and not progress.out_of_patience(settings.patience):
             train_epoch(run, signals)
             started = time.perf_counter()
-            batches = takewhile(lambda _: signals.received is None, run.val_loader.epoch(progress.epoch))
-            result = evaluate(run.trainer.model, batches, len(run.classes), run.trainer.precision)
+            with run.spent.on("evaluate"):
+                batches = takewhile(lambda _: signals.received is None, run.val_loader.epoch(progress.epoch))
+                result = evaluate(run.trainer.model, batches, len(run.classes), run.trainer.precision)
             if signals.received is not None:
                 run.save()
                 raise Stopped(signals.received)
-            close_epoch(run, result, time.perf_counter() - started)
-            run.save()
-            run.folder.write_metrics(progress.history)
+            evaluated = time.perf_counter() - started
+            with run.spent.on("write"):
+                close_epoch(run, result, evaluated)
+                run.save()
+                run.folder.write_metrics(progress.history)
     return progress
 
 
@@ -97,6 +104,7 @@ def train_epoch(run: Run, signals: StopSignals) -> None:
     seconds, waited = progress.seconds, progress.waited  # of an earlier start of this epoch
     saved_at = time.monotonic()
     for batch in clock.watch(run.train_loader.epoch(progress.epoch, progress.batch)):
+        run.spent.note_first_batch()
         if len(batch):
             loss, correct = _step(trainer, batch)
             run.totals.add(loss, correct, len(batch))
@@ -116,13 +124,15 @@ def train_epoch(run: Run, signals: StopSignals) -> None:
 
 def train_step(trainer: Trainer, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
     """One step of SGD on a batch; (mean loss, right answers) as device scalars, without a host sync."""
-    with trainer.precision.autocast(trainer.device):
+    with stage("forward"), trainer.precision.autocast(trainer.device):
         logits = trainer.forward(batch.images)
         loss = F.cross_entropy(logits, batch.labels, label_smoothing=trainer.config.label_smoothing)
-    trainer.scaler.scale(loss).backward()
-    trainer.scaler.step(trainer.optimizer)
-    trainer.scaler.update()
-    trainer.optimizer.zero_grad(set_to_none=True)
+    with stage("backward"):
+        trainer.scaler.scale(loss).backward()
+    with stage("optimizer"):
+        trainer.scaler.step(trainer.optimizer)
+        trainer.scaler.update()
+        trainer.optimizer.zero_grad(set_to_none=True)
     if trainer.config.schedule == "onecycle":
         trainer.scheduler.step()
     return loss.detach(), (logits.argmax(1) == batch.labels).sum()

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import torch
 
 from flowerfast.loaders.batch import Batch
+from flowerfast.ranges import stage
 
 _FOLD = 256  # CUDA events kept before they are read; by then the device has passed most of them
 
@@ -36,7 +37,8 @@ class WaitClock:
         """Pass on the batches and note the gaps before each."""
         while True:
             asked, end_of_step = time.perf_counter(), self._mark()
-            batch = next(batches, None)
+            with stage("next batch"):
+                batch = next(batches, None)
             if batch is None:
                 return
             ready = self._mark()

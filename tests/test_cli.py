@@ -56,6 +56,9 @@ def test_train_leaves_a_complete_run_folder(cli: Run, photos: Path, tmp_path: Pa
     assert summary["best_val_acc"] == max(row["val_acc"] for row in rows)
     assert summary["backend"] == "torchvision"
     assert summary["backend_reason"]
+    split = [summary[f"{part}_seconds"] for part in ("startup", "train", "eval", "write")]
+    assert min(split) > 0
+    assert sum(split) == pytest.approx(summary["seconds"])
     assert np.array(summary["confusion"]).sum() == summary["val_samples"] == 6
     assert summary["train_samples"] == 30
     assert "epoch 2/2" in out

@@ -1,4 +1,4 @@
-"""NVIDIA DALI on the CPU with its own random operators."""
+"""NVIDIA DALI with its own random operators: on the CPU, or on a GPU with nvJPEG."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -17,16 +17,23 @@ PEERS = (
 )
 
 
-def epochs(data: str, image_size: int, batch_size: int, cores: int, cache: str) -> Iterator[Any]:
-    """Batches of uint8 (n, S, S, 3); the last one of an epoch is filled up."""
+def epochs(
+    data: str, image_size: int, batch_size: int, cores: int, cache: str = "", device: str = "cpu"
+) -> Iterator[Any]:
+    """Batches of uint8 (n, 3, S, S) and int64 labels on `device`; the last one of an epoch is filled up."""
     import torch
     from nvidia.dali import fn, pipeline_def, types
 
-    @pipeline_def(batch_size=batch_size, num_threads=cores, device_id=None, seed=0)
+    cuda = device != "cpu"
+
+    @pipeline_def(batch_size=batch_size, num_threads=cores, device_id=0 if cuda else None, seed=0)
     def graph() -> Any:
         encoded, labels = fn.readers.file(file_root=data, shuffle_after_epoch=True, name="files")
         images = fn.decoders.image_random_crop(
-            encoded, random_area=[0.08, 1.0], random_aspect_ratio=[3 / 4, 4 / 3]
+            encoded,
+            device="mixed" if cuda else "cpu",
+            random_area=[0.08, 1.0],
+            random_aspect_ratio=[3 / 4, 4 / 3],
         )
         flip = fn.random.coin_flip()
         images = fn.resize(images, size=[image_size, image_size], interp_type=types.INTERP_LINEAR)
@@ -45,7 +52,8 @@ def epochs(data: str, image_size: int, batch_size: int, cores: int, cache: str) 
             axis_names="HW",
             out_of_bounds_policy="pad",
         )
-        return images, labels
+        labels = fn.squeeze(fn.cast(labels, dtype=types.INT64), axes=[0])
+        return images, labels.gpu() if cuda else labels
 
     pipe = graph()
     pipe.build()
@@ -53,7 +61,9 @@ def epochs(data: str, image_size: int, batch_size: int, cores: int, cache: str) 
 
     def epoch() -> Iterator[Any]:
         for _ in range(batches):
-            yield tuple(torch.from_dlpack(part.as_tensor()) for part in pipe.run())
+            stream = torch.cuda.current_stream() if cuda else None
+            images, labels = (torch.from_dlpack(part.as_tensor()) for part in pipe.run(stream))
+            yield images.permute(0, 3, 1, 2), labels
 
     while True:
         yield epoch()

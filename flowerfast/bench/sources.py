@@ -73,12 +73,7 @@ def steps(settings: Sequence[str], device: str = "cpu", forward: bool = False) -
     With `forward` the network's answers alone, without gradients. The head's size does not matter to speed.
     """
     config, where = load_config(None, settings), pick_device(device)
-    batch_size, image_size = config.train.batch_size, config.data.image_size
-    generator = torch.Generator().manual_seed(0)
-    shape = (batch_size, image_size, image_size, 3)
-    pixels = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator).to(where)
-    labels = torch.randint(0, CLASSES, (batch_size,), generator=generator).to(where)
-    batch = Batch(pixels.permute(0, 3, 1, 2), labels, labels)
+    batch = synthetic(config, where)
     trainer = make_trainer(config, where)
 
     @torch.inference_mode()
@@ -95,6 +90,16 @@ def steps(settings: Sequence[str], device: str = "cpu", forward: bool = False) -
             yield batch.images, batch.labels
 
     return Source((epoch() for _ in count()), lead=1)  # there is no queue to empty
+
+
+def synthetic(config: Config, device: torch.device) -> Batch:
+    """Random uint8 pixels and labels on the device, of the configuration's sizes."""
+    batch_size, image_size = config.train.batch_size, config.data.image_size
+    generator = torch.Generator().manual_seed(0)
+    shape = (batch_size, image_size, image_size, 3)
+    pixels = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator).to(device)
+    labels = torch.randint(0, CLASSES, (batch_size,), generator=generator).to(device)
+    return Batch(pixels.permute(0, 3, 1, 2), labels, labels)
 
 
 def training(

@@ -27,7 +27,8 @@ from flowerfast.loaders.sampling import BadFiles, Sampler
 from flowerfast.loaders.torchvision import usable_cores
 from flowerfast.loaders.transfer import to_device
 
-_READERS = 8  # threads that wait for the disk; they need little of the processor
+READERS = 8
+"""Threads that wait for the disk; they need little of the processor."""
 
 _Fed = tuple[Plan | EvalPlan, Sequence[Piece]]
 
@@ -73,7 +74,7 @@ class DaliLoader:
         self._sampler = Sampler(manifest, indices, recipe)
         self._manifest, self._device, self._bad = manifest, device, bad
         self._target, self._ahead = target or device, data.prefetch
-        self._files = Files(manifest, _READERS)
+        self._files = Files(manifest, READERS)
         threads = data.workers or usable_cores()
         self._cached: CachedPhotos | None = None
         # As in the torchvision executor, evaluation goes past the cache, whose photos may be shrunk.

@@ -17,23 +17,24 @@ from nvidia.dali import Pipeline
 from nvidia.dali import math as dali_math
 from nvidia.dali.tensors import TensorCPU, TensorGPU
 
-from flowerfast.data.plan import EvalPlan, Plan
+from flowerfast.data.plan import End, EvalPlan, Plan
 from flowerfast.loaders.dali_inputs import DeviceArray, Piece, arguments, tiny_photo, tiny_plan
 from flowerfast.loaders.dali_memory import keep_batches_in_a_pool
+from flowerfast.ranges import stage
 
 _TRUNCATE = 0.4999
 _ARGUMENTS = {
-    "start": (types.INT32, 1),
-    "window": (types.INT32, 1),
-    "size": (types.FLOAT, 1),
-    "matrix": (types.FLOAT, 2),
-    "factor_1": (types.FLOAT, 0),
-    "factor_2": (types.FLOAT, 0),
-    "towards_mean_1": (types.FLOAT, 0),
-    "towards_mean_2": (types.FLOAT, 0),
-    "corner": (types.INT32, 1),
+    "start": (types.INT32, 1, End.decode),
+    "window": (types.INT32, 1, End.decode),
+    "size": (types.FLOAT, 1, End.resize),
+    "matrix": (types.FLOAT, 2, End.turn),
+    "factor_1": (types.FLOAT, 0, End.jitter),
+    "factor_2": (types.FLOAT, 0, End.jitter),
+    "towards_mean_1": (types.FLOAT, 0, End.jitter),
+    "towards_mean_2": (types.FLOAT, 0, End.jitter),
+    "corner": (types.INT32, 1, End.all),
 }
-"""Inputs beside the bytes, one value or small array per sample: DALI type and number of dimensions."""
+"""Inputs beside the bytes, one value or small array per sample: DALI type, dimensions, the step it is for."""
 _EVAL_ARGUMENTS = ("size", "corner")
 Source = Literal["cpu", "gpu", "pixels"]
 """What photos are fed as: files' bytes that the CPU or the GPU decodes, or pixels where the graph runs."""
@@ -54,6 +55,12 @@ class GraphSettings:
         roi: the GPU decodes only the plan's window (else the whole photo, then cut); the CPU always does.
         hw_decoder_load: share of JPEGs for the GPU's hardware decoder.
         hint: (width, height) for the GPU's decoder to preallocate for, in pixels; (0, 0): none.
+        huffman_pixels: photos with more are entropy-decoded on the GPU where its hardware decoder does not
+            take them, smaller ones on the CPU; the default is DALI's own.
+        one_pass: jitter by one operator for each factor, whose centre comes from the CPU, instead of by
+            arithmetic; the same pixels. None: on the CPU alone, where it is several times faster; on a GPU
+            the means of a batch would go by way of the host.
+        end: the step after which the graph stops. Only measurements stop before the last.
     """
 
     random: bool
@@ -66,6 +73,15 @@ class GraphSettings:
     roi: bool = True
     hw_decoder_load: float = 0.65
     hint: tuple[int, int] = (0, 0)
+    huffman_pixels: int = 1_000_000
+    one_pass: bool | None = None
+    end: End = End.all
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """Names of the inputs beside the bytes that the graph takes."""
+        wanted = _ARGUMENTS if self.random else _EVAL_ARGUMENTS
+        return tuple(name for name in wanted if _ARGUMENTS[name][2] <= self.end)
 
 
 def build_pipeline(settings: GraphSettings) -> Pipeline:
@@ -80,24 +96,30 @@ def build_pipeline(settings: GraphSettings) -> Pipeline:
         exec_dynamic=True,  # outputs own their memory, so that DLPack can hand them over without a copy
     )
     with pipe:
-        names = _ARGUMENTS if settings.random else _EVAL_ARGUMENTS
-        a = {n: _argument(n) for n in names}
-        x = photos(a.get("start"), a.get("window"), settings)
-        # A negative width mirrors: the flip costs nothing.
-        x = fn.resize(x, size=a["size"], interp_type=types.INTERP_LINEAR, antialias=True)
-        if settings.random:
-            x = fn.warp_affine(
-                x, matrix=a["matrix"], inverse_map=True, interp_type=types.INTERP_NN, fill_value=0.0
-            )
-            x = _blend(x, a["factor_1"], a["towards_mean_1"])
-            x = _blend(x, a["factor_2"], a["towards_mean_2"])
-        side = (settings.image_size, settings.image_size)
-        x = fn.slice(
-            x, start=a["corner"], shape=side, axis_names="HW", out_of_bounds_policy="pad", fill_values=0.0
-        )
+        a = {name: _argument(name) for name in settings.arguments}
+        x = _augmented(photos(a.get("start"), a.get("window"), settings), a, settings)
         pipe.set_outputs(x)
     pipe.build()
     return pipe
+
+
+def _augmented(x: Any, a: dict[str, Any], settings: GraphSettings) -> Any:
+    if settings.end >= End.resize:
+        # A negative width mirrors: the flip costs nothing.
+        x = fn.resize(x, size=a["size"], interp_type=types.INTERP_LINEAR, antialias=True)
+    if settings.random and settings.end >= End.turn:
+        x = fn.warp_affine(
+            x, matrix=a["matrix"], inverse_map=True, interp_type=types.INTERP_NN, fill_value=0.0
+        )
+    if settings.random and settings.end >= End.jitter:
+        x = _blend(x, a["factor_1"], a["towards_mean_1"], settings)
+        x = _blend(x, a["factor_2"], a["towards_mean_2"], settings)
+    if settings.end < End.all:
+        return x
+    side = (settings.image_size, settings.image_size)
+    return fn.slice(
+        x, start=a["corner"], shape=side, axis_names="HW", out_of_bounds_policy="pad", fill_values=0.0
+    )
 
 
 def photos(start: Any, window: Any, settings: GraphSettings) -> Any:
@@ -121,6 +143,7 @@ def photos(start: Any, window: Any, settings: GraphSettings) -> Any:
     options |= {
         "device": "mixed",
         "hw_decoder_load": settings.hw_decoder_load,
+        "hybrid_huffman_threshold": settings.huffman_pixels,
         "preallocate_width_hint": width,
         "preallocate_height_hint": height,
     }
@@ -140,17 +163,24 @@ def _cached_photos(settings: GraphSettings) -> Any:
 
 
 def _argument(name: str) -> Any:
-    dtype, ndim = _ARGUMENTS[name]
+    dtype, ndim, _ = _ARGUMENTS[name]
     return fn.external_source(name=name, dtype=dtype, ndim=ndim, no_copy=True)
 
 
-def _blend(x: Any, factor: Any, towards_mean: Any) -> Any:
+def _blend(x: Any, factor: Any, towards_mean: Any, settings: GraphSettings) -> Any:
     """Clamp(factor * x + (1 - factor) * m), truncated to uint8.
 
     m is 0 (brightness), or the mean of the grey image rounded to a whole level (contrast), as Pillow has it.
     """
     grey = fn.color_space_conversion(x, image_type=types.RGB, output_type=types.GRAY)
     mean = dali_math.floor(fn.reductions.mean(grey, dtype=types.FLOAT) + 0.5)
+    on_cpu = settings.device_id is None
+    if on_cpu if settings.one_pass is None else settings.one_pass:
+        centre = (mean if on_cpu else mean.cpu()) * towards_mean
+        shift = -_TRUNCATE / 255  # in units of the largest level
+        return fn.brightness_contrast(
+            x, contrast=factor, contrast_center=centre, brightness_shift=shift, dtype=types.UINT8
+        )
     offset = mean * ((1.0 - factor) * towards_mean) - _TRUNCATE
     return fn.cast(x * factor + offset, dtype=types.UINT8)
 
@@ -180,8 +210,9 @@ class Graph:
 
     def feed(self, plan: Plan | EvalPlan, photos: Sequence[Piece]) -> None:
         """Start on a batch: its plan, and its photos as `settings.source` has them. Returns at once."""
-        self._feed(plan, photos)
-        self._pipe.schedule_run()
+        with stage("feed DALI"):
+            self._feed(plan, photos)
+            self._pipe.schedule_run()
 
     def collect(self) -> torch.Tensor:
         """Pixels of the oldest batch: uint8 (n, S, S, 3) on the device.
@@ -190,11 +221,19 @@ class Graph:
         back to DALI in the order of that stream too, so another stream must be done with them before the
         tensor is dropped.
         """
+        with stage("collect from DALI"):
+            pixels: torch.Tensor = torch.from_dlpack(self._take().as_tensor())
+            return pixels
+
+    def drop(self) -> None:
+        """Let go of the oldest batch: for measurements of graphs whose pixels have no common size."""
+        self._take()
+
+    def _take(self) -> Any:
         stream = None if self._device is None else torch.cuda.current_stream(self._device)
         (images,) = self._pipe.outputs(cuda_stream=stream)
         self._spent.append(self._inputs.popleft())
-        pixels: torch.Tensor = torch.from_dlpack(images.as_tensor())
-        return pixels
+        return images
 
     def close(self) -> None:
         """Wait for what is under way and free the pipeline."""
@@ -206,7 +245,8 @@ class Graph:
         self._spent.clear()
 
     def _feed(self, plan: Plan | EvalPlan, photos: Sequence[Piece]) -> None:
-        inputs = arguments(plan)
+        taken, made = self.settings.arguments, arguments(plan)
+        inputs = {name: made[name] for name in taken}
         wrapped = self._wrap(photos)
         self._pipe.feed_input(
             "photo", wrapped, cuda_stream=self._gather, use_copy_kernel=self._gather is not None
@@ -238,4 +278,4 @@ class Graph:
             self._feed(plan, [photo])
         self._pipe.schedule_run()
         while len(self):
-            self.collect()
+            self.drop()

@@ -1,0 +1,1 @@
+"""What gpu_speed.py measures on a machine with an NVIDIA GPU: docs/gpu-speed.md."""
