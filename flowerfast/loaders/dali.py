@@ -91,8 +91,8 @@ class DaliLoader:
 
     @property
     def notes(self) -> list[str]:
-        """Fallbacks that were chosen, and what the cache had to say, one line each."""
-        return self._notes + (self._cached.notes if self._cached is not None else [])
+        """Fallbacks that were taken, and what the cache had to say, one line each."""
+        return self._notes + self._files.notes + (self._cached.notes if self._cached is not None else [])
 
     def __len__(self) -> int:
         return len(self._sampler)
