@@ -13,7 +13,7 @@ def checksums(images: torch.Tensor) -> torch.Tensor:
 
     Does not wait for a GPU.
     """
-    flat = images.permute(0, 2, 3, 1).reshape(len(images), -1)
+    flat = images.permute(0, 2, 3, 1).flatten(1)
     weights = torch.arange(flat.shape[1], device=images.device) % _PERIOD + 1
     return (flat.long() * weights).sum(1)
 

@@ -10,7 +10,7 @@ import torch
 from flowerfast.config import AugmentConfig, DataConfig
 from flowerfast.data.manifest import Manifest, load_manifest
 from flowerfast.loaders import BadFiles, Choice, Recipe, make_loader
-from flowerfast.loaders.dali import DaliLoader
+from flowerfast.parity import Executor
 
 Kind = Literal["gpu", "cpu", "cache"]
 """How photos come to the graph: decoded by nvJPEG, by libjpeg-turbo, or decoded once and kept."""
@@ -121,7 +121,7 @@ class Place:
             self.sizes.image_size, batch_size or self.sizes.batch_size, SEED, AugmentConfig(), shuffle=True
         )
 
-    def open(self, photos: "str | Manifest", kind: Kind, task: "Task | None" = None) -> DaliLoader:
+    def open(self, photos: "str | Manifest", kind: Kind, task: "Task | None" = None) -> Executor:
         """Loader of all photos of a set."""
         task = task or Task()
         manifest = self.manifest(photos) if isinstance(photos, str) else photos
@@ -136,7 +136,7 @@ class Place:
             self.torch_device,
             BadFiles(manifest, task.on_bad, 1.0),
         )
-        return cast(DaliLoader, made)
+        return cast(Executor, made)
 
     def unseen(self, kind: Kind) -> str:
         """What a rehearsal of a row with such a loader does not show."""

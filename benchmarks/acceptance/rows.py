@@ -57,8 +57,8 @@ def all_rows(photos: Sequence[str]) -> list[Row]:
         Row("cache", f"{_HERE}.agreement:cached", ("small",), 60),
         _resume("resume-to-torchvision", ours, theirs),
         _resume("resume-to-dali", theirs, ours),
-        Row("amp-bf16", f"{_HERE}.training:mixed_precision", ("flowers",), 60, {"amp": "bf16"}),
-        Row("amp-fp16", f"{_HERE}.training:mixed_precision", ("flowers",), 60, {"amp": "fp16"}),
+        Row("amp-bf16", f"{_HERE}.training:mixed_precision", ("flowers",), 90, {"amp": "bf16"}),
+        Row("amp-fp16", f"{_HERE}.training:mixed_precision", ("flowers",), 90, {"amp": "fp16"}),
         Row("channels-last", f"{_HERE}.layout:channels_last", ("flowers",), 60),
         Row("compile", f"{_HERE}.training:compiled", ("flowers",), 180),
     ]

@@ -12,8 +12,8 @@ from benchmarks.acceptance.outcome import Outcome
 from benchmarks.acceptance.place import Kind, Place
 from flowerfast.data.plan import Plan
 from flowerfast.loaders.batch import Batch
-from flowerfast.loaders.dali import DaliLoader
 from flowerfast.loaders.sampling import Sampler
+from flowerfast.parity import Executor
 
 Sums = list[tuple[torch.Tensor, torch.Tensor]]
 Consumer = Callable[[Iterator[Batch]], Sums]
@@ -48,7 +48,7 @@ def stream_order(place: Place, kind: Kind) -> Outcome:
     )
 
 
-def quiet(loader: DaliLoader, sampler: Sampler, epoch: int) -> dict[int, int]:
+def quiet(loader: Executor, sampler: Sampler, epoch: int) -> dict[int, int]:
     """Each batch by itself with nothing else under way, its pixels copied to the host at once."""
     found: dict[int, int] = {}
     for plan in sampler.plans(epoch):
