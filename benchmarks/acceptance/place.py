@@ -59,8 +59,8 @@ class Sizes:
     model: str
 
 
-FULL = Sizes("full", 224, 64, 512, 10_000, 120, 512, 5, 50, 16.0, 50, 128, 14, 0.75, "resnet18")
-QUICK = Sizes("quick", 64, 8, 40, 200, 20, 40, 2, 50, 16.0, 50, 64, 8, 0.4, "resnet10t")
+FULL = Sizes("full", 224, 64, 512, 10_000, 120, 512, 5, 50, 16.0, 50, 64, 14, 0.6, "resnet18")
+QUICK = Sizes("quick", 64, 8, 40, 200, 30, 40, 2, 50, 16.0, 50, 64, 8, 0.4, "resnet10t")
 PRESETS = {sizes.name: sizes for sizes in (FULL, QUICK)}
 
 

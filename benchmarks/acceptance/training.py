@@ -1,6 +1,7 @@
 """Training on the device: mixed precision, memory format, torch.compile."""
 
 import itertools
+import math
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,8 +25,6 @@ LOSS_APART = 0.03
 """Mean difference of losses from float32's, as a share of their mean, that mixed precision may make."""
 LEARNED = 0.9
 """The last losses must be below this share of the first, or there was nothing to get wrong."""
-ACCURACY_APART = 0.08
-"""Difference of validation accuracies that two runs from the same start may have."""
 _ENDS = 10  # losses that count as the first and the last
 _CYCLE = 8  # batches, over and over: losses surely fall
 # With the recipe's own rate the first steps are chaotic: float32's last bits decide where they lead.
@@ -110,21 +109,27 @@ def losses_agree(reference: Sequence[float], found: Sequence[float]) -> Outcome:
 
 def compiled(place: Place) -> Outcome:
     """Two runs from the same start, eager and compiled: the same accuracy on the validation photos."""
-    ends = {}
+    ends, photos = {}, 0
     for compile_ in (False, True):
         folder = Path(place.scratch) / f"compile-{compile_}"
         shutil.rmtree(folder, ignore_errors=True)
         config = settings(place, train__compile=compile_)
         summary = train_run(config, RunFolder(folder), Silent())
         ends[compile_] = float(summary["best_val_acc"]), float(summary["seconds"])
+        photos = int(summary["val_samples"])
     (plain, plain_seconds), (fast, fast_seconds) = ends[False], ends[True]
     apart, bar = abs(plain - fast), place.sizes.accuracy
+    allowed = spread((plain + fast) / 2, photos)
     detail = (
         f"eager {plain:.1%} in {plain_seconds:.0f} s, compiled {fast:.1%} in {fast_seconds:.0f} s, "
-        f"{place.sizes.train_epochs} epochs"
+        f"{place.sizes.train_epochs} epochs, {photos} validation photos"
     )
-    bound = f"accuracies ≤ {ACCURACY_APART:g} apart, both ≥ {bar:g}"
+    bound = f"accuracies ≤ {allowed:.3f} apart, both ≥ {bar:g}"
     unseen = "" if place.cuda else "Triton's kernels"
-    return Outcome(
-        apart <= ACCURACY_APART and min(plain, fast) >= bar, round(apart, 4), bound, detail, unseen
-    )
+    return Outcome(apart <= allowed and min(plain, fast) >= bar, round(apart, 4), bound, detail, unseen)
+
+
+def spread(accuracy: float, photos: int) -> float:
+    """Two standard errors of the difference of two accuracies about that value, each of so many photos."""
+    sure = min(accuracy, 1 - 1 / photos)  # all right in both runs does not make one mistake an error
+    return 2 * math.sqrt(2 * sure * (1 - sure) / photos)

@@ -52,10 +52,16 @@ def test_accuracies_that_differ_or_are_no_better_than_chance_are_seen(
     place: Place, monkeypatch: pytest.MonkeyPatch, plain, fast, holds
 ):
     def train(config, folder, reporter):
-        return {"best_val_acc": fast if config.train.compile else plain, "seconds": 1.0}
+        accuracy = fast if config.train.compile else plain
+        return {"best_val_acc": accuracy, "seconds": 1.0, "val_samples": 120}
 
     monkeypatch.setattr(training, "train_run", train)
     assert training.compiled(place).holds is holds
+
+
+def test_two_accuracies_may_differ_by_two_standard_errors():
+    assert training.spread(0.9, 120) == pytest.approx(2 * (2 * 0.9 * 0.1 / 120) ** 0.5)
+    assert 1 / 120 < training.spread(1.0, 120) < 4 / 120
 
 
 # ----------------------------------------------------------------------------------------------------- layout
