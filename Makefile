@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test gpu-test clean
+.PHONY: demo test gpu-test gpu-acceptance clean
 
 demo: $(VENV)/installed
 	$(BIN)/flowerfast train
@@ -16,6 +16,9 @@ test: $(VENV)/installed-test
 
 gpu-test: $(VENV)/installed-test
 	$(BIN)/python -m pytest -m gpu
+
+gpu-acceptance: $(VENV)/installed-test
+	$(BIN)/python benchmarks/gpu_acceptance.py
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)

@@ -33,7 +33,7 @@ from flowerfast.progress import Progress, Reporter
 from flowerfast.ranges import name_stages
 from flowerfast.report import classification_report, plot_confusion, plot_curves, write_report
 from flowerfast.train import Run, fit
-from flowerfast.trainer import Trainer
+from flowerfast.trainer import Trainer, to_device
 
 Bar = Callable[[int, int], None]
 Bars = Callable[[str], AbstractContextManager[Bar | None]]
@@ -156,11 +156,7 @@ def train_run(
     start = config.model.model_copy(update={"pretrained": False, "weights": None}) if resume else config.model
     network = build_network(start, ready.manifest.classes, config.data.image_size, config.eval.crop_pct)
     _announce(ready, folder, reporter)
-    model = with_normalisation(network).to(ready.device)
-    if config.train.channels_last == "on" or (
-        config.train.channels_last == "auto" and ready.device.type == "cuda"
-    ):
-        model = model.to(memory_format=torch.channels_last)
+    model = to_device(with_normalisation(network), config.train, ready.device)
     train_loader, val_loader = _loaders(ready, pretrained_cfg(network)["crop_pct"])
     notes = _tell((train_loader, val_loader), [], reporter)
     try:

@@ -92,6 +92,13 @@ class Trainer:
             torch.cuda.set_rng_state(state["cuda_rng"], self.device)
 
 
+def to_device(model: Classifier, config: TrainConfig, device: torch.device) -> Classifier:
+    """The model on its device, in the memory format that `train.channels_last` says."""
+    model = model.to(device)
+    last = config.channels_last == "on" or (config.channels_last == "auto" and device.type == "cuda")
+    return model.to(memory_format=torch.channels_last) if last else model
+
+
 def make_schedule(optimizer: torch.optim.SGD, config: TrainConfig, batches_per_epoch: int) -> LRScheduler:
     """Schedule of the learning rate; onecycle steps per batch, the others per epoch."""
     if config.schedule == "step":

@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any
 
 from flowerfast.bench.rounds import Round
-from flowerfast.bench.usage import memory_bytes
+from flowerfast.bench.usage import memory_bytes, sessions
 
 _ROOT = Path(__file__).resolve().parents[2]
 _WATCH = 0.25  # seconds between two looks at a child's memory while it warms up
@@ -57,17 +57,20 @@ class Child:
     Args:
         variant: what it shall do.
         environment: variables to set beside this process's own.
+        worker: module that answers it.
 
     Attributes:
         memory: highest number of bytes seen so far that no file backs, its workers' included; None: unknown.
     """
 
-    def __init__(self, variant: Variant, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self, variant: Variant, environment: Mapping[str, str], worker: str = "flowerfast.bench.worker"
+    ) -> None:
         self.memory: int | None = None
         self._errors = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
         paths = [str(_ROOT), os.environ.get("PYTHONPATH", "")]
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "flowerfast.bench.worker"],
+            [sys.executable, "-m", worker],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
@@ -89,7 +92,11 @@ class Child:
 
     def open(self, limit: float) -> float:
         """Import, prepare and draw a whole epoch within `limit` seconds: seconds of that epoch."""
-        return float(self._ask(self._order, limit, watch=True)["ready"])
+        return float(self.order(limit)["ready"])
+
+    def order(self, limit: float) -> dict[str, Any]:
+        """Send the variant and wait at most `limit` seconds for the first answer."""
+        return self._ask(self._order, limit, watch=True)
 
     def round(self, seconds: float, limit: float) -> Round:
         """One round of at least so many seconds."""
@@ -102,9 +109,13 @@ class Child:
             self.memory = max(found, self.memory or 0)
 
     def close(self) -> None:
-        """End the process and all its workers."""
+        """End the process and all its workers, those in process groups of their own too."""
+        others = sessions().get(self.session, [])
         with contextlib.suppress(ProcessLookupError):  # all of them have ended already
             os.killpg(self._process.pid, signal.SIGKILL)
+        for process in others:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
         self._process.wait()
         self._selector.close()
         for stream in (self._stdin, self._stdout, self._errors):

@@ -23,7 +23,7 @@ from flowerfast.loaders import BadFiles, Batch, Choice, choose_backend, choose_c
 from flowerfast.model import build_network, with_normalisation
 from flowerfast.runs import pick_device
 from flowerfast.train import train_step
-from flowerfast.trainer import Trainer
+from flowerfast.trainer import Trainer, to_device
 from flowerfast.waiting import WaitClock
 
 CLASSES = 5
@@ -150,9 +150,6 @@ def make_trainer(config: Config, device: torch.device, classes: int = CLASSES) -
     names = [str(i) for i in range(classes)]
     start = config.model.model_copy(update={"pretrained": False, "weights": None})
     network = build_network(start, names, config.data.image_size, config.eval.crop_pct)
-    model = with_normalisation(network).to(device)
-    layout = config.train.channels_last
-    if layout == "on" or (layout == "auto" and device.type == "cuda"):
-        model = model.to(memory_format=torch.channels_last)
+    model = to_device(with_normalisation(network), config.train, device)
     train = config.train.model_copy(update={"schedule": "constant", "lr": 1e-4})
     return Trainer(model, train, device, 1)

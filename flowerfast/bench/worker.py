@@ -18,6 +18,9 @@ from typing import Any, TextIO
 from flowerfast.bench.rounds import Rounds, Source
 from flowerfast.errors import UserError
 
+Send = Callable[[dict[str, Any]], None]
+"""Sends one line of JSON to the parent."""
+
 
 def open_source(target: str, options: dict[str, Any]) -> Source:
     """Source made by a function named `module:function`; it may also return the epochs alone."""
@@ -26,7 +29,7 @@ def open_source(target: str, options: dict[str, Any]) -> Source:
     return made if isinstance(made, Source) else Source(iter(made))
 
 
-def serve(lines: TextIO, send: Callable[[dict[str, Any]], None]) -> None:
+def serve(lines: TextIO, send: Send) -> None:
     """Open, warm up, and run a round whenever asked to."""
     order = json.loads(lines.readline())
     rounds = Rounds(open_source(order["target"], order["options"]))
@@ -35,8 +38,8 @@ def serve(lines: TextIO, send: Callable[[dict[str, Any]], None]) -> None:
         send(asdict(rounds.run(json.loads(line)["seconds"])))
 
 
-def main() -> None:
-    """Serve, and say why when that ends early."""
+def answer(serve: Callable[[TextIO, Send], None]) -> None:
+    """Serve on this process's standard input and output, say why when that ends early, and end."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
 
@@ -59,4 +62,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    answer(serve)

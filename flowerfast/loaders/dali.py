@@ -4,6 +4,7 @@ Files are read ahead in threads, the graph is kept `dali_prefetch` batches ahead
 stay where DALI made them. The graph is built once and serves every epoch.
 """
 
+import sys
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -92,8 +93,8 @@ class DaliLoader:
 
     @property
     def notes(self) -> list[str]:
-        """Fallbacks that were chosen, and what the cache had to say, one line each."""
-        return self._notes + (self._cached.notes if self._cached is not None else [])
+        """Fallbacks that were taken, and what the cache had to say, one line each."""
+        return self._notes + self._files.notes + (self._cached.notes if self._cached is not None else [])
 
     def __len__(self) -> int:
         return len(self._sampler)
@@ -150,7 +151,8 @@ class DaliLoader:
                 self._advance(run)
                 yield self._batch(plan, images)
         except GeneratorExit:
-            while run.flying:
+            # A process that ends takes its generators down after DALI has stopped all pipelines.
+            while run.flying and not sys.is_finalizing():
                 self._collect(run)
             raise
         except BaseException:

@@ -90,6 +90,12 @@ class Files:
         """From now on decode this sample here instead of in DALI."""
         self._pixels.add(index)
 
+    @property
+    def notes(self) -> list[str]:
+        """Fallbacks that were taken, one line each."""
+        count = len(self._pixels)
+        return [f"photos that DALI refused and the CPU decodes instead: {count}"] if count else []
+
     def close(self) -> None:
         """Stop the threads."""
         self._pool.shutdown(wait=True, cancel_futures=True)

@@ -363,6 +363,7 @@ def test_file_that_only_dali_refuses_is_decoded_on_the_cpu(folder, tmp_path, mon
     assert files._pixels == {victim}
     assert found == expected
     assert not loader.bad
+    assert loader.notes == ["photos that DALI refused and the CPU decodes instead: 1"]
     loader.close()
 
 
