@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from flowerfast.kernels.compiling import kernel
+from flowerfast.kernels.compiling import kernel, part
 
 LOOK = 10
 """Bits of a Huffman code that are looked up at once; the rare longer codes are found bit by bit."""
@@ -121,14 +121,142 @@ def read_header(data, tables):
                 and _read_scan(data, body, stop, tables)
             )
         elif marker == 0xE0:
-            jfif = jfif or (stop - body >= 5 and data[body] == 0x4A and data[body + 1] == 0x46)
+            jfif = jfif or _is_jfif(data, body, stop)
         elif marker == 0xEE:
-            if stop - body >= 12 and data[body] == 0x41 and data[body + 1] == 0x64:
-                transform = data[body + 11]
-        elif not (0xE1 <= marker <= 0xED or marker == 0xEF or marker == 0xFE):
+            transform = _transform(data, body, stop, transform)
+        elif not _is_comment(marker):
             return False  # progressive, lossless, arithmetic coding, or no marker that has a place here
         at = stop
     return False
+
+
+@kernel
+def is_plain(data, width, height):
+    """Whether a file, uint8 (bytes,), is a JPEG of this size that every decoder takes for the same picture.
+
+    Baseline or progressive, 8 bits, grey or surely YCbCr, with an end marker at its end. That the rest of it
+    is sound is not said.
+    """
+    frame = np.zeros(1, FRAME)[0]
+    jfif, transform, end = False, -1, len(data)
+    if end < 4 or data[0] != 0xFF or data[1] != 0xD8 or data[end - 2] != 0xFF or data[end - 1] != 0xD9:
+        return False
+    at = 2
+    while at + 4 <= end:
+        marker, length = data[at + 1], _two(data, at + 2)
+        body, stop = at + 4, at + 2 + length
+        if data[at] != 0xFF or length < 2 or stop > end:
+            return False
+        if 0xC0 <= marker <= 0xC2:
+            if frame.components or stop - body < 6 or data[body] != 8:
+                return False
+            frame.height, frame.width = _two(data, body + 1), _two(data, body + 3)
+            frame.components = data[body + 5]
+            if (frame.components != 1 and frame.components != 3) or stop - body != 6 + 3 * frame.components:
+                return False
+            for c in range(frame.components):
+                frame.identity[c], factors = data[body + 6 + 3 * c], data[body + 7 + 3 * c]
+                if not (factors == 0x11 or (c == 0 and frame.components == 3 and _is_usual(factors))):
+                    return False
+        elif marker == 0xC4:
+            if not _huffman_holds(data, body, stop):
+                return False
+        elif marker == 0xDB:
+            if not _quant_holds(data, body, stop):
+                return False
+        elif marker == 0xDA:
+            if frame.components == 0 or frame.width != width or frame.height != height:
+                return False
+            return _is_ycc(frame, jfif, transform) and _scan_holds(data, body, stop, frame)
+        elif marker == 0xE0:
+            if _is_jfif(data, body, stop):
+                jfif = True
+                if data[body + 5] != 1:  # of a revision to come
+                    return False
+        elif marker == 0xEE:
+            transform = _transform(data, body, stop, transform)
+        elif not (_is_comment(marker) or (marker == 0xDD and length == 4)):
+            return False
+        at = stop
+    return False
+
+
+@part
+def _is_usual(factors):
+    """Luma samples per chroma sample, across (high half) and down, of 4:2:2, 4:2:0 and 4:4:0."""
+    return factors == 0x21 or factors == 0x22 or factors == 0x12
+
+
+@kernel
+def _huffman_holds(data, at, stop):
+    """Whether a segment is made of Huffman tables that libjpeg accepts."""
+    while at + 17 <= stop and data[at] >> 4 <= 1 and data[at] & 15 <= 3:
+        total = 0
+        for length in range(1, 17):
+            total += np.int64(data[at + length])
+        if total > 256:
+            return False
+        at += 17 + total
+    return at == stop
+
+
+@kernel
+def _quant_holds(data, at, stop):
+    """Whether a segment is made of whole quantisation tables."""
+    while at < stop and data[at] >> 4 <= 1 and data[at] & 15 <= 3:
+        at += 129 if data[at] >> 4 else 65
+    return at == stop
+
+
+@kernel
+def _scan_holds(data, body, stop, frame):
+    """Whether a scan's header is whole and names all components of the frame in order, or one of them."""
+    count = np.int64(data[body])
+    if stop - body != 4 + 2 * count or (count != 1 and count != frame.components):
+        return False
+    first = data[body + 1]
+    if count == 1:
+        return first == frame.identity[0] or (
+            frame.components == 3 and (first == frame.identity[1] or first == frame.identity[2])
+        )
+    two, three = frame.identity[1], frame.identity[2]
+    return (
+        first == frame.identity[0]
+        and data[body + 3] == two
+        and data[body + 5] == three
+        and first != two
+        and first != three
+        and two != three
+    )
+
+
+@part
+def _is_comment(marker):
+    """Whether a marker's segment means nothing to a decoder: APP1-13, APP15, COM."""
+    return 0xE1 <= marker <= 0xED or marker == 0xEF or marker == 0xFE
+
+
+@part
+def _is_jfif(data, body, stop):
+    return stop - body >= 14 and _begins(data, body, (0x4A, 0x46, 0x49, 0x46, 0))
+
+
+@part
+def _transform(data, body, stop, before):
+    """What Adobe's marker says of the colours; `before` when the segment is another's."""
+    adobe = stop - body >= 12 and _begins(data, body, (0x41, 0x64, 0x6F, 0x62, 0x65))
+    return np.int64(data[body + 11]) if adobe else before
+
+
+@part
+def _begins(data, at, name):
+    return (
+        data[at] == name[0]
+        and data[at + 1] == name[1]
+        and data[at + 2] == name[2]
+        and data[at + 3] == name[3]
+        and data[at + 4] == name[4]
+    )
 
 
 @kernel

@@ -15,6 +15,7 @@ from flowerfast.data.plan import End, EvalPlan, Plan
 from flowerfast.kernels.chain import Scratch, Steps, make_scratch, run, steps_of
 from flowerfast.loaders.cache import PhotoCache, scale_plan
 from flowerfast.loaders.decode import DecodeError, decode
+from flowerfast.loaders.reading import Reader
 from flowerfast.loaders.shrink import shrink_plan
 from flowerfast.loaders.torchvision import resize
 
@@ -39,6 +40,7 @@ class CompiledExecutor:
 
     def __init__(self, manifest: Manifest, cache: PhotoCache | None, decode_scale: str = "off") -> None:
         self._manifest, self._cache, self._decode_scale = manifest, cache, decode_scale
+        self._reader = Reader(manifest, compiled=True)
         self._local = threading.local()
 
     def prepare(self, plan: Plan | EvalPlan) -> _Prepared:
@@ -74,14 +76,19 @@ class CompiledExecutor:
         self, prepared: _Prepared, span: range, failed: dict[int, str]
     ) -> tuple[dict[int, np.ndarray], dict[int, np.ndarray]]:
         """Encoded files and decoded photos of some samples, by row."""
-        files, pixels = {}, {}
-        for row in span:
-            index = int(prepared.plan.indices[row])
-            try:
-                if prepared.cache is None:
-                    files[row] = self._manifest.read(index)
+        files: dict[int, np.ndarray] = {}
+        pixels: dict[int, np.ndarray] = {}
+        indices = prepared.plan.indices[span.start : span.stop]
+        if prepared.cache is None:
+            for row, file in zip(span, self._reader.read(indices)[0], strict=True):
+                if isinstance(file, OSError):
+                    failed[row] = str(file)
                 else:
-                    pixels[row] = self._cached(index, prepared.cache)
+                    files[row] = file
+            return files, pixels
+        for row, index in zip(span, indices.tolist(), strict=True):
+            try:
+                pixels[row] = self._cached(index, prepared.cache)
             except (OSError, DecodeError) as error:
                 failed[row] = str(error)
         return files, pixels

@@ -75,7 +75,7 @@ class DaliLoader:
         self._sampler = Sampler(manifest, indices, recipe)
         self._manifest, self._device, self._bad = manifest, device, bad
         self._target, self._ahead = target or device, data.prefetch
-        self._files = Files(manifest, READERS)
+        self._files = Files(manifest, READERS, data.kernels != "torchvision")
         threads = data.workers or usable_cores()
         self._cached: CachedPhotos | None = None
         # As in the torchvision executor, evaluation goes past the cache, whose photos may be shrunk.

@@ -22,8 +22,9 @@ from flowerfast.data.manifest import Manifest, iter_chunks
 from flowerfast.data.plan import EvalPlan, Plan
 from flowerfast.loaders.dali_inputs import Piece, as_ppm
 from flowerfast.loaders.decode import DecodeError, decode
+from flowerfast.loaders.reading import Reader
 
-_CHUNK = 16  # files per task: reading one takes some 50 microseconds, less than handing over a task
+_CHUNK = 16  # files per task: reading one takes less than handing over a task
 _END_OF_JPEG = b"\xff\xd9"
 _PILLOW_MODES = frozenset({"1", "L", "LA", "P", "RGB", "RGBA"})
 
@@ -66,10 +67,11 @@ class Files:
     Args:
         manifest: all photos.
         threads: how many read at a time.
+        compiled: read and check in compiled loops where they can be had.
     """
 
-    def __init__(self, manifest: Manifest, threads: int) -> None:
-        self._manifest = manifest
+    def __init__(self, manifest: Manifest, threads: int, compiled: bool = True) -> None:
+        self._manifest, self._reader = manifest, Reader(manifest, compiled)
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="flowerfast-read")
         self._whole: set[int] = set()  # end oddly, but have been decoded once
         self._pixels: set[int] = set()  # DALI refused them, the reference does not
@@ -78,7 +80,7 @@ class Files:
     def start(self, plan: Plan | EvalPlan) -> Reading:
         """Begin to read the files of a plan."""
         chunks = iter_chunks(plan.indices, _CHUNK)
-        return Reading(plan, [self._pool.submit(self._read_all, chunk.tolist()) for chunk in chunks], _join)
+        return Reading(plan, [self._pool.submit(self._read_all, chunk) for chunk in chunks], _join)
 
     def check(self, plan: Plan | EvalPlan) -> None:
         """Decode a plan's samples as the reference does; those that fail are bad from now on."""
@@ -100,23 +102,29 @@ class Files:
         """Stop the threads."""
         self._pool.shutdown(wait=True, cancel_futures=True)
 
-    def _read_all(self, indices: list[int]) -> list[np.ndarray | str]:
-        return [self._read(index) for index in indices]
+    def _read_all(self, indices: np.ndarray) -> list[np.ndarray | str]:
+        files, plain = self._reader.read(indices)
+        rows = zip(indices.tolist(), files, plain.tolist(), strict=True)
+        return [self._checked(index, file, known) for index, file, known in rows]
 
-    def _read(self, index: int) -> np.ndarray | str:
+    def _checked(self, index: int, file: np.ndarray | OSError, plain: bool) -> np.ndarray | str:
+        """What DALI shall be given of a sample, or why it is bad; `plain` files need no closer look."""
         if index in self._damaged:
             return self._damaged[index]
+        if isinstance(file, OSError):
+            return str(file)
+        if plain and index not in self._pixels:
+            return file
         try:
-            encoded = self._manifest.read(index)
             width, height = int(self._manifest.width[index]), int(self._manifest.height[index])
-            if index in self._pixels or not agrees(encoded, width, height):
-                return as_ppm(decode(encoded, width, height))
-            if not _ends_well(encoded) and index not in self._whole:
-                decode(encoded, width, height)
+            if index in self._pixels or not agrees(file, width, height):
+                return as_ppm(decode(file, width, height))
+            if not _ends_well(file) and index not in self._whole:
+                decode(file, width, height)
                 self._whole.add(index)
-        except (OSError, DecodeError) as error:
+        except DecodeError as error:
             return str(error)
-        return encoded
+        return file
 
     def _check(self, index: int) -> str:
         try:

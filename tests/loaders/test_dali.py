@@ -353,12 +353,13 @@ def test_file_that_only_dali_refuses_is_decoded_on_the_cpu(folder, tmp_path, mon
     loader = open_loader(folder, tmp_path)
     expected = drawn(loader.epoch(0))
     victim, files = 7, loader._files
-    read = files._read
+    checked = files._checked
 
-    def refused(index: int) -> np.ndarray | str:
-        return as_ppm(smooth(8, 8))[:-50] if index == victim and index not in files._pixels else read(index)
+    def refused(index: int, file: np.ndarray, plain: bool) -> np.ndarray | str:
+        spoilt = index == victim and index not in files._pixels
+        return as_ppm(smooth(8, 8))[:-50] if spoilt else checked(index, file, plain)
 
-    monkeypatch.setattr(files, "_read", refused)
+    monkeypatch.setattr(files, "_checked", refused)
     found = drawn(loader.epoch(0))
     assert files._pixels == {victim}
     assert found == expected

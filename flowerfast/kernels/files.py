@@ -1,0 +1,78 @@
+"""Whole files read, many in one call, without Python's interpreter lock.
+
+A thread that reads a file in Python lets go of the lock at each system call and must get it back after; while
+another thread is busy in Python it waits for that up to `sys.getswitchinterval()`, 5 ms, each time. POSIX
+only: the C library's functions are found by their names.
+"""
+
+import os
+
+import numpy as np
+from numba import types
+
+from flowerfast.kernels.compiling import kernel
+from flowerfast.kernels.jpeg_header import is_plain
+
+FAILED, READ, PLAIN = 0, 1, 2
+"""The file is not there or not as long as expected; it was read; and it is a plain JPEG, see `is_plain`."""
+
+_FLAGS = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0)
+_open = types.ExternalFunction("open", types.intc(types.uintp, types.intc))
+_read = types.ExternalFunction("read", types.intp(types.intc, types.uintp, types.uintp))
+_close = types.ExternalFunction("close", types.intc(types.intc))
+
+
+@kernel
+def read_files(folder, path_bytes, path_ends, rows, at, room, width, height):
+    """Read the files of some samples into one piece of memory.
+
+    Args:
+        folder: uint8, bytes that stand before each path.
+        path_bytes, path_ends: of all samples, as in `Manifest`.
+        rows: int64 (n,), the samples.
+        at: int64 (n + 1,), where in `room` each file begins; the last of its bytes stays free, to see a file
+            that has grown.
+        room: uint8, for all files.
+        width, height: of the photos, in pixels.
+
+    Returns int8 (n,): FAILED, READ or PLAIN.
+    """
+    longest = 0
+    for row in rows:
+        longest = max(longest, path_ends[row] - _start(path_ends, row))
+    name = np.empty(len(folder) + longest + 1, np.uint8)
+    for k in range(len(folder)):
+        name[k] = folder[k]
+    found = np.full(len(rows), FAILED, np.int8)
+    for i in range(len(rows)):
+        start = _start(path_ends, rows[i])
+        length = path_ends[rows[i]] - start
+        for k in range(length):
+            name[len(folder) + k] = path_bytes[start + k]
+        name[len(folder) + length] = 0
+        size = at[i + 1] - at[i] - 1
+        if _read_file(name, room.ctypes.data + at[i], size) == size:
+            plain = is_plain(room[at[i] : at[i] + size], width[i], height[i])
+            found[i] = PLAIN if plain else READ
+    return found
+
+
+@kernel
+def _start(path_ends, row):
+    return path_ends[row - 1] if row > 0 else 0
+
+
+@kernel
+def _read_file(name, address, size):
+    """Bytes read of a file that should have `size`: another number if it has not, -1 if it cannot be read."""
+    file = _open(types.uintp(name.ctypes.data), types.intc(_FLAGS))
+    if file < 0:
+        return -1
+    done = 0
+    while True:
+        got = _read(file, types.uintp(address + done), types.uintp(size + 1 - done))
+        done = done + got if got >= 0 else -1
+        if got <= 0 or done >= size:
+            break
+    _close(file)
+    return done
