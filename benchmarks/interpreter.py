@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ from flowerfast.loaders.sampling import Sampler
 
 PHOTOS = 384
 """In an epoch, spread over the folder: beside a busy thread thousands would take minutes."""
+_REST = 0.7  # seconds after the last batch; all batches come faster
 ALONE = "nothing"
 WAYS: dict[str, dict[str, Any]] = {
     "files, one by one in Python": {"what": "files", "settings": ["data.kernels=torchvision"]},
@@ -47,15 +48,24 @@ WAYS: dict[str, dict[str, Any]] = {
 
 
 class Counter:
-    """A thread that is always busy in Python."""
+    """A thread that is always busy in Python while batches are drawn, and rests soon after the last."""
 
     def __init__(self) -> None:
-        self.counted, self._ends = 0, False
+        self.counted, self._until, self._ends = 0, 0.0, False
         threading.Thread(target=self._run, daemon=True).start()
+
+    def watch(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """Pass on batches, each of which keeps the thread busy."""
+        for batch in batches:
+            self._until = time.perf_counter() + _REST
+            yield batch
 
     def _run(self) -> None:
         while not self._ends:
-            self.counted += 1
+            if time.perf_counter() < self._until:
+                self.counted += 1
+            else:
+                time.sleep(0.01)
 
     def close(self) -> None:
         """End the thread."""
@@ -74,7 +84,8 @@ def source(what: str, data: str, settings: list[str], busy: bool) -> Source:
         counter.close()
         inner.close()
 
-    return Source(inner.epochs, lambda: {"count": float(counter.counted)}, inner.lead, close)
+    epochs = (counter.watch(epoch) for epoch in inner.epochs)
+    return Source(epochs, lambda: {"count": float(counter.counted)}, inner.lead, close)
 
 
 def nothing(_data: str, _settings: list[str]) -> Source:

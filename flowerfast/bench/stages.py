@@ -23,10 +23,10 @@ from flowerfast.loaders.cache import PhotoCache
 from flowerfast.loaders.cache_choice import open_cache
 from flowerfast.loaders.sampling import Sampler
 from flowerfast.loaders.torchvision import (
-    CHUNK,
     Executes,
     Executor,
     TorchvisionLoader,
+    chunk_size,
     finished_batch,
     make_executor,
 )
@@ -62,6 +62,7 @@ class StageClock:
         place = cache if cache in ("ram", "disk") else "none"
         self._cache: PhotoCache | None = open_cache(place, config.data, manifest, indices, _CPU)
         self._data = config.data.model_copy(update={"workers": 1})
+        self._chunk = chunk_size(self._recipe.batch_size, config.data.prefetch, threads=1)
         self._executor: Executes = make_executor(self._data, manifest, self._cache)[0]
 
     @property
@@ -130,7 +131,7 @@ class StageClock:
             started = time.perf_counter()
             self._executor.prepare(plan)
             images = torch.empty((len(plan), plan.size, plan.size, 3), dtype=torch.uint8)
-            for task in [pool.submit(int) for _ in range(0, len(plan), CHUNK)]:
+            for task in [pool.submit(int) for _ in range(0, len(plan), self._chunk)]:
                 task.result()
             finished_batch(self._manifest, self._bad, plan.indices, images, {})
             around += time.perf_counter() - started
@@ -143,8 +144,8 @@ class StageClock:
         prepared = self._executor.prepare(plan)
         rows = torch.empty((len(plan), plan.size, plan.size, 3), dtype=torch.uint8).numpy()
         started = time.perf_counter()
-        for first in range(0, len(plan), CHUNK):
-            self._executor.fill(prepared, rows, range(first, min(first + CHUNK, len(plan))), end)
+        for first in range(0, len(plan), self._chunk):
+            self._executor.fill(prepared, rows, range(first, min(first + self._chunk, len(plan))), end)
         return time.perf_counter() - started
 
     @contextmanager

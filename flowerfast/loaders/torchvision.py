@@ -29,7 +29,8 @@ from flowerfast.loaders.sampling import BadFiles, Sampler
 from flowerfast.loaders.shrink import Shrunk, shrink_plan
 from flowerfast.loaders.transfer import to_device
 
-CHUNK = 8  # samples per task: long enough to hide the cost of a call, short enough to balance threads
+_LEAST, _MOST = 8, 32  # samples per task: enough to hide the cost of a call, few enough to balance threads
+_TASKS = 4  # per thread, under way or waiting
 
 
 @dataclass
@@ -183,9 +184,9 @@ class TorchvisionLoader:
         self._executor, self._notes = make_executor(data, manifest, cache)
         self._cache = cache
         self._prefetch = data.prefetch
-        self._pool = ThreadPoolExecutor(
-            data.workers or usable_cores(), thread_name_prefix="flowerfast-decode"
-        )
+        threads = data.workers or usable_cores()
+        self._chunk = chunk_size(recipe.batch_size, data.prefetch, threads)
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="flowerfast-decode")
 
     @property
     def bad(self) -> dict[int, BadFile]:
@@ -233,7 +234,7 @@ class TorchvisionLoader:
         shape = (len(plan), plan.size, plan.size, 3)
         images = torch.empty(shape, dtype=torch.uint8, pin_memory=self._device.type == "cuda")
         prepared, fill = self._executor.prepare(plan), self._executor.fill
-        spans = [range(a, min(a + CHUNK, len(plan))) for a in range(0, len(plan), CHUNK)]
+        spans = [range(a, min(a + self._chunk, len(plan))) for a in range(0, len(plan), self._chunk)]
         tasks = [self._pool.submit(fill, prepared, images.numpy(), span) for span in spans]
         return _Job(plan.indices, images, tasks)
 
@@ -247,6 +248,11 @@ class TorchvisionLoader:
         """The finished batch without its bad rows."""
         failed = self._failures(job)
         return finished_batch(self._manifest, self._bad, job.indices, job.images, failed)
+
+
+def chunk_size(batch_size: int, prefetch: int, threads: int) -> int:
+    """Samples per task: the more, the seldomer a thread must get hold of the interpreter."""
+    return min(max(batch_size * (prefetch + 1) // (_TASKS * threads), _LEAST), _MOST)
 
 
 def usable_cores() -> int:

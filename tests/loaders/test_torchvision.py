@@ -459,3 +459,11 @@ def test_execute_names_the_bad_file(photos, open_loader: Open):
     (photos / "daisy/daisy_001.jpg").write_bytes(b"")
     with pytest.raises(UserError, match=r"daisy/daisy_001\.jpg: not an image"):
         loader.execute(plan_all(manifest, 0, 32))
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "prefetch", "threads", "samples"),
+    [(32, 3, 2, 16), (32, 3, 16, 8), (256, 3, 16, 16), (256, 3, 1, 32), (1, 1, 1, 8)],
+)
+def test_tasks_are_large_where_there_are_enough_for_all_threads(batch_size, prefetch, threads, samples):
+    assert executor.chunk_size(batch_size, prefetch, threads) == samples
