@@ -38,7 +38,7 @@ from flowerfast.loaders.sampling import Sampler
 PHOTOS = 384
 """In an epoch, spread over the folder: beside a busy thread thousands would take minutes."""
 _REST = 0.7  # seconds after the last batch; all batches come faster
-ALONE = "nothing"
+ALONE, BESIDE = "nothing", "beside a busy thread"
 WAYS: dict[str, dict[str, Any]] = {
     "files, one by one in Python": {"what": "files", "settings": ["data.kernels=torchvision"]},
     "files, in compiled calls": {"what": "files", "settings": []},
@@ -131,7 +131,7 @@ def variants(data: Path, batch_size: int) -> dict[str, Variant]:
         settings = [f"train.batch_size={batch_size}", "data.backend=torchvision", *way["settings"]]
         for busy in (False, True) if name != ALONE else (True,):
             options = {"what": way["what"], "data": str(data), "settings": settings, "busy": busy}
-            named = f"{name}, beside a busy thread" if busy else name
+            named = f"{name}, {BESIDE}" if busy else name
             found[named] = Variant(named, target, options)
     return found
 
@@ -169,7 +169,7 @@ def main() -> int:
 
 def add_shares(rows: dict[str, Row]) -> None:
     """How fast the busy thread counts, as a share of its speed beside a main thread that sleeps."""
-    alone = rows[f"{ALONE}, beside a busy thread"]["counters"]["count"]
+    alone = rows[f"{ALONE}, {BESIDE}"]["counters"]["count"]
     for row in rows.values():
         if row.get("counters", {}).get("count"):
             row["count"] = row["counters"]["count"] / alone

@@ -160,6 +160,29 @@ def pace(speed: dict[str, Any]) -> list[str]:
     return [f"\nIn the median of {len(pool)} pairs of alternating rounds dali-cpu made {told}."]
 
 
+def interpreter() -> str:
+    """What loaders ask of the interpreter, from the results files of `interpreter.py`."""
+    parts = []
+    for name, result in read("interpreter-*.json"):
+        env, data, rates = result["environment"], result["data"], result["loader"]
+        rows = [
+            f"{env['cpu']}, {env['cores']} cores, photos of {data['mean_pixels'] / 1e6:.2f} megapixels, "
+            f"batch {result['settings']['batch_size']}, {env['date']} "
+            f"([{name}](../benchmarks/results/{name})):\n",
+            "| | alone, images/s | beside a busy thread | which keeps of its speed |",
+            "|---|--:|--:|--:|",
+        ]
+        pairs = {way: f"{way}, beside a busy thread" for way in rates}
+        for way, busy in pairs.items():
+            if busy not in rates:
+                continue
+            alone, beside = rates[way], rates[busy]
+            speeds = f"{alone['images_per_sec']:,.0f} | {beside['images_per_sec']:,.0f}"
+            rows.append(f"| {way} | {speeds} | {beside['count']:.0%} |")
+        parts.append("\n".join(rows))
+    return "\n\n".join(parts)
+
+
 def repeat() -> str:
     """How often two measurements of the same thing agree, from `trials.py repeat`."""
     rows = ["| | pairs | within one spread | within two | within three |", "|---|--:|--:|--:|--:|"]
@@ -202,7 +225,7 @@ def cores() -> str:
 PAGES: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {"cpu": cpu, "speed": speed, "accuracy": accuracy},
     "docs/compare.md": {"compare": compare},
-    "docs/cpu.md": {"memory": memory, "growth": growth},
+    "docs/cpu.md": {"interpreter": interpreter, "memory": memory, "growth": growth},
     "docs/what-if.md": {"cores": cores, "repeat": repeat},
 }
 """Tables of each page, by the name in its comment."""
