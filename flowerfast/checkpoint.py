@@ -67,7 +67,13 @@ class RunFolder:
 
     def save_last(self, state: Mapping[str, Any]) -> None:
         """Write everything that an exact resume needs."""
-        replace_file(self.last, lambda f: torch.save({"version": LAST_VERSION, **state}, f))
+
+        def write(file: Path) -> None:
+            # Given a path, torch keeps the interpreter to itself while it writes, and training stands still.
+            with open(file, "wb") as stream:
+                torch.save({"version": LAST_VERSION, **state}, stream)
+
+        replace_file(self.last, write)
 
     def load_last(self) -> dict[str, Any]:
         """State of `save_last`, on the CPU."""
@@ -79,28 +85,36 @@ class RunFolder:
             raise UserError(f"{self.last}: written by another version of flowerfast; start a new run")
         return state
 
-    def save_epoch(self, epoch: int, network: nn.Module, keep: int | None) -> None:
-        """Write the weights of an epoch (0-based) and delete the oldest beyond `keep`."""
-        replace_file(
-            self.checkpoints / f"epoch_{epoch:03d}.safetensors", lambda f: save_file(tensors(network), f)
-        )
+    def epoch_file(self, epoch: int) -> Path:
+        """Where the weights of an epoch (0-based) lie."""
+        return self.checkpoints / f"epoch_{epoch:03d}.safetensors"
+
+    def save_epoch(self, epoch: int, weights: Mapping[str, torch.Tensor], keep: int | None) -> None:
+        """Write the weights of an epoch, tensors that share no memory; delete the oldest beyond `keep`."""
+        contiguous = {name: tensor.contiguous() for name, tensor in weights.items()}
+        replace_file(self.epoch_file(epoch), lambda f: save_file(contiguous, f))
         kept = sorted(self.checkpoints.glob("epoch_*.safetensors"))
         for old in kept[: len(kept) - keep] if keep is not None else []:
             old.unlink()
 
-    def save_best(self, network: nn.Module, classes: Sequence[str]) -> None:
-        """Write best/config.json and best/model.safetensors: a folder that timm loads by itself."""
+    def save_best(self, network: nn.Module, classes: Sequence[str], epoch: int) -> None:
+        """Make the saved weights of an epoch best/: config.json and weights, which timm loads by itself.
+
+        Of the network only its settings are read, so that it may be training meanwhile.
+        """
         fresh = self.path / "best.tmp"
         shutil.rmtree(fresh, ignore_errors=True)
-        portable = copy.deepcopy(network).cpu().to(memory_format=torch.contiguous_format)
+        settings = copy.copy(network)
+        vars(settings)["state_dict"] = dict  # timm writes weights and settings; here, no weights
         timm.models.save_for_hf(
-            portable, str(fresh), model_config={"label_names": list(classes)}, safe_serialization=True
+            settings, str(fresh), model_config={"label_names": list(classes)}, safe_serialization=True
         )
+        (fresh / "model.safetensors").unlink()
+        _link(self.epoch_file(epoch), fresh / "model.safetensors")
         self.best.mkdir(exist_ok=True)
         # The config is the same every time, so that replacing file by file never mixes two states.
         for name in ("config.json", "model.safetensors"):
-            os.chmod(fresh / name, 0o666 & ~_umask())
-            os.replace(fresh / name, self.best / name)
+            _replace(fresh / name, self.best / name)
         fresh.rmdir()
 
     def write_metrics(self, history: Sequence[Mapping[str, Any]]) -> None:
@@ -114,25 +128,38 @@ class RunFolder:
         replace_file(self.summary, lambda f: f.write_text(text, encoding="utf-8"))
 
 
-def tensors(network: nn.Module) -> dict[str, torch.Tensor]:
-    """State dict on the CPU, each tensor contiguous and with memory of its own."""
-    return {k: v.detach().cpu().contiguous().clone() for k, v in network.state_dict().items()}
-
-
 def replace_file(file: Path, write: Callable[[Path], Any]) -> None:
     """Let `write` make a temporary file, force it to the disk and rename it to `file`."""
     fresh = file.with_name(file.name + ".tmp")
     write(fresh)
+    _replace(fresh, file)
+
+
+def _replace(fresh: Path, file: Path) -> None:
     with open(fresh, "rb+") as stream:
         os.fsync(stream.fileno())
-    os.chmod(fresh, 0o666 & ~_umask())  # safetensors writes for the owner alone
+    os.chmod(fresh, _MODE)  # safetensors writes for the owner alone
     os.replace(fresh, file)
+
+
+def _link(source: Path, file: Path) -> None:
+    """Give a file a second name, or copy it where the file system has no hard links.
+
+    As files are replaced, never written in place, one name can change or go without the other.
+    """
+    try:
+        os.link(source, file)
+    except OSError:
+        shutil.copyfile(source, file)
 
 
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+_MODE = 0o666 & ~_umask()  # read once: for a moment all threads of the process are without one
 
 
 def free_run_path(base: Path, name: str) -> Path:

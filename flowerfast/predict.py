@@ -28,7 +28,7 @@ from flowerfast.loaders import BadFiles, Recipe, choose_backend, make_loader
 from flowerfast.loaders.decode import DecodeError, decode
 from flowerfast.loaders.torchvision import resize_and_crop
 from flowerfast.model import Classifier, with_normalisation
-from flowerfast.report import classification_report
+from flowerfast.scores import classification_report
 from flowerfast.train import evaluate
 from flowerfast.trainer import Precision
 

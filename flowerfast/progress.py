@@ -80,16 +80,16 @@ class Progress:
 
 
 class Spent:
-    """Where the time of a run's process goes: seconds of evaluating and writing, and its first batch."""
+    """Where a run's time goes: seconds of evaluating and of waiting for files, and the first batch."""
 
     def __init__(self) -> None:
         self._seconds = {"evaluate": 0.0, "write": 0.0}
         self._first_batch: float | None = None
-        self._before = 0.0  # seconds of writing before the first batch: they belong to starting up
+        self._before = 0.0  # of `write`, before the first batch: they belong to starting up
 
     @contextmanager
     def on(self, what: str) -> Iterator[None]:
-        """Count the time within as `evaluate` or `write`."""
+        """Count the time within as `evaluate`, or as `write`: copying for files, or waiting for them."""
         started = time.perf_counter()
         try:
             yield
@@ -104,8 +104,9 @@ class Spent:
     def summary(self, started: float, seconds: float) -> dict[str, float]:
         """What summary.json says of a process that began at `started` (perf_counter) and took `seconds`.
 
-        Start-up ends when the first batch is there; what is neither that nor evaluating nor writing is
-        training. A process that found nothing left to train on was only starting up.
+        Start-up ends when the first batch is there; what is neither that nor evaluating nor waiting for files
+        is training, which goes on while they are written. A process that found nothing left to train on was
+        only starting up.
         """
         first = self._first_batch
         startup = seconds if first is None else first - started

@@ -12,7 +12,7 @@ import math
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 import jinja2
 import numpy as np
@@ -23,6 +23,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from flowerfast.errors import UserError
+from flowerfast.scores import check_confusion, ratio
 
 CURVES_PNG = "accuracy_loss_curve.png"
 CONFUSION_PNG = "confusion_matrix.png"
@@ -30,44 +31,6 @@ TRAIN_COLOUR, VAL_COLOUR = "#0072b2", "#d55e00"  # Okabe and Ito: told apart by 
 MAX_NUMBERED = 30  # classes; beyond it the counts in the cells cannot be read
 MAX_LABELS = 120  # tick labels on an axis; beyond it every k-th class is named
 MAX_NAME = 32  # characters of a class name on an axis; the HTML table has the whole name
-
-
-class ClassScore(TypedDict):
-    """Scores of one class as fractions of 1; `support` is its number of true samples."""
-
-    name: str
-    precision: float
-    recall: float
-    f1: float
-    support: int
-
-
-class ClassificationReport(TypedDict):
-    """Accuracy and macro F1 (unweighted mean over all classes) as fractions of 1."""
-
-    accuracy: float
-    macro_f1: float
-    per_class: list[ClassScore]
-
-
-def classification_report(confusion: np.ndarray, classes: Sequence[str]) -> ClassificationReport:
-    """Score a confusion matrix, int (C, C), rows = true class, columns = predicted class.
-
-    A score whose denominator is zero (class never predicted, or without samples) is 0.0.
-    Raises ValueError when the matrix and the class names do not fit together.
-    """
-    _check_confusion(confusion, classes)
-    hits, support, predicted = np.diagonal(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
-    precision, recall = _ratio(hits, predicted), _ratio(hits, support)
-    f1 = _ratio(2 * hits, support + predicted)
-    return {
-        "accuracy": float(_ratio(hits.sum(), confusion.sum())),
-        "macro_f1": float(f1.mean()),
-        "per_class": [
-            {"name": name, "precision": float(p), "recall": float(r), "f1": float(f), "support": int(n)}
-            for name, p, r, f, n in zip(classes, precision, recall, f1, support, strict=True)
-        ],
-    }
 
 
 def plot_curves(history: Sequence[Mapping[str, float]], out: Path) -> None:
@@ -112,7 +75,7 @@ def plot_confusion(confusion: np.ndarray, classes: Sequence[str], out: Path) -> 
     could not be read. The right-hand axis gives each class's recall ("–" for a class without samples).
     Raises ValueError when the matrix and the class names do not fit together.
     """
-    _check_confusion(confusion, classes)
+    check_confusion(confusion, classes)
     count = len(classes)
     # The matrix fills the figure and has a fixed cell size; the tight bounding box then adds what the labels
     # need, however long the names are.
@@ -120,14 +83,14 @@ def plot_confusion(confusion: np.ndarray, classes: Sequence[str], out: Path) -> 
     side = count * cell
     figure = Figure(figsize=(side, side))
     axes = figure.add_axes((0, 0, 1, 1))
-    shares = _ratio(confusion, confusion.sum(axis=1, keepdims=True))
+    shares = ratio(confusion, confusion.sum(axis=1, keepdims=True))
     # On a linear scale a mistake that takes 3 % of a class would be as good as white.
     image = axes.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, vmin=0, vmax=1), interpolation="nearest")
     _label_classes(axes, confusion, classes, cell)
     _number_cells(axes, confusion, shares, cell)
     bar = figure.add_axes((1 + 1.1 / side, 0, 0.14 / side, 1))
     figure.colorbar(image, cax=bar, format=PercentFormatter(xmax=1), label="share of the true class")
-    accuracy = float(_ratio(np.trace(confusion), confusion.sum()))
+    accuracy = float(ratio(np.trace(confusion), confusion.sum()))
     axes.set_title(f"{accuracy:.1%} of {confusion.sum():,} images right", pad=10)
     _save(figure, out, dpi=150 if count <= MAX_NUMBERED else 100)
 
@@ -181,19 +144,6 @@ def _render(run: Path, summary: dict[str, Any], history: list[dict[str, Any]]) -
     )
 
 
-def _check_confusion(confusion: np.ndarray, classes: Sequence[str]) -> None:
-    if not classes or confusion.shape != (len(classes), len(classes)):
-        raise ValueError(f"a confusion matrix of {len(classes)} classes cannot have shape {confusion.shape}")
-
-
-def _ratio(numerator: Any, denominator: Any) -> np.ndarray:
-    """Divide elementwise with broadcasting, float64; 0.0 where the denominator is 0."""
-    top, bottom = np.broadcast_arrays(np.asarray(numerator, np.float64), np.asarray(denominator, np.float64))
-    result = np.zeros(top.shape)
-    np.divide(top, bottom, out=result, where=bottom != 0)
-    return result
-
-
 def _draw_lines(axes: Axes, epochs: np.ndarray, history: Sequence[Mapping[str, float]], key: str) -> None:
     last = int(epochs.max())
     style: dict[str, Any] = {"marker": "o" if last <= 60 else "", "markersize": 4.5, "clip_on": False}
@@ -221,7 +171,7 @@ def _label_classes(axes: Axes, confusion: np.ndarray, classes: Sequence[str], ce
     names = [_short(classes[i]) for i in ticks]
     size = min(10.0, max(5.0, cell * 72 * 0.7))
     support = confusion.sum(axis=1)
-    recall = _ratio(np.diagonal(confusion), support)
+    recall = ratio(np.diagonal(confusion), support)
     if max(map(len, names)) * size * 0.6 < cell * 72:
         angle, sideways, upright = 0, "center", "top"
     elif len(classes) <= 12:

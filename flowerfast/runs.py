@@ -31,7 +31,7 @@ from flowerfast.loaders import (
 from flowerfast.model import build_network, pretrained_cfg, with_normalisation
 from flowerfast.progress import Progress, Reporter
 from flowerfast.ranges import name_stages
-from flowerfast.report import classification_report, plot_confusion, plot_curves, write_report
+from flowerfast.scores import classification_report
 from flowerfast.train import Run, fit
 from flowerfast.trainer import Trainer, to_device
 
@@ -180,6 +180,9 @@ def train_run(
 
 def draw(folder: RunFolder, history: list[dict[str, Any]], summary: dict[str, Any]) -> None:
     """Curves, confusion matrix and report of a finished run."""
+    # Only now: matplotlib takes long to import, and the best weights need not wait for it.
+    from flowerfast.report import plot_confusion, plot_curves, write_report
+
     plot_curves(history, folder.curves)
     plot_confusion(np.array(summary["confusion"], np.int64), summary["classes"], folder.confusion)
     write_report(folder.path)

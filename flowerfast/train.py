@@ -2,8 +2,9 @@
 
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from itertools import takewhile
 from typing import Any
 
@@ -19,6 +20,7 @@ from flowerfast.progress import Progress, Reporter, RunFailed, Spent, Stopped, S
 from flowerfast.ranges import stage
 from flowerfast.trainer import Precision, Trainer
 from flowerfast.waiting import WaitClock
+from flowerfast.writer import Writer, snapshot
 
 
 @dataclass
@@ -32,6 +34,7 @@ class Run:
         reporter: is told how it goes.
         progress, totals: where the run stands, and the sums of the epoch under way.
         spent: where this process's time has gone.
+        writer: brings the files of a save to the disk while training goes on.
     """
 
     config: Config
@@ -44,18 +47,39 @@ class Run:
     progress: Progress = field(default_factory=Progress)
     totals: Totals = field(init=False)
     spent: Spent = field(default_factory=Spent)
+    writer: Writer = field(default_factory=Writer)
 
     def __post_init__(self) -> None:
         self.totals = Totals(self.trainer.device)
 
-    def save(self) -> None:
-        """Write last.pt: from here a resumed run goes on as if nothing had happened."""
-        state = {
+    def save(self, finished: bool = False, best: bool = False) -> None:
+        """Have last.pt written: from there a resumed run goes on as if nothing had happened.
+
+        Args:
+            finished: an epoch has just been closed: its weights come before last.pt, metrics.jsonl after it,
+                and a kill between two files costs that epoch at most.
+            best: its weights become best/ too, before last.pt says so.
+        """
+        with self.spent.on("write"):
+            self.writer.wait()  # before the copy, so that there is one copy at most
+            state = snapshot(self._state(), self.trainer.device)
+            files: list[Callable[[], object]] = [partial(self.folder.save_last, state)]
+            if finished:
+                epoch, keep = self.progress.epoch - 1, self.config.checkpoints.keep
+                weights = [partial(self.folder.save_epoch, epoch, state["trainer"]["network"], keep)]
+                if best:
+                    network = self.trainer.model.network
+                    weights.append(partial(self.folder.save_best, network, self.classes, epoch))
+                metrics = partial(self.folder.write_metrics, state["progress"]["history"])
+                files = [*weights, *files, metrics]
+            self.writer.submit(files)
+
+    def _state(self) -> dict[str, Any]:
+        return {
             "trainer": self.trainer.state(),
             "totals": self.totals.state(),
             "progress": asdict(self.progress),
         }
-        self.folder.save_last(state)
 
     def restore(self) -> None:
         """Back to the last save."""
@@ -68,16 +92,17 @@ class Run:
 def fit(run: Run, resume: bool = False) -> Progress:
     """Train until the last epoch, or until patience ends.
 
-    Raises Stopped after saving when SIGINT or SIGTERM arrives, RunFailed when the loss is no number.
+    However it ends, nothing is being written any more. Raises Stopped after saving when SIGINT or SIGTERM
+    arrives, RunFailed when the loss is no number, and what a write raised.
     """
-    if resume:
-        run.restore()
-        run.folder.write_metrics(run.progress.history)  # a kill may have struck between this file and last.pt
-    else:
-        with run.spent.on("write"):
+    settings = run.config.train
+    with StopSignals() as signals, run.writer:
+        if resume:
+            run.restore()
+            run.folder.write_metrics(run.progress.history)  # a kill may have struck between it and last.pt
+        else:
             run.save()
-    settings, progress = run.config.train, run.progress
-    with StopSignals() as signals:
+        progress = run.progress
         while progress.epoch < settings.epochs and not progress.out_of_patience(settings.patience):
             train_epoch(run, signals)
             started = time.perf_counter()
@@ -87,11 +112,9 @@ def fit(run: Run, resume: bool = False) -> Progress:
             if signals.received is not None:
                 run.save()
                 raise Stopped(signals.received)
-            evaluated = time.perf_counter() - started
-            with run.spent.on("write"):
-                close_epoch(run, result, evaluated)
-                run.save()
-                run.folder.write_metrics(progress.history)
+            close_epoch(run, result, time.perf_counter() - started)
+        with run.spent.on("write"):
+            run.writer.wait()
     return progress
 
 
@@ -169,7 +192,7 @@ def evaluate(model: nn.Module, batches: Iterable[Batch], classes: int, precision
 
 
 def close_epoch(run: Run, result: Evaluation, eval_seconds: float) -> None:
-    """Note the epoch's figures, write its weights, move on to the next."""
+    """Note the epoch's figures, move on to the next, have the files written."""
     progress, trainer, totals = run.progress, run.trainer, run.totals
     seconds = max(progress.seconds, 1e-9)
     row: dict[str, Any] = {
@@ -184,17 +207,16 @@ def close_epoch(run: Run, result: Evaluation, eval_seconds: float) -> None:
         "seconds": progress.seconds + eval_seconds,
     }
     trainer.end_epoch()
-    run.folder.save_epoch(progress.epoch, trainer.model.network, run.config.checkpoints.keep)
     best = result.accuracy > progress.best_val_acc
     if best:
         progress.best_epoch, progress.best_val_acc = progress.epoch, result.accuracy
         progress.confusion = result.confusion.tolist()
-        run.folder.save_best(trainer.model.network, run.classes)
     progress.history.append(row)
     progress.epoch += 1
     progress.batch, progress.seconds, progress.waited = 0, 0.0, 0.0
     run.totals = Totals(trainer.device)
     run.reporter.end_epoch(row, best)
+    run.save(finished=True, best=best)
 
 
 def _step(trainer: Trainer, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -36,8 +37,10 @@ def save_run(path: Path, classes: Sequence[str] = CLASSES) -> nn.Module:
         features = network.forward_head(network.forward_features(blotches), pre_logits=True)
         head.weight.copy_(torch.randn(head.weight.shape) / features.std())
         head.bias.copy_(-head.weight @ features.mean(0))  # so that no class wins always
-    path.mkdir()
-    RunFolder(path).save_best(network, classes)
+    folder = RunFolder(path)
+    folder.checkpoints.mkdir(parents=True)
+    folder.save_epoch(0, network.state_dict(), None)
+    folder.save_best(network, classes, 0)
     return network
 
 
@@ -70,10 +73,7 @@ def spoil(best: Path, how: str) -> None:
     config, weights = best / "config.json", best / "model.safetensors"
     stored = json.loads(config.read_text())
     if how == "no folder":
-        for file in (config, weights):
-            file.unlink()
-        best.rmdir()
-        best.parent.rmdir()
+        shutil.rmtree(best.parent)
     elif how == "no weights":
         weights.unlink()
     elif how == "cut weights":

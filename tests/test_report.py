@@ -20,11 +20,11 @@ from flowerfast.report import (
     CONFUSION_PNG,
     CURVES_PNG,
     TRAIN_COLOUR,
-    classification_report,
     plot_confusion,
     plot_curves,
     write_report,
 )
+from flowerfast.scores import classification_report
 
 HOSTILE = '<script>alert("1")</script>'
 
@@ -317,3 +317,8 @@ def test_missing_headline_value_is_named(tmp_path: Path) -> None:
 def test_pyplot_stays_out() -> None:
     code = "import sys, flowerfast.report; sys.exit('matplotlib.pyplot' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False, cwd=Path.cwd()).returncode == 0
+
+
+def test_training_does_not_import_matplotlib():
+    code = "import sys, flowerfast.runs; sys.exit('matplotlib' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

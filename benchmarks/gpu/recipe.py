@@ -49,14 +49,15 @@ def split(run: Path, started: float, seconds: float) -> dict[str, Any]:
         started: when its process was started, time.time.
         seconds: how long the process took in all.
 
-    best_seconds is the age of the best weights counted from the start of the process. import_seconds is what
-    went by before training began to prepare, report_seconds what came after summary.json.
+    best_seconds is the age of best/, weights and settings, counted from the start of the process.
+    import_seconds is what went by before training began to prepare, report_seconds what came after
+    summary.json.
     """
     summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
     history = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     summarised = (run / "summary.json").stat().st_mtime - started
     return {
-        "best_seconds": (run / "best" / "model.safetensors").stat().st_mtime - started,
+        "best_seconds": max(file.stat().st_mtime for file in (run / "best").iterdir()) - started,
         "whole_seconds": seconds,
         "import_seconds": max(summarised - summary["seconds"], 0.0),
         **{key: summary[key] for key in SPLIT},

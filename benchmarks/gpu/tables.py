@@ -114,6 +114,6 @@ def _recipe(result: Found) -> Iterator[str]:
         f"`flowerfast train --config paper` on {row['train_samples']:,} photos: best checkpoint after "
         f"{row['best_seconds']:.1f} s (epoch\n{row['best_epoch'] + 1} of {row['epochs_run']}), "
         f"of which start-up until the first batch {start:.1f} s; the whole run {row['whole_seconds']:.1f} s: "
-        f"training {row['train_seconds']:.1f} s,\nvalidation {row['eval_seconds']:.1f} s, checkpoints "
-        f"{row['write_seconds']:.1f} s, report {row['report_seconds']:.1f} s.\n"
+        f"training {row['train_seconds']:.1f} s,\nvalidation {row['eval_seconds']:.1f} s, "
+        f"waiting for checkpoints {row['write_seconds']:.1f} s, report {row['report_seconds']:.1f} s.\n"
     )
