@@ -3,13 +3,14 @@
 from collections.abc import Callable, Iterator
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from flowerfast.data.manifest import Manifest
 from flowerfast.loaders.batch import Batch
 from flowerfast.loaders.kept import KeptLoader
+from flowerfast.loaders.reading import Reader
 from flowerfast.loaders.torchvision import TorchvisionLoader
 
 Open = Callable[..., TorchvisionLoader]
@@ -24,13 +25,13 @@ def photos(photo_folder) -> Path:
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """One entry per photo that is read, and so decoded."""
     calls: list[int] = []
-    read = Manifest.read
+    read = Reader.read
 
-    def counted(manifest: Manifest, index: int) -> np.ndarray:
-        calls.append(1)
-        return read(manifest, index)
+    def counted(reader: Reader, indices: np.ndarray) -> Any:
+        calls.extend(indices.tolist())
+        return read(reader, indices)
 
-    monkeypatch.setattr(Manifest, "read", counted)
+    monkeypatch.setattr(Reader, "read", counted)
     return calls
 
 
