@@ -8,7 +8,7 @@ import itertools
 import json
 import signal
 import sys
-from typing import get_args
+from typing import cast, get_args
 
 from benchmarks.acceptance.place import Kind, Place
 
@@ -33,4 +33,4 @@ def leave(place: Place, kind: Kind, ending: str) -> None:
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)  # shells start background jobs with it ignored
     assert sys.argv[2] in get_args(Kind)
-    leave(Place.from_json(json.loads(sys.argv[1])), sys.argv[2], sys.argv[3])  # type: ignore[arg-type]
+    leave(Place.from_json(json.loads(sys.argv[1])), cast(Kind, sys.argv[2]), sys.argv[3])

@@ -14,7 +14,7 @@ from math import isqrt
 
 import numpy as np
 
-WHOLE = 1 << 16  # samples; so many are shuffled in about half a millisecond
+WHOLE = 1 << 16  # samples: few enough to be shuffled without anyone noticing
 _ROUNDS = 8
 
 

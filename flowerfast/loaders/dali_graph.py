@@ -58,7 +58,7 @@ class GraphSettings:
         huffman_pixels: photos with more are entropy-decoded on the GPU where its hardware decoder does not
             take them, smaller ones on the CPU; the default is DALI's own.
         one_pass: jitter by one operator for each factor, whose centre comes from the CPU, instead of by
-            arithmetic; the same pixels. None: on the CPU alone, where it is several times faster; on a GPU
+            arithmetic; the same pixels. None: on the CPU alone, where it is faster; on a GPU
             the means of a batch would go by way of the host.
         end: the step after which the graph stops. Only measurements stop before the last.
     """
