@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test gpu-test gpu-acceptance clean
+.PHONY: demo test gpu-test clean
 
 demo: $(VENV)/installed
 	$(BIN)/flowerfast train
@@ -12,13 +12,11 @@ test: $(VENV)/installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 gpu-test: $(VENV)/installed-test
 	$(BIN)/python -m pytest -m gpu
-
-gpu-acceptance: $(VENV)/installed-test
-	$(BIN)/python benchmarks/gpu_acceptance.py
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)

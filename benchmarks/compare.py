@@ -1,12 +1,11 @@
 """flowerfast's loaders and other people's side by side, on your photos: one run, one JSON.
 
     python benchmarks/compare.py DATA [--out benchmarks/results/compare-NAME.json] [--only NAME[,NAME]]
-                                      [--scaled | --workers]
+                                      [--scaled]
 
 Every loader works in a process of its own, with all cores and without a GPU, and makes training batches of
 all photos. Rounds alternate; figures are medians. Loaders that are not installed are skipped and named. With
---scaled photos are first enlarged to 12 megapixels, for what a decoder gains by reading at a lower scale;
-with --workers flowerfast alone is measured, in threads and in processes, few and many.
+--scaled photos are first enlarged to 12 megapixels, for what a decoder gains by reading at a lower scale.
 """
 
 import argparse
@@ -27,45 +26,31 @@ from benchmarks.peers import Peer, all_peers
 from benchmarks.photos import cache_folder, enlarged, shrunk
 from flowerfast.bench.child import Variant
 from flowerfast.bench.environment import SCHEMA, describe_photos, environment, write_results
-from flowerfast.bench.measure import Pace, Row, measure
-from flowerfast.data.manifest import load_manifest
+from flowerfast.bench.measure import Pace, measure
 from flowerfast.errors import UserError
-from flowerfast.loaders.torchvision import usable_cores
+from flowerfast.machine import usable_cores
+from flowerfast.photos.photos import Photos
 
 PACKAGES = ("ffcv", "numba", "opencv-python-headless", "spdl-io", "webdataset")
 NOISE = 0.1  # cores that others may keep busy
 DECODE_SCALES = ("off", "auto")
-WORKERS = (1, 2, 4, 8)
 HIDE_GPU = {"CUDA_VISIBLE_DEVICES": ""}  # these are loaders on the CPU; ffcv would use a GPU's streams
 
 
 def scaled_peers() -> list[Peer]:
     """Rows of the measurement on large photos: ours with and without scaled decode, and three others."""
-    rows, named = [], {peer.name: peer for peer in all_peers()}
-    for name in ("paper's recipe", "DALI CPU operators", "decode only"):
-        rows.append(named[name])
+    named = {peer.name: peer for peer in all_peers()}
     folder = named["flowerfast folder"]
-    for value in DECODE_SCALES:
-        settings = (*folder.options["settings"], f'data.decode_scale="{value}"')  # a bare off is YAML's false
-        rows.append(
-            replace(folder, name=f"{folder.name} decode_scale={value}", options={"settings": settings})
-        )
-    return rows
+    # A bare off is YAML's false.
+    ours = [
+        _with(folder, f"{folder.name} decode_scale={v}", f'data.decode_scale="{v}"') for v in DECODE_SCALES
+    ]
+    return [*(named[name] for name in ("paper's recipe", "DALI CPU operators", "decode only")), *ours]
 
 
-def worker_peers() -> list[Peer]:
-    """Rows of the measurement of workers: threads and processes of the same executor, few and many."""
-    folder = {peer.name: peer for peer in all_peers()}["flowerfast folder"]
-    settings, rows = folder.options["settings"], []
-    for workers in WORKERS:
-        threads = {"settings": (*settings, f"data.workers={workers}")}
-        rows.append(replace(folder, name=f"threads {workers}", options=threads))
-    for workers in WORKERS:
-        processes = {"settings": settings, "workers": workers}
-        target = "benchmarks.peers.worker_processes:epochs"
-        rows.append(replace(folder, name=f"processes {workers}", target=target, options=processes))
-    plain = {"settings": (*settings, "data.kernels=torchvision")}
-    return [*rows, replace(folder, name="threads without numba", options=plain)]
+def _with(peer: Peer, name: str, *settings: str, **options: Any) -> Peer:
+    """A row of ours under another name, with more settings and options."""
+    return replace(peer, name=name, options={"settings": (*peer.options["settings"], *settings), **options})
 
 
 def choose(peers: list[Peer], only: str | None) -> list[Peer]:
@@ -84,51 +69,48 @@ def choose(peers: list[Peer], only: str | None) -> list[Peer]:
 
 def variants(peers: list[Peer], data: Path, args: argparse.Namespace) -> list[Variant]:
     """What the measuring core is to run. Makes the small photos when a row wants them."""
-    found, cores = [], usable_cores()
+    made = []
     for peer in peers:
-        small = peer.photos == "small" and not peer.shrinks
-        photos = shrunk(data) if small else data
+        photos = shrunk(data) if peer.photos == "small" and not peer.shrinks else data
         options = {
             "data": str(photos),
             "image_size": args.image_size,
             "batch_size": args.batch_size,
-            "cores": cores,
+            "cores": usable_cores(),
             "cache": str(cache_folder(photos)),
             **peer.options,
         }
-        found.append(Variant(peer.name, peer.target, options))
-    return found
+        made.append(Variant(peer.name, peer.target, options))
+    return made
 
 
 def compare(args: argparse.Namespace, console: Console) -> dict[str, Any]:
     """The whole run: content of the results file. Raises UserError."""
     started = time.monotonic()
     data = args.data.resolve()
-    load_manifest(data)  # says what is wrong with a folder before anything starts
-    kind = "compare-scaled" if args.scaled else "compare-workers" if args.workers else "compare"
-    rows_of = {"compare": all_peers, "compare-scaled": scaled_peers, "compare-workers": worker_peers}
-    peers = choose(rows_of[kind](), args.only)
+    photos = Photos(data)  # says what is wrong with a folder before anything starts
+    kind = "compare-scaled" if args.scaled else "compare"
+    peers = choose(scaled_peers() if args.scaled else all_peers(), args.only)
     if args.scaled:
         console.print("enlarging photos")
         data = enlarged(data, args.photos)
-    missing = {peer.name: gone for peer in peers if (gone := peer.missing())}
+        photos = Photos(data)
+    missing = {peer.name: package for peer in peers if (package := peer.missing())}
     there = [peer for peer in peers if peer.name not in missing]
     pace = Pace(args.rounds, args.seconds)
     rows = measure(variants(there, data, args), pace, lambda text: console.print(escape(text)), HIDE_GPU)
-    lost: dict[str, Row] = {
-        name: {"error": f"{package} is not installed", "skipped": True} for name, package in missing.items()
-    }
-    rows = {peer.name: {**peer.work(), **(rows | lost)[peer.name]} for peer in peers}
+    for name, package in missing.items():
+        rows[name] = {"error": f"{package} is not installed", "skipped": True}
     small = shrunk(data) if any(peer.photos == "small" for peer in there) else None
     return {
         "schema": SCHEMA,
         "kind": kind,
         "environment": environment(torch.device("cpu"), PACKAGES),
-        "data": describe_photos(load_manifest(data), args.data.resolve().name),
-        "small": describe_photos(load_manifest(small), small.name) if small else None,
+        "data": describe_photos(photos, args.data.resolve().name),
+        "small": describe_photos(Photos(small), small.name) if small else None,
         "settings": {k: getattr(args, k) for k in ("image_size", "batch_size", "rounds", "seconds")},
         "seconds": time.monotonic() - started,
-        "loader": rows,
+        "loader": {peer.name: {**peer.work(), **rows[peer.name]} for peer in peers},
     }
 
 
@@ -173,9 +155,6 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, help="JSON file to write")
     parser.add_argument("--only", metavar="NAME[,NAME]", help="rows whose names hold one of these")
     parser.add_argument("--scaled", action="store_true", help="enlarge photos to 12 megapixels first")
-    parser.add_argument(
-        "--workers", action="store_true", help="flowerfast in threads and in processes instead"
-    )
     parser.add_argument("--photos", type=int, default=48, help="how many photos --scaled enlarges")
     parser.add_argument("--batch-size", type=int, help="images a batch; 32, with --scaled 8")
     parser.add_argument("--image-size", type=int, default=224, help="pixels")

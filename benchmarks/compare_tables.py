@@ -1,15 +1,18 @@
-"""Tables of docs/compare.md, from one results file of compare.py."""
+"""Tables of docs/compare.md and README's table of loaders on a CPU, from results files of compare.py."""
 
+from collections.abc import Iterator
 from typing import Any
 
+from benchmarks.markdown import machine, made, photos, table
+from benchmarks.peers import STEPS
+from flowerfast.bench.result import measured
+
 Rows = dict[str, dict[str, Any]]
-STEPS = ("decode", "crop", "flip", "rotate", "jitter", "translate", "normalise", "shuffle")
 PAPER, LIMIT, FOLDER = "paper's recipe", "decode only", "flowerfast folder"
 RESOLUTION = {"full": "full size", "small": "short side 256"}
 TITLES = {
     "compare": "Photos as they are",
     "compare-scaled": "12-megapixel photos",
-    "compare-workers": "Threads and processes",
 }
 GOALS = {
     FOLDER: 3.0,
@@ -24,116 +27,103 @@ SCALED = "flowerfast folder decode_scale={}"
 
 def section(name: str, result: dict[str, Any], parity: tuple[str, dict[str, Any]] | None = None) -> str:
     """Everything the page says of one results file; `parity` is that of scaled decoding."""
-    rows = measured(result)
-    parts = [heading(name, result), f"![images/s of each loader]({name.removesuffix('.json')}.svg)"]
-    parts += [speeds(rows), *unmeasured(result)]
-    if result["kind"] == "compare":
-        parts += [against_peers(rows), *limit(rows)]
-    elif result["kind"] == "compare-scaled":
-        parts += scaled(rows, parity)
-    parts += idle(rows)
-    if result["kind"] != "compare-workers":
-        parts += ["What each one does to a photo (– leaves it out):", work(rows)]
-    return "\n\n".join(part for part in parts if part)
+    return "\n\n".join(_parts(name, result, parity))
 
 
-def measured(result: dict[str, Any]) -> Rows:
-    """The rows that have figures."""
-    return {name: row for name, row in result["loader"].items() if "error" not in row}
+def _parts(name: str, result: dict[str, Any], parity: tuple[str, dict[str, Any]] | None) -> Iterator[str]:
+    rows, kind = measured(result, "loader"), result["kind"]
+    yield heading(name, result)
+    yield f"![images/s of each loader]({name.removesuffix('.json')}.svg)"
+    yield speeds(rows)
+    yield from unmeasured(result)
+    if kind == "compare":
+        yield from against_peers(rows)
+        yield from limit(rows)
+    elif kind == "compare-scaled":
+        yield from scaled(rows, parity)
+    yield from idle(rows)
+    yield "What each one does to a photo (– leaves it out):"
+    yield work(rows)
 
 
 def heading(name: str, result: dict[str, Any]) -> str:
     """Machine, photos and settings."""
-    env, data, settings = result["environment"], result["data"], result["settings"]
-    title = TITLES[result["kind"]]
-    small = result.get("small")
-    shrunk = (
-        f"; shrunk to short side 256: {small['mean_pixels'] / 1e6:.2f} megapixels, "
-        f"{small['mean_bytes'] / 1e3:,.0f} kB"
-        if small
-        else ""
-    )
+    env, data, settings, small = (result.get(k) for k in ("environment", "data", "settings", "small"))
+    shrunk = ""
+    if small:
+        pixels, size = small["mean_pixels"] / 1e6, small["mean_bytes"] / 1e3
+        shrunk = f"; shrunk to short side 256: {pixels:.2f} megapixels, {size:,.0f} kB"
     versions = ", ".join(f"{package} {number}" for package, number in env["versions"].items())
     return (
-        f"## {title}, {env['cores']} cores\n\n"
-        f"{env['cpu'] or env['device']}, {env['cores']} cores, {data['photos']:,} photos of "
-        f"{data['mean_pixels'] / 1e6:.2f} megapixels and {data['mean_bytes'] / 1e3:,.0f} kB on average"
-        f"{shrunk}; batch {settings['batch_size']}, {settings['image_size']} px, "
-        f"{settings['rounds']} rounds of at least {settings['seconds']:g} s, {env['date']} "
-        f"([{name}](../benchmarks/results/{name})). Versions: {versions}."
+        f"## {TITLES[result['kind']]}, {env['cores']} cores\n\n"
+        f"{machine(env)}, {photos(data)} and {data['mean_bytes'] / 1e3:,.0f} kB on average{shrunk}; "
+        f"batch {settings['batch_size']}, {settings['image_size']} px, {settings['rounds']} rounds of at "
+        f"least {settings['seconds']:g} s, {made(name, env, '../')}. Versions: {versions}."
     )
 
 
 def speeds(rows: Rows) -> str:
     """images/s of all rows."""
-    base = rows.get(PAPER, {}).get("images_per_sec")
-    lines = [
-        "| loader | photos | images/s | ± | × paper's recipe | busy cores | memory, MB |",
-        "|---|---|--:|--:|--:|--:|--:|",
-    ]
+    base, marks, lines = rows.get(PAPER, {}).get("images_per_sec"), {"ours": "**", "limit": "*"}, []
     for name, row in rows.items():
-        shown = f"**{name}**" if row["role"] == "ours" else f"*{name}*" if row["role"] == "limit" else name
-        ratio = f"{row['images_per_sec'] / base:.2f}" if base else ""
+        mark, rate = marks.get(row["role"], ""), row["images_per_sec"]
+        ratio = f"{rate / base:.2f}" if base else ""
         cores = "" if row["cpu_cores"] is None else f"{row['cpu_cores']:.1f}"
         memory = "" if row["memory_bytes"] is None else f"{row['memory_bytes'] / 1e6:,.0f}"
-        lines.append(
-            f"| {shown} | {RESOLUTION[row['photos']]} | {row['images_per_sec']:,.0f} | {row['spread']:,.0f} "
-            f"| {ratio} | {cores} | {memory} |"
-        )
-    return "\n".join(lines)
+        figures = [f"{rate:,.0f}", f"{row['spread']:,.0f}", ratio, cores, memory]
+        lines.append([f"{mark}{name}{mark}", RESOLUTION[row["photos"]], *figures])
+    return table("loader|photos|>images/s|>±|>× paper's recipe|>busy cores|>memory, MB", lines)
 
 
-def unmeasured(result: dict[str, Any]) -> list[str]:
+def unmeasured(result: dict[str, Any]) -> Iterator[str]:
     """The rows without figures, and why."""
     lost = {name: row for name, row in result["loader"].items() if "error" in row}
     lines = [f"- {name}: {'skipped' if r['skipped'] else 'failed'}: {r['error']}" for name, r in lost.items()]
-    return ["Not measured:\n\n" + "\n".join(lines)] if lines else []
+    if lines:
+        yield "Not measured:\n\n" + "\n".join(lines)
 
 
-def best_peer(rows: Rows, photos: str) -> tuple[str, float] | None:
+def best_peer(rows: Rows, resolution: str) -> tuple[str, float] | None:
     """(name, images/s) of the fastest loader of others at a resolution, the paper's among them."""
     rates = {
         name: row["images_per_sec"]
         for name, row in rows.items()
-        if row["role"] in ("peer", "paper") and row["photos"] == photos
+        if row["role"] in ("peer", "paper") and row["photos"] == resolution
     }
     return max(rates.items(), key=lambda item: item[1]) if rates else None
 
 
-def against_peers(rows: Rows) -> str:
+def against_peers(rows: Rows) -> Iterator[str]:
     """Our rows against the paper's recipe and the best peer at the same resolution."""
-    lines = [
-        "| | × paper's recipe | goal on two cores | best peer at the same resolution | × best peer | goal |",
-        "|---|--:|--:|---|--:|--:|",
-    ]
+    lines = []
     for name, row in rows.items():
         if row["role"] != "ours":
             continue
         rate, best = row["images_per_sec"], best_peer(rows, row["photos"])
         over_paper = f"{rate / rows[PAPER]['images_per_sec']:.2f}" if PAPER in rows else ""
-        over_best = f"{best[0]} | {rate / best[1]:.2f}" if best else "|"
-        goal = GOALS.get(name)
-        goals = (f"{goal:g}", f"{AHEAD:g}") if goal else ("", "")
-        lines.append(f"| {name} | {over_paper} | {goals[0]} | {over_best} | {goals[1]} |")
-    return "\n".join(lines) if len(lines) > 2 else ""
+        over_best = (best[0], f"{rate / best[1]:.2f}") if best else ("", "")
+        goals = (f"{GOALS[name]:g}", f"{AHEAD:g}") if name in GOALS else ("", "")
+        lines.append([name, over_paper, goals[0], *over_best, goals[1]])
+    columns = "|>× paper's recipe|>goal on two cores|best peer at the same resolution|>× best peer|>goal"
+    if lines:
+        yield table(columns, lines)
 
 
-def limit(rows: Rows) -> list[str]:
+def limit(rows: Rows) -> Iterator[str]:
     """Share of the decoder's own speed that the folder path reaches."""
-    if LIMIT not in rows or FOLDER not in rows:
-        return []
-    share = rows[FOLDER]["images_per_sec"] / rows[LIMIT]["images_per_sec"]
-    return [
-        f"The folder path reaches {share:.0%} of the speed of decoding alone, which is the wall for a loader "
-        f"that decodes whole JPEGs (goal {SHARE:.0%})."
-    ]
+    if LIMIT in rows and FOLDER in rows:
+        share = rows[FOLDER]["images_per_sec"] / rows[LIMIT]["images_per_sec"]
+        yield (
+            f"The folder path reaches {share:.0%} of the speed of decoding alone, which is the wall for a "
+            f"loader that decodes whole JPEGs (goal {SHARE:.0%})."
+        )
 
 
-def scaled(rows: Rows, parity: tuple[str, dict[str, Any]] | None = None) -> list[str]:
+def scaled(rows: Rows, parity: tuple[str, dict[str, Any]] | None = None) -> Iterator[str]:
     """What scaled decoding gains, and its cost by a results file (name, content) of `flowerfast parity`."""
     off, auto = (rows.get(SCALED.format(value)) for value in ("off", "auto"))
     if off is None or auto is None:
-        return []
+        return
     gain = auto["images_per_sec"] / off["images_per_sec"]
     text = f"`data.decode_scale=auto` is {gain:.2f} times as fast as `off` on these photos."
     if parity is not None:
@@ -142,53 +132,48 @@ def scaled(rows: Rows, parity: tuple[str, dict[str, Any]] | None = None) -> list
         text += (
             f" Its pixels differ from those of whole photos by {chain['mean']:.2f} of 255 on average in "
             f"random crops (99th percentile {chain['p99']:g}) and by {whole['mean']:.2f} in evaluation "
-            f"({whole['p99']:g}), by `flowerfast parity --backend torchvision --set data.decode_scale=auto` "
+            f"({whole['p99']:g}), by `flowerfast parity --backend cpu --set data.decode_scale=auto` "
             f"([{parity[0]}](../benchmarks/results/{parity[0]})): more than backends may differ, so it is "
             "off unless asked for."
         )
-    return [text]
+    yield text
 
 
-def headline(name: str, result: dict[str, Any]) -> str:
-    """README's table: the loaders of one results file, fastest first, without limits and variants."""
-    env, data, rows = result["environment"], result["data"], measured(result)
-    base = rows[PAPER]["images_per_sec"]
-    lines = [
-        f"{env['cpu'] or env['device']}, {env['cores']} cores, {data['photos']:,} photos of "
-        f"{data['mean_pixels'] / 1e6:.2f} megapixels on average, {result['settings']['image_size']} px, "
-        f"{env['date']} ([{name}](benchmarks/results/{name})):\n",
-        "| loader | photos | images/s | × paper's recipe | leaves out |",
-        "|---|---|--:|--:|---|",
-    ]
-    for loader, row in sorted(rows.items(), key=lambda item: -item[1]["images_per_sec"]):
-        if row["role"] == "limit" or (row["role"] == "ours" and loader not in GOALS):
-            continue
-        shown = f"**{loader}**" if row["role"] == "ours" else loader
-        rate = row["images_per_sec"]
-        without = ", ".join(step for step in row["leaves_out"] if step not in ("normalise", "decode"))
-        lines.append(
-            f"| {shown} | {RESOLUTION[row['photos']]} | {rate:,.0f} | {rate / base:.1f} | {without} |"
-        )
-    return "\n".join(lines)
-
-
-def idle(rows: Rows) -> list[str]:
+def idle(rows: Rows) -> Iterator[str]:
     """Whether those whose turn it was not kept still."""
     known = {name: row["idle_cores"] for name, row in rows.items() if row["idle_cores"] is not None}
-    if not known:
-        return []
-    name, most = max(known.items(), key=lambda item: item[1])
-    foreign = max(row["foreign_cores"] for row in rows.values())
-    return [
-        f"While others were measured none kept more than {most:.3f} cores busy (the most: {name}). "
-        f"Other processes of the machine kept at most {foreign:.2f} cores busy (median of a row's rounds)."
-    ]
+    if known:
+        name, most = max(known.items(), key=lambda item: item[1])
+        foreign = max(row["foreign_cores"] for row in rows.values())
+        yield (
+            f"While others were measured none kept more than {most:.3f} cores busy (the most: {name}). "
+            f"Other processes of the machine kept at most {foreign:.2f} cores busy (median of a row's "
+            "rounds)."
+        )
 
 
 def work(rows: Rows) -> str:
     """Which steps of the paper's recipe each row does."""
-    lines = [f"| loader | {' | '.join(STEPS)} | otherwise |", f"|---|{':-:|' * len(STEPS)}---|"]
+    lines = []
     for name, row in rows.items():
-        marks = " | ".join("–" if step in row["leaves_out"] else "✓" for step in STEPS)
-        lines.append(f"| {name} | {marks} | {row['remark']} |")
-    return "\n".join(lines)
+        marks = ("–" if step in row["leaves_out"] else "✓" for step in STEPS)
+        lines.append([name, *marks, row["remark"]])
+    return table("|".join(["loader", *(f"^{step}" for step in STEPS), "otherwise"]), lines)
+
+
+def headline(name: str, result: dict[str, Any]) -> str:
+    """README's table: the loaders of one results file, fastest first, without limits and variants."""
+    env, rows = result["environment"], measured(result, "loader")
+    base, lines = rows[PAPER]["images_per_sec"], []
+    for loader, row in sorted(rows.items(), key=lambda item: -item[1]["images_per_sec"]):
+        ours, rate = row["role"] == "ours", row["images_per_sec"]
+        if row["role"] == "limit" or (ours and loader not in GOALS):
+            continue
+        without = ", ".join(step for step in row["leaves_out"] if step not in ("normalise", "decode"))
+        shown = f"**{loader}**" if ours else loader
+        lines.append([shown, RESOLUTION[row["photos"]], f"{rate:,.0f}", f"{rate / base:.1f}", without])
+    columns = "loader|photos|>images/s|>× paper's recipe|leaves out"
+    return (
+        f"{machine(env)}, {photos(result['data'])} on average, {result['settings']['image_size']} px, "
+        f"{made(name, env)}:\n\n{table(columns, lines)}"
+    )

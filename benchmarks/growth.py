@@ -13,135 +13,118 @@ import io
 import json
 import os
 import shutil
-import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
-import psutil
 import torch
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from flowerfast.config import AugmentConfig, DataConfig
-from flowerfast.data.listing import list_photos
-from flowerfast.data.manifest import Manifest, load_manifest
-from flowerfast.data.plan import make_plan
-from flowerfast.data.split import make_split, read_split, write_split
-from flowerfast.loaders import BadFiles, Choice, Recipe, make_loader
-from flowerfast.runs import versions
+from flowerfast.bench.child import Child, Variant
+from flowerfast.bench.environment import SCHEMA, environment, write_results
+from flowerfast.bench.rounds import timed
+from flowerfast.bench.usage import memory_bytes
+from flowerfast.config import Augment
+from flowerfast.loaders.loader import Loader
+from flowerfast.machine import user_cache_dir
+from flowerfast.photos.listing import list_photos
+from flowerfast.photos.photos import Photos
+from flowerfast.plans.plan import make_plan
+from flowerfast.training.split_file import read_split, write_split
 
-RECIPE = Recipe(32, 32, 0, AugmentConfig(), shuffle=True)
-CPU = torch.device("cpu")
+HOURS = 4 * 3600.0
+MARKS = (0.1, 0.25, 0.5, 0.75, 1.0)
+"""Shares of an epoch at which memory is looked at."""
 
 
 def make_folder(root: Path, count: int) -> None:
     """`count` JPEGs of 8 x 8 pixels in ten class folders."""
     picture = io.BytesIO()
     Image.new("RGB", (8, 8), (90, 160, 40)).save(picture, "JPEG")
-    content = picture.getvalue()
     for kind in range(10):
         folder = root / f"class_{kind}"
         folder.mkdir(parents=True)
         for i in range(count // 10):
-            with open(folder / f"{6_000_000 + i}_8576bf_n.jpg", "wb") as file:
-                file.write(content)
+            (folder / f"{6_000_000 + i}_8576bf_n.jpg").write_bytes(picture.getvalue())
 
 
-def timed(task: Callable[[], Any], repeats: int = 3) -> tuple[float, Any]:
-    """(median seconds, last result)."""
-    seconds, result = [], None
-    for _ in range(repeats):
-        started = time.perf_counter()
-        result = task()
-        seconds.append(time.perf_counter() - started)
-    return statistics.median(seconds), result
+def seconds(task: Callable[[], object], repeats: int = 3) -> float:
+    """Median seconds of a call."""
+    return median(timed(task, repeats))
 
 
-def measure(root: Path, batches: int) -> dict[str, Any]:
+def growth(root: str, batches: int) -> dict[str, Any]:
     """All figures of one folder, in this process."""
-    scan, _ = timed(lambda: load_manifest(root), 1)
-    load, manifest = timed(lambda: load_manifest(root))
-    listing, _ = timed(lambda: list_photos(root))
-    (cache,) = (Path(os.environ["FLOWERFAST_CACHE"]) / "manifests").iterdir()
-    arrays, _ = timed(lambda: dict(np.load(cache).items()))
-    held = sum(value.nbytes for value in vars(manifest).values() if isinstance(value, np.ndarray))
+    scan = seconds(lambda: Photos(root), 1)
+    load = seconds(lambda: Photos(root))
+    photos = Photos(root)
+    (cache,) = (user_cache_dir() / "manifests").iterdir()
+    columns = [value for value in vars(photos.table).values() if isinstance(value, np.ndarray)]
     return {
-        "photos": len(manifest),
+        "photos": len(photos),
         "first_scan_seconds": scan,
         "load_seconds": load,
-        "of_which_listing_seconds": listing,
-        "arrays_alone_seconds": arrays,
-        "bytes_per_sample": held / len(manifest),
-        **before_first_batch(manifest),
-        **first_batch(manifest),
-        "workers": workers(manifest, batches),
+        "of_which_listing_seconds": seconds(lambda: list_photos(Path(root))),
+        "arrays_alone_seconds": seconds(lambda: dict(np.load(cache).items())),
+        "bytes_per_sample": sum(column.nbytes for column in columns) / len(photos),
+        **before_first_batch(photos),
+        "first_batch_seconds": first_batch(photos),
+        "workers": epoch_memory(photos, batches),
     }
 
 
-def before_first_batch(manifest: Manifest) -> dict[str, float]:
+def before_first_batch(photos: Photos) -> dict[str, float]:
     """Seconds of what a run does once with all samples."""
-    file = Path(os.environ["FLOWERFAST_CACHE"]) / "split.json"
-    split_seconds, split = timed(lambda: make_split(manifest, 0.2, 0))
-    write, _ = timed(lambda: write_split(split, manifest, file))
-    read, _ = timed(lambda: read_split(file, manifest))
-    result = {"make_split_seconds": split_seconds, "write_split_seconds": write, "read_split_seconds": read}
+    file, halves = user_cache_dir() / "split.json", photos.split()
+    figures = {
+        "make_split_seconds": seconds(photos.split),
+        "write_split_seconds": seconds(lambda: write_split(*halves, file)),
+        "read_split_seconds": seconds(lambda: read_split(file, photos)),
+    }
     for size in (32, 256):
-        chosen = np.random.default_rng(0).integers(0, len(manifest), size)
-        sizes = manifest.width[chosen], manifest.height[chosen]
-        seconds, _ = timed(lambda c=chosen, s=sizes: make_plan(0, 1, c, s, AugmentConfig(), 224), 51)
-        result[f"plan_us_per_sample_batch_{size}"] = seconds / size * 1e6
-    return result
+        chosen = np.random.default_rng(0).integers(0, len(photos), size)
+        plan = (0, 1, chosen, photos.sizes(chosen), Augment(), 224)
+        figures[f"plan_us_per_sample_batch_{size}"] = (
+            median(timed(lambda p=plan: make_plan(*p), 51)) / size * 1e6
+        )
+    return figures
 
 
-def open_loader(manifest: Manifest) -> Any:
+def open_loader(photos: Photos) -> Loader:
     """Loader of all photos with two workers."""
-    data = DataConfig(workers=2)
-    bad = BadFiles(manifest, "fail", 0)
-    return make_loader(
-        Choice("torchvision", "benchmark"), manifest, np.arange(len(manifest)), RECIPE, data, CPU, bad
-    )
+    return Loader(photos, size=32, augment=Augment(), device="cpu", backend="cpu", workers=2)
 
 
-def first_batch(manifest: Manifest) -> dict[str, float]:
-    """Seconds from the manifest to the first batch, worker threads included; median of nine."""
+def first_batch(photos: Photos) -> float:
+    """Seconds from the photos to the first batch, worker threads included; median of nine."""
 
     def first() -> None:
-        loader = open_loader(manifest)
-        next(loader.epoch(0))
-        loader.close()
+        with open_loader(photos) as loader:
+            next(loader.epoch(0))
 
     first()  # imports, thread pools
-    return {"first_batch_seconds": timed(first, 9)[0]}
+    return seconds(first, 9)
 
 
-def workers(manifest: Manifest, batches: int) -> dict[str, Any]:
-    """Memory that the process alone holds (USS, MiB), as an epoch goes on."""
-    loader, taken = open_loader(manifest), []
-    count = min(batches, len(loader))
-    marks = {round(count * share): share for share in (0.1, 0.25, 0.5, 0.75, 1.0)}
-    for done, _ in enumerate(loader.epoch(0), 1):
-        if done in marks:
-            uss = psutil.Process().memory_full_info().uss
-            taken.append({"share": marks[done], "mib": round(uss / 2**20, 2)})
-        if done == count:
-            break
-    loader.close()
+def epoch_memory(photos: Photos, batches: int) -> dict[str, Any]:
+    """Memory of this process that no file backs, in MiB, as an epoch goes on."""
+    taken = []
+    with open_loader(photos) as loader:
+        count = min(batches, len(loader))
+        marks = {round(count * share): share for share in MARKS}
+        for done, _ in enumerate(loader.epoch(0), 1):
+            if done in marks:
+                held = memory_bytes(os.getsid(0)) or 0
+                taken.append({"share": marks[done], "mib": round(held / 2**20, 2)})
+            if done == count:
+                break
     return {"batches": count, "memory": taken}
-
-
-def environment() -> dict[str, Any]:
-    """What the figures depend on."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    cpu = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")
-    cores = len(os.sched_getaffinity(0))
-    return {"cpu": cpu, "cores": cores, "versions": versions(), "date": time.strftime("%Y-%m-%d")}
 
 
 def main() -> None:
@@ -151,26 +134,21 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="where the photos are made; default: a temporary folder")
     parser.add_argument("--batches", type=int, default=2000, help="most batches of the epoch to go through")
     parser.add_argument("--out", type=Path, help="JSON file to write")
-    parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.measure:
-        print(json.dumps(measure(args.measure, args.batches)))
-        return
-    results = []
+    sizes = []
     for size in map(int, args.sizes.split(",")):
         with tempfile.TemporaryDirectory(dir=args.folder) as folder:
             root = Path(folder) / "photos"
             make_folder(root, size)
-            env = {**os.environ, "FLOWERFAST_CACHE": f"{folder}/cache"}
-            command = [sys.executable, __file__, "--measure", str(root), "--batches", str(args.batches)]
-            done = subprocess.run(command, env=env, stdout=subprocess.PIPE, text=True, check=True)
-            results.append(json.loads(done.stdout))
-            print(json.dumps(results[-1], indent=1), flush=True)
+            options = {"root": str(root), "batches": args.batches}
+            variant = Variant(str(size), "benchmarks.growth:growth", options)
+            with Child(variant, {"FLOWERFAST_CACHE": f"{folder}/cache"}) as child:
+                sizes.append(child.call(HOURS))
+            print(json.dumps(sizes[-1], indent=1), flush=True)
             shutil.rmtree(root)
     if args.out:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        text = json.dumps({"schema": 1, "environment": environment(), "sizes": results}, indent=1)
-        args.out.write_text(text + "\n", encoding="utf-8")
+        env = environment(torch.device("cpu"))
+        write_results(args.out, {"schema": SCHEMA, "kind": "growth", "environment": env, "sizes": sizes})
 
 
 if __name__ == "__main__":

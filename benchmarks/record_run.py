@@ -9,6 +9,10 @@ from pathlib import Path
 
 import yaml
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from flowerfast.bench.environment import write_results
+
 
 def main(run: Path, out: Path) -> None:
     """Write one JSON file about a run folder."""
@@ -18,9 +22,7 @@ def main(run: Path, out: Path) -> None:
             config[section][key] = Path(config[section][key]).name
     history = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
-    result = {"schema": 1, "summary": summary, "metrics": history, "config": config}
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write_results(out, {"schema": 1, "summary": summary, "metrics": history, "config": config})
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""`flowerfast bench` with the paper's recipe beside our loaders: the tables of the README are made of this.
+"""`flowerfast bench` with the paper's recipe beside our loaders: README's table of a GPU is made of this.
 
     python benchmarks/speed.py DATA [--out benchmarks/results/speed-NAME.json] [--suite loader,model,train]
 
@@ -21,8 +21,8 @@ from flowerfast.bench.show import report
 from flowerfast.bench.suites import SUITES, run_bench
 from flowerfast.config import load_config
 from flowerfast.errors import UserError
-from flowerfast.loaders.torchvision import usable_cores
-from flowerfast.runs import pick_device
+from flowerfast.loaders.device import pick_device
+from flowerfast.machine import usable_cores
 
 
 def main() -> int:

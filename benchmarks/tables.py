@@ -8,16 +8,16 @@ With --check nothing is written; exit code 1 says that a page or chart and the r
 import json
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from statistics import quantiles
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.compare_chart import draw, is_drawn_from
-from benchmarks.compare_tables import headline, section
-from benchmarks.gpu.tables import headline as gpu_headline
+from benchmarks.compare_tables import PAPER, headline, section
+from benchmarks.markdown import machine, made, photos, table
+from flowerfast.machine import write_text
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -29,43 +29,15 @@ def read(pattern: str) -> list[tuple[str, dict[str, Any]]]:
 
 
 def speed() -> str:
-    """README's table of a GPU: from the results of `gpu_speed.py` where there are any, else of `speed.py`."""
-    found = [(name, result) for name, result in read("gpu-speed-*.json") if not result["rehearsal"]]
-    return "\n\n".join(gpu_headline(name, result) for name, result in found) if found else bench_speed()
-
-
-def bench_speed() -> str:
     """Loaders and training, one table per results file of `speed.py`."""
     parts = []
     for name, result in read("speed-*.json"):
-        env, data, settings = result["environment"], result["data"], result["settings"]
-        base = result["loader"]["paper's recipe"]["images_per_sec"]
+        env, settings = result["environment"], result["settings"]
+        columns = "loader|>alone, images/s|>× paper's recipe|>training ResNet18, images/s|>waiting for data"
         parts.append(
-            f"{env['device']}, {env['cores']} cores, {data['photos']:,} photos of "
-            f"{data['mean_pixels'] / 1e6:.2f} megapixels on average, batch {settings['batch_size']}, "
-            f"{settings['image_size']} px, {env['date']} ([{name}](benchmarks/results/{name})):\n"
+            f"{machine(env)}, {photos(result['data'])} on average, batch {settings['batch_size']}, "
+            f"{settings['image_size']} px, {made(name, env)}:\n\n{table(columns, _speeds(result))}\n"
         )
-        rows = [
-            "| loader | alone, images/s | × paper's recipe | training ResNet18, images/s | waiting for data |"
-        ]
-        rows.append("|---|--:|--:|--:|--:|")
-        for loader, figures in result["loader"].items():
-            if figures.get("setting", "").startswith(("data.workers", "train.batch_size")):
-                continue  # of the scaling curve
-            if "error" in figures:
-                rows.append(f"| {loader} | failed: {figures['error']} | | | |")
-                continue
-            rate, train = figures["images_per_sec"], result.get("train", {}).get(loader, {})
-            trained = "|" if "data_wait" not in train else ""
-            trained = trained or f"{train['images_per_sec']:,.0f} | {train['data_wait']:.0%}"
-            rows.append(f"| {loader} | {rate:,.0f} | {rate / base:.1f} | {trained} |")
-        for name, figures in result.get("model", {}).items():
-            if "error" in figures:
-                continue
-            rows.append(
-                f"| *none: synthetic pixels on the device, {name}* | | | {figures['images_per_sec']:,.0f} | |"
-            )
-        parts.append("\n".join(rows) + "\n")
     if parts:
         parts.append(
             "Medians of alternating rounds, made by `python benchmarks/speed.py DATA`. The paper's recipe is "
@@ -74,159 +46,94 @@ def bench_speed() -> str:
     return "\n".join(parts)
 
 
+def _speeds(result: dict[str, Any]) -> Iterator[list[str]]:
+    base = result["loader"][PAPER]["images_per_sec"]
+    for loader, row in result["loader"].items():
+        if row.get("setting", "").startswith(("data.workers", "train.batch_size")):
+            continue  # of the scaling curve
+        if "error" in row:
+            yield [loader, f"failed: {row['error']}", "", "", ""]
+            continue
+        rate, train = row["images_per_sec"], result.get("train", {}).get(loader, {})
+        trained = (
+            [f"{train['images_per_sec']:,.0f}", f"{train['data_wait']:.0%}"]
+            if "data_wait" in train
+            else ["", ""]
+        )
+        yield [loader, f"{rate:,.0f}", f"{rate / base:.1f}", *trained]
+    for name, row in result.get("model", {}).items():
+        if "error" not in row:
+            yield [
+                f"*none: synthetic pixels on the device, {name}*",
+                "",
+                "",
+                f"{row['images_per_sec']:,.0f}",
+                "",
+            ]
+
+
 def accuracy() -> str:
     """Best validation accuracy of recorded training runs."""
-    rows = [
-        "| model | start | epochs | validation | best accuracy | device | seconds |",
-        "|---|---|--:|---|--:|---|--:|",
-    ]
-    for name, r in read("train-*.json"):
-        summary, settings = r["summary"], r["config"]
-        weights = settings["model"]["weights"] or settings["model"]["pretrained"]
-        start = "ImageNet weights" if weights else "random weights"
+    rows = []
+    for name, result in read("train-*.json"):
+        run, model = result["summary"], result["config"]["model"]
         rows.append(
-            f"| [{summary['model']}](benchmarks/results/{name}) | {start} | {summary['epochs_run']} "
-            f"| {summary['val_protocol']} | {summary['best_val_acc']:.1%} in epoch "
-            f"{summary['best_epoch'] + 1} | {summary['device']} | {summary['seconds']:,.0f} |"
+            [
+                f"[{run['model']}](benchmarks/results/{name})",
+                "ImageNet weights" if model["weights"] or model["pretrained"] else "random weights",
+                str(run["epochs_run"]),
+                run["val_protocol"],
+                f"{run['best_val_acc']:.1%} in epoch {run['best_epoch'] + 1}",
+                run["device"],
+                f"{run['seconds']:,.0f}",
+            ]
         )
-    return "\n".join(rows) if len(rows) > 2 else ""
+    return table("model|start|>epochs|validation|>best accuracy|device|>seconds", rows) if rows else ""
 
 
 def compare() -> str:
     """Loaders side by side, one section per results file of `compare.py`."""
     parity = next(iter(read("parity-*-decode-scale.json")), None)
-    found = sorted(read("compare-*.json"), key=lambda item: item[1]["kind"])
-    return "\n\n".join(section(name, result, parity) for name, result in found)
+    files = sorted(read("compare-*.json"), key=lambda item: item[1]["kind"])
+    return "\n\n".join(section(name, result, parity) for name, result in files)
 
 
 def cpu() -> str:
     """README's table of loaders on a CPU."""
-    found = [(name, result) for name, result in read("compare-*.json") if result["kind"] == "compare"]
-    return "\n\n".join(headline(name, result) for name, result in found)
+    files = [(name, result) for name, result in read("compare-*.json") if result["kind"] == "compare"]
+    return "\n\n".join(headline(name, result) for name, result in files)
 
 
 def growth() -> str:
     """What a sample costs when there are many, from the results files of `growth.py`."""
+    columns = (
+        ">photos|>bytes per photo|>arrays alone, s|>folder, valid cache, s|>of which listing, s"
+        "|>to the first batch, s|>memory from a tenth to the end of an epoch"
+    )
+    keys = ("arrays_alone", "load", "of_which_listing", "first_batch")
     parts = []
     for name, result in read("growth-*.json"):
-        env = result["environment"]
-        rows = [
-            f"{env['cpu']}, {env['cores']} cores, {env['date']} ([{name}](../benchmarks/results/{name})):\n",
-            "| photos | bytes per photo | arrays alone, s | folder, valid cache, s | of which listing, s "
-            "| to the first batch, s | memory from a tenth to the end of an epoch |",
-            "|--:|--:|--:|--:|--:|--:|--:|",
-        ]
-        for r in result["sizes"]:
-            memory = [mark["mib"] for mark in r["workers"]["memory"]]
+        rows = []
+        for size in result["sizes"]:
+            start, *_, end = (mark["mib"] for mark in size["workers"]["memory"])
+            seconds = (f"{size[f'{key}_seconds']:.3f}" for key in keys)
             rows.append(
-                f"| {r['photos']:,} | {r['bytes_per_sample']:.0f} | {r['arrays_alone_seconds']:.3f} "
-                f"| {r['load_seconds']:.3f} | {r['of_which_listing_seconds']:.3f} "
-                f"| {r['first_batch_seconds']:.3f} | {memory[-1] / memory[0] - 1:+.1%} |"
+                [
+                    f"{size['photos']:,}",
+                    f"{size['bytes_per_sample']:.0f}",
+                    *seconds,
+                    f"{end / start - 1:+.1%}",
+                ]
             )
-        parts.append("\n".join(rows))
-    return "\n\n".join(parts)
-
-
-def memory() -> str:
-    """How much memory loaders take from epoch to epoch, from the results files of `memory.py`."""
-    parts = []
-    for name, result in read("memory-*.json"):
-        env, settings = result["environment"], result["settings"]
-        rows = [
-            f"{env['cores']} cores, {settings['photos']:,} photos, {settings['epochs']} epochs, batch "
-            f"{settings['batch_size']}, {settings['image_size']} px, {env['date']} "
-            f"([{name}](../benchmarks/results/{name})):\n",
-            "| loader | MiB after epoch 3 | after the last epoch | change | of that which no file backs |",
-            "|---|--:|--:|--:|--:|",
-        ]
-        for loader, runs in result["loaders"].items():
-            for run in runs:
-                rss, anonymous = run["rss"], run["anonymous"]
-                rows.append(
-                    f"| {loader} | {rss['after_epoch_3_mib']:,.0f} | {rss['at_the_end_mib']:,.0f} "
-                    f"| {rss['change_percent']:+.1f}% | {anonymous['change_percent']:+.1f}% |"
-                )
-        parts.append("\n".join(rows + pace(result["speed"])))
-    return "\n\n".join(parts)
-
-
-def pace(speed: dict[str, Any]) -> list[str]:
-    """The pool's effect on speed, round against round, since the machine may drift over all of them."""
-    if "dali-cpu" not in speed or "dali-cpu-malloc" not in speed:
-        return []
-    pool, malloc = (speed[name]["rounds"] for name in ("dali-cpu", "dali-cpu-malloc"))
-    low, middle, high = quantiles([a / b for a, b in zip(pool, malloc, strict=True)])
-    told = f"{middle:.2f} times the images/s of dali-cpu-malloc (middle half {low:.2f} to {high:.2f})"
-    return [f"\nIn the median of {len(pool)} pairs of alternating rounds dali-cpu made {told}."]
-
-
-def interpreter() -> str:
-    """What loaders ask of the interpreter, from the results files of `interpreter.py`."""
-    parts = []
-    for name, result in read("interpreter-*.json"):
-        env, data, rates = result["environment"], result["data"], result["loader"]
-        rows = [
-            f"{env['cpu']}, {env['cores']} cores, photos of {data['mean_pixels'] / 1e6:.2f} megapixels, "
-            f"batch {result['settings']['batch_size']}, {env['date']} "
-            f"([{name}](../benchmarks/results/{name})):\n",
-            "| | alone, images/s | beside a busy thread | which keeps of its speed |",
-            "|---|--:|--:|--:|",
-        ]
-        pairs = {way: f"{way}, beside a busy thread" for way in rates}
-        for way, busy in pairs.items():
-            if busy not in rates:
-                continue
-            alone, beside = rates[way], rates[busy]
-            speeds = f"{alone['images_per_sec']:,.0f} | {beside['images_per_sec']:,.0f}"
-            rows.append(f"| {way} | {speeds} | {beside['count']:.0%} |")
-        parts.append("\n".join(rows))
-    return "\n\n".join(parts)
-
-
-def repeat() -> str:
-    """How often two measurements of the same thing agree, from `trials.py repeat`."""
-    rows = ["| | pairs | within one spread | within two | within three |", "|---|--:|--:|--:|--:|"]
-    found = read("trials-repeat-*.json")
-    for name, result in sorted(found, key=lambda item: (item[1]["environment"]["date"], item[0])):
-        settings, (at, *_) = result["settings"], reversed(result["shares"])
-        who = "one loader alone" if settings["alone"] else "loaders take turns"
-        what = f"{who}, {at['rounds']} rounds of {settings['seconds']:g} s, {result['environment']['date']}"
-        agreed = " | ".join(str(at[key]) for key in ("agree", "agree_within_two", "agree_within_three"))
-        rows.append(f"| {what} ([file](../benchmarks/results/{name})) | {at['pairs']} | {agreed} |")
-    return "\n".join(rows)
-
-
-def cores() -> str:
-    """One core predicts two, from `trials.py cores`."""
-    parts = []
-    for name, result in read("trials-cores-*.json"):
         env = result["environment"]
-        rows = [
-            f"{env['cpu']}, {env['date']} ([{name}](../benchmarks/results/{name})):\n",
-            "| | images/s | error |",
-            "|---|--:|--:|",
-        ]
-        for text, rate, error in (
-            ("measured on one core", result["one_core"]["images_per_sec"], None),
-            ("measured on two cores", result["two_cores"]["images_per_sec"], None),
-            ("predicted for two, from the loader on one core", result["predicted"], result["error"]),
-            (
-                "predicted for two, from stages on one core alone",
-                result["predicted_from_stages"],
-                result["error_from_stages"],
-            ),
-        ):
-            off = "" if error is None else f"{error:+.1%}"
-            rows.append(f"| {text} | {rate:,.0f} | {off} |")
-        parts.append("\n".join(rows))
+        parts.append(f"{machine(env)}, {made(name, env, '../')}:\n\n{table(columns, rows)}")
     return "\n\n".join(parts)
 
 
 PAGES: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {"cpu": cpu, "speed": speed, "accuracy": accuracy},
     "docs/compare.md": {"compare": compare},
-    "docs/cpu.md": {"interpreter": interpreter, "memory": memory, "growth": growth},
-    "docs/what-if.md": {"cores": cores, "repeat": repeat},
+    "docs/cpu.md": {"growth": growth},
 }
 """Tables of each page, by the name in its comment."""
 
@@ -243,12 +150,9 @@ def fill(page: str, tables: dict[str, Callable[[], str]]) -> str:
 
 def stale() -> list[Path]:
     """Pages and charts that disagree with the results files."""
-    found = []
-    for page, tables in PAGES.items():
-        text = (ROOT / page).read_text(encoding="utf-8")
-        if fill(text, tables) != text:
-            found.append(ROOT / page)
-    return found + [chart for chart, result in charts() if not is_drawn_from(chart, result)]
+    texts = {page: (ROOT / page).read_text(encoding="utf-8") for page in PAGES}
+    pages = [ROOT / page for page, text in texts.items() if fill(text, PAGES[page]) != text]
+    return pages + [chart for chart, result in charts() if not is_drawn_from(chart, result)]
 
 
 def charts() -> list[tuple[Path, dict[str, Any]]]:
@@ -259,12 +163,13 @@ def charts() -> list[tuple[Path, dict[str, Any]]]:
 def main() -> int:
     """Rewrite or check pages and charts."""
     if "--check" in sys.argv[1:]:
-        for file in stale():
+        files = stale()
+        for file in files:
             print(f"{file.relative_to(ROOT)} disagrees with the results: run python benchmarks/tables.py")
-        return int(bool(stale()))
+        return int(bool(files))
     for page, tables in PAGES.items():
         file = ROOT / page
-        file.write_text(fill(file.read_text(encoding="utf-8"), tables), encoding="utf-8")
+        write_text(file, fill(file.read_text(encoding="utf-8"), tables))
     for chart, result in charts():
         draw(result, chart)
     return 0

@@ -1,3 +1,76 @@
-"""Fine-tune an image classifier on a folder of JPEGs without waiting for the data."""
+"""Fine-tune an image classifier on a folder of photos without waiting for the data.
+
+    import flowerfast as ff
+
+    train, val = ff.Photos("photos").split(0.2, seed=0)
+    with ff.Loader(train, size=224, batch_size=64, augment=ff.Augment()) as loader:
+        for epoch in range(10):
+            for images, labels in loader.epoch(epoch):
+                ...
+
+The names below are the public ones. Each is imported when it is first used: `import flowerfast` alone imports
+neither torch nor numpy.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from flowerfast.config import Augment, DataConfig
+    from flowerfast.errors import RunFailed, Stopped, UserError
+    from flowerfast.loaders.batch import Batch
+    from flowerfast.loaders.loader import Loader
+    from flowerfast.photos.photos import Photos
+    from flowerfast.training.model import with_normalisation
+    from flowerfast.training.run import TrainResult, train
+    from flowerfast.training.trained import Prediction, TrainedModel, evaluate, load_run
+
+_HOMES = {
+    "Augment": "config",
+    "Batch": "loaders.batch",
+    "DataConfig": "config",
+    "Loader": "loaders.loader",
+    "Photos": "photos.photos",
+    "Prediction": "training.trained",
+    "RunFailed": "errors",
+    "Stopped": "errors",
+    "TrainResult": "training.run",
+    "TrainedModel": "training.trained",
+    "UserError": "errors",
+    "evaluate": "training.trained",
+    "load_run": "training.trained",
+    "train": "training.run",
+    "with_normalisation": "training.model",
+}
+
+__all__ = [
+    "Augment",
+    "Batch",
+    "DataConfig",
+    "Loader",
+    "Photos",
+    "Prediction",
+    "RunFailed",
+    "Stopped",
+    "TrainResult",
+    "TrainedModel",
+    "UserError",
+    "evaluate",
+    "load_run",
+    "train",
+    "with_normalisation",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'flowerfast' has no attribute {name!r}")
+    value: object = getattr(import_module(f"flowerfast.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

@@ -1,5 +1,5 @@
 """`python -m flowerfast`."""
 
-from flowerfast.cli import main
+from flowerfast.commands.cli import main
 
 main()

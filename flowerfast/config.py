@@ -1,7 +1,7 @@
 """Every setting, its unit and its bounds; YAML in, YAML out.
 
-Each default lives here and nowhere else. Models are frozen; an unknown key is refused with the nearest
-known one.
+The default of every setting lives here. Models are frozen; an unknown key is refused with the nearest known
+one.
 """
 
 import difflib
@@ -17,7 +17,7 @@ from pydantic.fields import FieldInfo
 from flowerfast.errors import UserError
 
 Share = Annotated[float, Field(ge=0, le=1)]
-Backend = Literal["auto", "torchvision", "dali-cpu", "dali"]
+Backend = Literal["auto", "cpu", "dali-cpu", "dali"]
 
 
 class Section(BaseModel):
@@ -36,13 +36,13 @@ class DataConfig(Section):
     val_fraction: float = Field(default=0.2, gt=0, lt=1)
     """Share of each class held out for validation (ignored when DATA has train/ and val/)."""
     backend: Backend = "auto"
-    """Executor of the plans: auto takes DALI on the GPU where both are there, else torchvision."""
+    """Who decodes and augments: auto takes DALI on the GPU where both are there, else cpu (threads)."""
     workers: int = Field(default=0, ge=0, le=256)
     """CPU threads that decode and augment; 0: one per usable core."""
     kernels: Literal["auto", "numba", "torchvision"] = "auto"
-    """What runs the torchvision backend's steps: numba (compiled; the same pixels) or torchvision itself."""
+    """What runs the cpu backend's steps: numba (compiled; the same pixels) or torchvision itself."""
     decode_scale: Literal["auto", "off"] = "off"
-    """auto: the torchvision backend decodes JPEGs at 1/2, 1/4 or 1/8 where the crop stays large enough."""
+    """auto: the cpu backend decodes JPEGs at 1/2, 1/4 or 1/8 where the crop stays large enough."""
     prefetch: int = Field(default=3, ge=1, le=32)
     """Batches made ahead of the training step."""
     cache: Literal["auto", "none", "ram", "disk", "vram"] = "none"
@@ -66,6 +66,12 @@ class DataConfig(Section):
     decoder: Literal["auto", "gpu", "cpu"] = "auto"
     """Where dali decodes on a CUDA machine: gpu (nvJPEG), or cpu (exactly as the reference); auto: cpu."""
 
+    @field_validator("backend", mode="before")
+    @classmethod
+    def _older_name(cls, value: Any) -> Any:
+        """`cpu` was called torchvision once."""
+        return "cpu" if value == "torchvision" else value
+
     @field_validator("decode_scale", mode="before")
     @classmethod
     def _switch(cls, value: Any) -> Any:
@@ -73,7 +79,7 @@ class DataConfig(Section):
         return "off" if value is False else value
 
 
-class AugmentConfig(Section):
+class Augment(Section):
     """Distributions of the plan; the defaults are the reference recipe's."""
 
     crop_scale: tuple[float, float] = (0.08, 1.0)
@@ -185,7 +191,7 @@ class Config(Section):
     """The whole configuration of a run."""
 
     data: DataConfig = DataConfig()
-    augment: AugmentConfig = AugmentConfig()
+    augment: Augment = Augment()
     model: ModelConfig = ModelConfig()
     train: TrainConfig = TrainConfig()
     eval: EvalConfig = EvalConfig()
@@ -225,12 +231,32 @@ def _apply(
 ) -> Config:
     for key, value in settings.items():
         _put(tree, key, value, origin)
+    for key, value in parse_overrides(overrides).items():
+        _put(tree, key, value, "--set")
+    return validate(tree, origin)
+
+
+def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
+    """Settings (dotted key → value) of `key=value` texts. Raises UserError for one that is none."""
+    parsed = {}
     for text in overrides:
         key, sign, value = text.partition("=")
         if not sign or not key:
             raise UserError(f"--set {text}: expected key=value, e.g. --set train.lr=0.01")
-        _put(tree, key.strip(), _parse(key.strip(), value.strip()), "--set")
-    return validate(tree, origin)
+        parsed[key.strip()] = _parse(key.strip(), value.strip())
+        _check_key(key.strip(), "--set")
+    return parsed
+
+
+def refuse_unused(overrides: Sequence[str], command: str, used: Sequence[str]) -> None:
+    """Raise UserError for a `key=value` text that a command would take and ignore.
+
+    `used` are the keys, or sections with the dot, that it does look at.
+    """
+    for key in parse_overrides(overrides):
+        if not key.startswith(tuple(name for name in used if name.endswith("."))) and key not in used:
+            listed = ", ".join(f"{name}*" if name.endswith(".") else name for name in used)
+            raise UserError(f"--set {key}: {command} does not use it; it takes {listed}")
 
 
 def change_config(stored: Config, overrides: Sequence[str], settings: Mapping[str, Any]) -> Config:
@@ -282,15 +308,19 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 
 
 def _put(tree: dict[str, Any], key: str, value: Any, origin: str) -> None:
-    """Set a dotted key; refuse unknown ones here, where the spelling the user typed is known."""
-    keys = list(known_keys())
-    if key not in keys:
-        raise UserError(f"{origin}: unknown key {key!r}{_nearest(key, keys)}")
+    _check_key(key, origin)
     section, _, name = key.partition(".")
     branch = tree.setdefault(section, {})
     if not isinstance(branch, dict):
         raise UserError(f"{section}: expected a section of settings, got {branch!r}")
     branch[name] = value
+
+
+def _check_key(key: str, origin: str) -> None:
+    """Refuse unknown keys here, where the spelling the user typed is known."""
+    keys = list(known_keys())
+    if key not in keys:
+        raise UserError(f"{origin}: unknown key {key!r}{_nearest(key, keys)}")
 
 
 def _parse(key: str, text: str) -> Any:

@@ -1,4 +1,4 @@
-"""Fixtures shared by all tests: small folders of photos, a cache per test, real photos."""
+"""Fixtures shared by all tests: small folders of photos, of every kind, a cache per test."""
 
 import os
 import zlib
@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
 
+# Networks here are tiny: threads of torch would spend their time waiting for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 # One place for the machine code of the CPU loops, for all tests and the commands they start: compiling takes
 # seconds, and the cache of each test is new.
 os.environ.setdefault("NUMBA_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache" / "kernels"))
@@ -41,7 +43,7 @@ def cli(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> Callable[..., tuple[int, str, str]]:
     """Function (*arguments) → (exit code, stdout, stderr): a command in this process, in an empty folder."""
-    from flowerfast.cli import main
+    from flowerfast.commands.cli import main
 
     monkeypatch.chdir(tmp_path)
 
@@ -85,6 +87,77 @@ def photo_folder(tmp_path: Path) -> Callable[..., Path]:
         return root
 
     return make
+
+
+_SIZES = ((97, 64), (64, 97), (131, 120), (64, 64), (80, 200), (255, 70))
+
+
+def structured(width: int, height: int, seed: int) -> Image.Image:
+    """RGB picture with slopes, noise and hard edges: what a resize can get wrong differs between them."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[0:height, 0:width] / max(height, width)
+    slopes = rng.uniform(-200, 200, (2, 3))
+    pixels = rng.uniform(40, 215, 3) + x[..., None] * slopes[0] + y[..., None] * slopes[1]
+    pixels = pixels + rng.normal(0, rng.choice([2, 25]), pixels.shape)
+    image = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
+    draw = ImageDraw.Draw(image)
+    for shape in (draw.ellipse, draw.rectangle, draw.ellipse):
+        left, right = sorted(rng.uniform(0, width, 2))
+        top, bottom = sorted(rng.uniform(0, height, 2))
+        shape((left, top, right, bottom), fill=tuple(rng.integers(0, 256, 3).tolist()))
+    return image
+
+
+def _plain(folder: Path) -> None:
+    for i, size in enumerate(_SIZES):
+        photo = structured(*size, seed=i)
+        photo.save(folder / f"chroma420_{i}.jpg", quality=85, subsampling="4:2:0")
+        photo.save(folder / f"chroma444_{i}.JPEG", quality=95, subsampling="4:4:4")
+        photo.save(folder / f"rgb_{i}.png")
+
+
+def _odd(folder: Path) -> None:
+    photo = structured(90, 120, seed=50)
+    exif = Image.Exif()
+    exif[0x112] = 6  # "turn right by 90 degrees"
+    photo.save(folder / "exif_rotated.jpg", exif=exif)
+    photo.save(folder / "progressive.jpg", progressive=True)
+    photo.save(folder / "chroma422.jpg", subsampling="4:2:2")
+    photo.save(folder / "rgb_space.jpg", keep_rgb=True)
+    photo.convert("L").save(folder / "grey.jpg")
+    photo.convert("CMYK").save(folder / "cmyk.jpg")
+    photo.save(folder / "really_jpeg.png", "JPEG")
+    photo.save(folder / "lossy.webp", quality=80)
+    photo.save(folder / "lossless.webp", lossless=True)
+    photo.save(folder / "plain.bmp")
+    photo.quantize(32).save(folder / "palette.png")
+    photo.quantize(32).save(folder / "transparent_palette.png", transparency=bytes(range(32)))
+    alpha = photo.copy()
+    alpha.putalpha(photo.convert("L"))
+    alpha.save(folder / "rgba.png")
+    alpha.save(folder / "rgba.webp")
+    photo.save(folder / "animated.png", save_all=True, append_images=[photo.transpose(0)])
+    photo.convert("LA").save(folder / "grey_alpha.png")
+    photo.convert("1").save(folder / "bilevel.png")
+    deep = np.asarray(photo.convert("L"), np.uint16) * 257
+    Image.fromarray(deep).save(folder / "deep.png")
+    structured(1, 1, seed=51).save(folder / "one_pixel.jpg")
+    structured(1, 1, seed=51).save(folder / "one_pixel.png")
+    structured(3000, 40, seed=52).save(folder / "wide.jpg")
+    structured(40, 3000, seed=53).save(folder / "tall.jpg")
+    photo.save(folder / "trailer.jpg")
+    with (folder / "trailer.jpg").open("ab") as file:
+        file.write(bytes(500))
+
+
+@pytest.fixture(scope="session")
+def zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with photos of every kind that a user may have, in the classes `odd` and `plain`; read only."""
+    root = tmp_path_factory.mktemp("zoo")
+    for name, write in (("odd", _odd), ("plain", _plain)):
+        (root / name).mkdir()
+        write(root / name)
+    return root
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,8 @@ from flowerfast.config import (
     describe_settings,
     known_keys,
     load_config,
+    parse_overrides,
+    refuse_unused,
     validate,
 )
 from flowerfast.errors import UserError
@@ -133,6 +135,8 @@ def test_the_demo_config_needs_no_network() -> None:
         ("data.path=", None),
         ("model.name=1e3", "1e3"),
         ("data.max_pixels=1000", 1000),
+        ("data.backend=torchvision", "cpu"),  # its older name
+        ("data.decode_scale=off", "off"),
     ],
 )
 def test_set_reads_a_value_as_it_is_meant(override: str, value: Any) -> None:
@@ -248,7 +252,7 @@ BAD = [
     ("data.image_size=31", "data.image_size=31: input should be greater than or equal to 32"),
     ("data.val_fraction=1", "data.val_fraction=1: input should be less than 1"),
     ("data.val_fraction=0", "data.val_fraction=0: input should be greater than 0"),
-    ("data.backend=cuda", "data.backend='cuda': input should be 'auto', 'torchvision', 'dali-cpu' or 'dali'"),
+    ("data.backend=cuda", "data.backend='cuda': input should be 'auto', 'cpu', 'dali-cpu' or 'dali'"),
     (
         "augment.crop_scale=[1, 0.5]",
         "augment.crop_scale=[1, 0.5]: must be [low, high] with 0 < low <= high <= 1",
@@ -334,6 +338,29 @@ def test_a_file_of_ones_own_comes_before_a_shipped_one(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "paper").write_text("train: {epochs: 1}\n")
     assert load_config("paper").train.epochs == 1
+
+
+def test_overrides_are_parsed_alone_too() -> None:
+    parsed = parse_overrides(["train.lr=1e-3", "data.path=2024", "train.lr= 2 ", "eval.crop_pct=null"])
+    assert parsed == {"train.lr": 2, "data.path": "2024", "eval.crop_pct": None}
+    with pytest.raises(UserError, match=r"^--set: unknown key 'lr'; did you mean 'train\.lr'\?"):
+        parse_overrides(["lr=1"])
+
+
+def test_a_setting_that_would_be_ignored_is_refused_with_those_that_are_not() -> None:
+    used = ("data.workers", "augment.")
+    refuse_unused(["data.workers=1", "augment.flip=0", "augment.rotate=0"], "parity", used)
+    for text, key in (
+        ("data.worker=1", None),
+        ("train.lr=1", "train.lr"),
+        ("data.on_bad=fail", "data.on_bad"),
+    ):
+        with pytest.raises(UserError) as caught:
+            refuse_unused([text], "parity", used)
+        said = "--set: unknown key 'data.worker'; did you mean 'data.workers'?"
+        if key is not None:
+            said = f"--set {key}: parity does not use it; it takes data.workers, augment.*"
+        assert str(caught.value) == said
 
 
 def test_configs_are_frozen() -> None:

@@ -11,10 +11,15 @@ anything is timed. The function runs in a process of its own and imports its pac
 the peer with that reason.
 """
 
+import shutil
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, Literal
+
+from flowerfast.machine import write_text
 
 STEPS = ("decode", "crop", "flip", "rotate", "jitter", "translate", "normalise", "shuffle")
 """What the paper's recipe does to a photo; shuffle: a new random order of all photos each epoch."""
@@ -68,3 +73,14 @@ def _installed(name: str) -> bool:
 def all_peers() -> list[Peer]:
     """Every row, in the order of the table."""
     return [peer for file in FILES for peer in import_module(f"{__name__}.{file}").PEERS]
+
+
+def made_once(folder: Path, fill: Callable[[Path], None]) -> Path:
+    """A folder that is filled and then marked as whole; one without the mark is made anew."""
+    mark = folder / ".whole"
+    if not mark.is_file():
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        fill(folder)
+        write_text(mark, "")
+    return folder

@@ -1,12 +1,12 @@
 """ffcv: photos in a file of its own (.beton), numba code on threads."""
 
-import os
 from collections.abc import Iterator
 from itertools import repeat
 from pathlib import Path
 from typing import Any
 
 from benchmarks.peers import Peer
+from flowerfast.machine import replacing
 
 PEERS = tuple(
     Peer(
@@ -64,8 +64,7 @@ def written(data: str, cache: Path, mode: str) -> Path:
 
     file = cache / f"ffcv-{mode}.beton"
     if not file.exists():
-        part = file.with_suffix(f".{os.getpid()}.part")
         fields = {"image": RGBImageField(write_mode=mode, jpeg_quality=90), "label": IntField()}
-        DatasetWriter(str(part), fields, num_workers=1).from_indexed_dataset(ImageFolder(data))
-        part.replace(file)
+        with replacing(file) as fresh:
+            DatasetWriter(str(fresh), fields, num_workers=1).from_indexed_dataset(ImageFolder(data))
     return file

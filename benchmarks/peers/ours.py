@@ -11,8 +11,8 @@ import numpy as np
 from benchmarks.peers import Peer
 from flowerfast.bench.rounds import Source
 from flowerfast.bench.sources import loader
-from flowerfast.data.manifest import Manifest, load_manifest
 from flowerfast.errors import UserError
+from flowerfast.photos.photos import Photos
 
 SIDE = 256
 TARGET = "benchmarks.peers.ours:epochs"
@@ -26,37 +26,29 @@ CACHED: dict[str, Any] = {
 DALI = ("nvidia.dali",)
 # A cached row reads the photos as they are and shrinks them itself, in the warm-up epoch.
 KEPT = ("data.cache=ram", f"data.cache_side={SIDE}")
+CPU, DALI_CPU = "data.backend=cpu", "data.backend=dali-cpu"
+LATER = "decodes in the first epoch only"
 PEERS = (
-    Peer("flowerfast folder", TARGET, **UINT8, options={"settings": ("data.backend=torchvision",)}),
+    Peer("flowerfast folder", TARGET, **UINT8, options={"settings": (CPU,)}),
     Peer(
         "flowerfast shards (256)",
         "benchmarks.peers.ours:shards",
         photos="small",
         shrinks=True,
         **UINT8,
-        options={"settings": ("data.backend=torchvision",)},
+        options={"settings": (CPU,)},
     ),
     Peer(
-        "flowerfast decoded cache (256)",
-        TARGET,
-        **CACHED,
-        remark="decodes in the first epoch only",
-        options={"settings": ("data.backend=torchvision", *KEPT)},
+        "flowerfast decoded cache (256)", TARGET, **CACHED, remark=LATER, options={"settings": (CPU, *KEPT)}
     ),
-    Peer(
-        "flowerfast folder by DALI CPU",
-        TARGET,
-        **UINT8,
-        packages=DALI,
-        options={"settings": ("data.backend=dali-cpu",)},
-    ),
+    Peer("flowerfast folder by DALI CPU", TARGET, **UINT8, packages=DALI, options={"settings": (DALI_CPU,)}),
     Peer(
         "flowerfast decoded cache by DALI CPU (256)",
         TARGET,
         **CACHED,
         packages=DALI,
-        remark="decodes in the first epoch only",
-        options={"settings": ("data.backend=dali-cpu", *KEPT)},
+        remark=LATER,
+        options={"settings": (DALI_CPU, *KEPT)},
     ),
 )
 
@@ -81,21 +73,16 @@ def packed(data: str, cache: Path) -> Path:
     folder = cache / f"shards-{SIDE}"
     if not folder.is_dir():
         command = [sys.executable, "-m", "flowerfast", "pack", data, str(folder)]
-        done = subprocess.run(
-            [*command, "--max-side", str(SIDE), "--quality", "90"],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        command += ["--max-side", str(SIDE), "--quality", "90"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
-            said = [line.strip("│ ") for line in done.stderr.splitlines() if line.strip("│ ╭╮╰╯─")]
-            raise UserError(f"flowerfast pack: {said[-1] if said else f'exit code {done.returncode}'}")
-    manifest = load_manifest(folder)
-    short = _short_side(manifest)
-    if short > SIDE or short < min(SIDE, _short_side(load_manifest(Path(data)))):  # not the peers' resolution
+            lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+            raise UserError(f"flowerfast pack: {lines[-1] if lines else f'exit code {done.returncode}'}")
+    short, before = (_short_side(Photos(place)) for place in (folder, data))
+    if short > SIDE or short < min(SIDE, before):  # not the peers' resolution
         raise UserError(f"flowerfast pack made photos of short side {short}, not {SIDE}")
     return folder
 
 
-def _short_side(manifest: Manifest) -> int:
-    return int(np.median(np.minimum(manifest.width, manifest.height)))
+def _short_side(photos: Photos) -> int:
+    return int(np.median(np.minimum(*photos.sizes(photos.indices))))

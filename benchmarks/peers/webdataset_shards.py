@@ -1,6 +1,5 @@
 """webdataset: the files in tar shards, read in order by DataLoader workers, torchvision's transforms."""
 
-import shutil
 from collections.abc import Iterator
 from itertools import repeat
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import Any
 
 from torchvision.datasets import ImageFolder
 
-from benchmarks.peers import Peer
+from benchmarks.peers import Peer, made_once
 from benchmarks.peers.paper import recipe
 
 BUFFER = 1000
@@ -42,12 +41,8 @@ def written(data: str, cache: Path, cores: int) -> Path:
     """Folder of shards, a whole number of them per worker, made on first use."""
     import webdataset as wds
 
-    folder = cache / f"webdataset-{cores}"
-    if not folder.is_dir():
-        part = cache / f"{folder.name}.part"
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir()
-        writers = [wds.TarWriter(str(part / f"{i:03d}.tar")) for i in range(2 * cores)]
+    def fill(folder: Path) -> None:
+        writers = [wds.TarWriter(str(folder / f"{i:03d}.tar")) for i in range(2 * cores)]
         for i, (path, label) in enumerate(ImageFolder(data).samples):
             # Keys without the file's own dots: what follows the first one is the type of the entry.
             writers[i % len(writers)].write(
@@ -55,5 +50,5 @@ def written(data: str, cache: Path, cores: int) -> Path:
             )
         for writer in writers:
             writer.close()
-        part.rename(folder)
-    return folder
+
+    return made_once(cache / f"webdataset-{cores}", fill)

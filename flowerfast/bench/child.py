@@ -28,7 +28,8 @@ class Variant:
 
     Attributes:
         name: its row in the results.
-        target: `module:function`; the function returns a `Source`, or epochs without end.
+        target: `module:function`; the function returns a `Source`, or epochs without end (to `Child.call`:
+            anything that is JSON).
         options: the function's keyword arguments; must be JSON.
     """
 
@@ -49,7 +50,7 @@ class ChildFailed(Exception):
         self.skipped = skipped
 
 
-class Child:
+class Child(contextlib.AbstractContextManager["Child"]):
     """A process of its own for one variant: native crashes and clashing libraries end with it.
 
     It leads a session, so that its workers can be counted and ended with it.
@@ -57,20 +58,17 @@ class Child:
     Args:
         variant: what it shall do.
         environment: variables to set beside this process's own.
-        worker: module that answers it.
 
     Attributes:
         memory: highest number of bytes seen so far that no file backs, its workers' included; None: unknown.
     """
 
-    def __init__(
-        self, variant: Variant, environment: Mapping[str, str], worker: str = "flowerfast.bench.worker"
-    ) -> None:
+    def __init__(self, variant: Variant, environment: Mapping[str, str]) -> None:
         self.memory: int | None = None
         self._errors = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
         paths = [str(_ROOT), os.environ.get("PYTHONPATH", "")]
         self._process = subprocess.Popen(
-            [sys.executable, "-m", worker],
+            [sys.executable, "-m", "flowerfast.bench.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
@@ -92,11 +90,11 @@ class Child:
 
     def open(self, limit: float) -> float:
         """Import, prepare and draw a whole epoch within `limit` seconds: seconds of that epoch."""
-        return float(self.order(limit)["ready"])
+        return float(self._ask(self._order, limit, watch=True)["ready"])
 
-    def order(self, limit: float) -> dict[str, Any]:
-        """Send the variant and wait at most `limit` seconds for the first answer."""
-        return self._ask(self._order, limit, watch=True)
+    def call(self, limit: float) -> Any:
+        """What the variant's function returns, called within `limit` seconds; the process is done then."""
+        return self._ask({**self._order, "once": True}, limit, watch=True)["value"]
 
     def round(self, seconds: float, limit: float) -> Round:
         """One round of at least so many seconds."""
@@ -104,9 +102,9 @@ class Child:
 
     def look_at_memory(self) -> None:
         """Take note of what the session holds now."""
-        found = memory_bytes(self.session)
-        if found is not None:
-            self.memory = max(found, self.memory or 0)
+        held = memory_bytes(self.session)
+        if held is not None:
+            self.memory = max(held, self.memory or 0)
 
     def close(self) -> None:
         """End the process and all its workers, those in process groups of their own too."""
@@ -121,9 +119,6 @@ class Child:
         for stream in (self._stdin, self._stdout, self._errors):
             with contextlib.suppress(OSError):
                 stream.close()
-
-    def __enter__(self) -> "Child":
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -149,10 +144,10 @@ class Child:
             if left <= 0:
                 raise ChildFailed(f"no answer within {limit:g} s{self._last_words()}")
             if self._selector.select(min(left, _WATCH) if watch else left):
-                found = os.read(self._stdout.fileno(), 65536)
-                if not found:
+                piece = os.read(self._stdout.fileno(), 65536)
+                if not piece:
                     raise ChildFailed(self._cause_of_death())
-                self._pending += found
+                self._pending += piece
             elif watch:
                 self.look_at_memory()
         line, _, self._pending = self._pending.partition(b"\n")
@@ -163,9 +158,8 @@ class Child:
             code = self._process.wait(5)
         except subprocess.TimeoutExpired:
             return f"closed its output{self._last_words()}"
-        if code < 0:
-            return f"killed by {signal.Signals(-code).name}{self._last_words()}"
-        return f"ended with exit code {code}{self._last_words()}"
+        how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        return f"{how}{self._last_words()}"
 
     def _last_words(self) -> str:
         self._errors.seek(0)

@@ -14,15 +14,16 @@ double without anybody noticing. What was not measured under the same conditions
 
 import json
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from rich.table import Table
 from rich.text import Text
 
-from flowerfast.bench.environment import SCHEMA
+from flowerfast.bench.result import SUITES, Row, check_result, relative_spread
 from flowerfast.errors import UserError
 
 Verdict = Literal["slower", "faster", "same", "within noise", "not judged"]
@@ -32,7 +33,6 @@ LIMIT = 2.0
 TRIFLE = 0.02
 """Share of the sum of all stages by which a stage must have grown."""
 LEAST_ROUNDS = 3
-SUITES = ("stages", "loader", "model", "train")
 MACHINE = ("device", "cpu", "cores")
 DATA = ("photos", "mean_pixels", "mean_bytes")
 SETTINGS = ("set", "backend", "cache", "workers", "batch_size", "image_size", "model", "device", "processes")
@@ -45,22 +45,22 @@ class Compared:
     """A row of the comparison.
 
     Attributes:
-        suite, name: which row.
         old, new: images/s; None where that side has none.
         ratio: new / old.
         noise: difference as a fraction of the old rate that noise can explain; None: too few rounds to say.
         verdict: see `Verdict`.
         remark: why it was not judged.
+        suite, name: which row.
     """
 
-    suite: str
-    name: str
-    old: float | None = None
-    new: float | None = None
+    old: float | None
+    new: float | None
     ratio: float | None = None
     noise: float | None = None
     verdict: Verdict = "not judged"
     remark: str = ""
+    suite: str = ""
+    name: str = ""
 
 
 @dataclass(frozen=True)
@@ -91,15 +91,11 @@ class Comparison:
             table.add_column(header, justify="left" if header in ("suite", "name", "verdict") else "right")
         for row in self.rows:
             verdict = f"{row.verdict}: {row.remark}" if row.remark else row.verdict
-            table.add_row(
-                row.suite,
-                Text(row.name),
-                "" if row.old is None else f"{row.old:,.0f}",
-                "" if row.new is None else f"{row.new:,.0f}",
-                "" if row.ratio is None else f"{row.ratio:.3f}",
-                "" if row.noise is None else f"±{row.noise:.1%}",
-                Text(verdict, style=_COLOUR.get(row.verdict, "")),
-            )
+            rates = ["" if rate is None else f"{rate:,.0f}" for rate in (row.old, row.new)]
+            ratio = "" if row.ratio is None else f"{row.ratio:.3f}"
+            noise = "" if row.noise is None else f"±{row.noise:.1%}"
+            coloured = Text(verdict, style=_COLOUR.get(row.verdict, ""))
+            table.add_row(row.suite, Text(row.name), *rates, ratio, noise, coloured)
         said = [f"not the same, so nothing is judged: {text}" for text in self.differences]
         if said or self.notes:
             table.caption, table.caption_justify = Text("\n".join([*said, *self.notes])), "left"
@@ -115,17 +111,25 @@ def read_result(file: Path) -> dict[str, Any]:
     except ValueError as error:
         raise UserError(f"{file}: is not JSON; give a file made by flowerfast bench --json") from error
     check_result(result, str(file))
-    return dict(result)
+    return _with_present_names(result)
 
 
-def check_result(result: Any, where: str) -> None:
-    """Raise UserError unless it is a result of `flowerfast bench` as this version writes it."""
-    found = (result.get("kind"), result.get("schema")) if isinstance(result, dict) else (None, None)
-    if found != ("bench", SCHEMA):
-        raise UserError(
-            f"{where}: is no result of flowerfast bench, schema {SCHEMA}, but kind {found[0]}, schema "
-            f"{found[1]}; make one with flowerfast bench --json FILE"
-        )
+def _with_present_names(result: dict[str, Any]) -> dict[str, Any]:
+    """The same, where the backend `cpu`, and rows named by it, may bear its older name."""
+    suites: dict[str, Any] = {suite: result[suite] for suite in ("loader", "train") if suite in result}
+    for suite, rows in suites.items():
+        suites[suite] = {_renamed(name): _with(row, "backend") for name, row in rows.items()}
+    return {**result, **suites, "settings": _with(result["settings"], "backend", "current", "set")}
+
+
+def _with(part: dict[str, Any], *keys: str) -> dict[str, Any]:
+    return {key: _renamed(value) if key in keys else value for key, value in part.items()}
+
+
+def _renamed(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_renamed(each) for each in value]
+    return re.sub(r'^(data\.backend=")?torchvision', r"\1cpu", value) if isinstance(value, str) else value
 
 
 def compare_results(old: dict[str, Any], new: dict[str, Any], tolerance: float) -> Comparison:
@@ -141,90 +145,67 @@ def compare_results(old: dict[str, Any], new: dict[str, Any], tolerance: float) 
     check_result(new, "the new result")
     if not 0 <= tolerance < 1:
         raise UserError(f"--tolerance {tolerance:g}: must be from 0 to below 1, such as 0.1 for a tenth")
-    differences = [*_differences(old, new)]
-    rows = [
-        _compare(suite, name, _row(old, suite, name), _row(new, suite, name), tolerance, bool(differences))
-        for suite in SUITES
-        for name in {**_rows(old, suite), **_rows(new, suite)}
+    differences = [
+        f"{part}: {text}"
+        for part, keys in (("environment", MACHINE), ("data", DATA), ("settings", SETTINGS))
+        for text in _changes(old.get(part, {}), new.get(part, {}), keys)
     ]
-    return Comparison(rows, differences, [*_versions(old, new)], tolerance)
-
-
-def _differences(old: dict[str, Any], new: dict[str, Any]) -> Iterator[str]:
-    for part, keys in (("environment", MACHINE), ("data", DATA), ("settings", SETTINGS)):
-        before, after = old.get(part, {}), new.get(part, {})
-        for key in keys:
-            if before.get(key) != after.get(key):
-                yield f"{part}: {key} was {before.get(key)}, is {after.get(key)}"
-
-
-def _versions(old: dict[str, Any], new: dict[str, Any]) -> Iterator[str]:
+    rows = []
+    for suite in SUITES:
+        old_rows, new_rows = _rows(old, suite), _rows(new, suite)
+        for name in {**old_rows, **new_rows}:
+            compared = _compare(old_rows.get(name), new_rows.get(name), tolerance, bool(differences))
+            rows.append(replace(compared, suite=suite, name=name))
     before, after = (result.get("environment", {}).get("versions", {}) for result in (old, new))
-    for name in {**before, **after}:
-        if before.get(name) != after.get(name):
-            yield f"{name} was {before.get(name)}, is {after.get(name)}"
+    return Comparison(rows, differences, [*_changes(before, after, [*before, *after])], tolerance)
 
 
-def _rows(result: dict[str, Any], suite: str) -> dict[str, Any]:
+def _changes(old: Row, new: Row, keys: Sequence[str]) -> Iterator[str]:
+    """What is not the same under some keys."""
+    for key in dict.fromkeys(keys):
+        if old.get(key) != new.get(key):
+            yield f"{key} was {old.get(key)}, is {new.get(key)}"
+
+
+def _rows(result: dict[str, Any], suite: str) -> dict[str, Row]:
+    """Rows with `count`, of rounds, and of stages with `total_ms`."""
     part = result.get(suite, {})
-    return dict(part.get("rows", {})) if suite == "stages" else dict(part)
+    if suite != "stages":
+        return {name: row | {"count": len(row.get("rounds", ()))} for name, row in part.items()}
+    more = {"count": part.get("repeats", 1), "total_ms": part.get("sum_ms")}
+    return {name: row | more for name, row in part.get("rows", {}).items()}
 
 
-def _row(result: dict[str, Any], suite: str, name: str) -> dict[str, Any] | None:
-    """A row with `relative` (spread over median), `count` of rounds and, for a stage, `total_ms`."""
-    row = _rows(result, suite).get(name)
-    if row is None or "images_per_sec" not in row:
-        return row
-    if suite == "stages":
-        stages = result["stages"]
-        more = {"count": stages.get("repeats", 1), "total_ms": stages["sum_ms"]}
-        return {**row, **more, "relative": row["spread_ms"] / row["ms"]}
-    return {**row, "count": len(row["rounds"]), "relative": row["spread"] / row["images_per_sec"]}
-
-
-def _compare(
-    suite: str,
-    name: str,
-    old: dict[str, Any] | None,
-    new: dict[str, Any] | None,
-    tolerance: float,
-    other: bool,
-) -> Compared:
+def _compare(old: Row | None, new: Row | None, tolerance: float, other: bool) -> Compared:
+    """The row without its name; `other`: conditions were not the same."""
+    before, after = (row.get("images_per_sec") if row else None for row in (old, new))
     for row, side in ((old, "old"), (new, "new")):
-        if row is None:
-            return Compared(suite, name, _rate(old), _rate(new), remark=f"not in the {side} result")
-        if "images_per_sec" not in row:
-            return Compared(suite, name, _rate(old), _rate(new), remark=f"{side}: {row['error']}")
+        if row is None or "images_per_sec" not in row:
+            why = f"not in the {side} result" if row is None else f"{side}: {row['error']}"
+            return Compared(before, after, remark=why)
     assert old is not None
     assert new is not None
-    figures = old["images_per_sec"], new["images_per_sec"], new["images_per_sec"] / old["images_per_sec"]
-    noise = _noise(old, new)
-    changed = [f"{key} was {old.get(key)}, is {new.get(key)}" for key in ROW if old.get(key) != new.get(key)]
+    ratio, noise = new["images_per_sec"] / old["images_per_sec"], _noise(old, new)
+    changed = [*_changes(old, new, ROW)]
     if noise is None:
         changed.append(f"fewer than {LEAST_ROUNDS} rounds")
-    if other or changed:
-        return Compared(suite, name, *figures, noise, remark=", ".join(changed))
-    assert noise is not None
-    return Compared(suite, name, *figures, noise, _judge(old, new, tolerance, noise))
+    if other or changed or noise is None:
+        return Compared(before, after, ratio, noise, remark=", ".join(changed))
+    return Compared(before, after, ratio, noise, _judge(old, new, ratio, tolerance, noise))
 
 
-def _rate(row: dict[str, Any] | None) -> float | None:
-    return row.get("images_per_sec") if row else None
-
-
-def _noise(old: dict[str, Any], new: dict[str, Any]) -> float | None:
+def _noise(old: Row, new: Row) -> float | None:
     """`LIMIT` standard errors of the difference of two medians, as a fraction of the old one."""
     if min(old["count"], new["count"]) < LEAST_ROUNDS:
         return None
-    wider = max(old["relative"], new["relative"])
+    wider = max(row["spread_ms"] / row["ms"] if "ms" in row else relative_spread(row) for row in (old, new))
     return float(LIMIT * wider * math.sqrt(math.pi / 2 * (1 / old["count"] + 1 / new["count"])))
 
 
-def _judge(old: dict[str, Any], new: dict[str, Any], tolerance: float, noise: float) -> Verdict:
-    ratio = new["images_per_sec"] / old["images_per_sec"]
-    if 1 - tolerance <= ratio <= 1 / (1 - tolerance):
-        return "same"
+def _judge(old: Row, new: Row, ratio: float, tolerance: float, noise: float) -> Verdict:
     trifling = "total_ms" in old and abs(new["ms"] - old["ms"]) < TRIFLE * old["total_ms"]
-    if trifling or abs(ratio - 1) <= noise:
-        return "same" if trifling else "within noise"
+    if trifling or 1 - tolerance <= ratio <= 1 / (1 - tolerance):
+        return "same"
+    if abs(ratio - 1) <= noise:
+        return "within noise"
     return "slower" if ratio < 1 else "faster"

@@ -3,7 +3,6 @@
 import json
 import os
 import platform
-import subprocess
 import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -12,8 +11,10 @@ from typing import Any
 import torch
 from PIL import features
 
-from flowerfast.data.manifest import Manifest
-from flowerfast.runs import device_name, versions
+from flowerfast.bench.usage import nvidia_smi, said_by
+from flowerfast.loaders.device import device_name
+from flowerfast.machine import total_memory, usable_cores, versions, write_text
+from flowerfast.photos.photos import Photos
 
 SCHEMA = 2
 """Version of the results files: 2 added spread, CPU and memory per row, and rows with `error`."""
@@ -22,13 +23,13 @@ _ROOT = Path(__file__).resolve().parents[2]
 
 def environment(device: torch.device, packages: tuple[str, ...] = ()) -> dict[str, Any]:
     """Machine, versions, revision and date; `packages` are distributions to list beside our own."""
-    revision = _git("rev-parse", "HEAD")
+    revision = _git("rev-parse", "HEAD") if _is_own_checkout() else None
     return {
         "device": device_name(device),
-        "driver": _driver() if device.type == "cuda" else None,
+        "driver": nvidia_smi("driver_version") if device.type == "cuda" else None,
         "cpu": _cpu(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "memory_bytes": _memory(),
+        "cores": usable_cores(),
+        "memory_bytes": total_memory(),
         "torch_threads": torch.get_num_threads(),
         "versions": {**versions(), **_versions(packages)},
         "git": revision,
@@ -37,43 +38,42 @@ def environment(device: torch.device, packages: tuple[str, ...] = ()) -> dict[st
     }
 
 
-def describe_photos(manifest: Manifest, name: str) -> dict[str, Any]:
+def describe_photos(photos: Photos, name: str) -> dict[str, Any]:
     """Name and size of a set of photos, for a results file."""
-    pixels = manifest.width.astype("int64") * manifest.height
+    width, height = photos.sizes(photos.indices)
     return {
         "folder": name,
-        "photos": len(manifest),
-        "mean_pixels": float(pixels.mean()),
-        "mean_bytes": float(manifest.size.mean()),
+        "photos": len(photos),
+        "mean_pixels": float((width * height).mean()),
+        "mean_bytes": float(photos.table.size[photos.indices].mean()),
     }
 
 
 def write_results(file: Path, result: dict[str, Any]) -> None:
-    """Write a results file under a temporary name and rename it."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_name(f".{file.name}.part")
-    part.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    part.replace(file)
+    """Write a results file."""
+    write_text(file, json.dumps(result, indent=1) + "\n")
 
 
 def _versions(packages: tuple[str, ...]) -> dict[str, str]:
-    found = {}
+    installed = {}
     for name in packages:
         try:
-            found[name] = version(name)
+            installed[name] = version(name)
         except PackageNotFoundError:
             continue
     # That of Pillow; simplejpeg, torchvision and DALI bring their own and do not say which.
     turbo = features.version_feature("libjpeg_turbo")
-    return {**found, "libjpeg-turbo (pillow)": turbo} if turbo else found
+    return {**installed, "libjpeg-turbo (pillow)": turbo} if turbo else installed
+
+
+def _is_own_checkout() -> bool:
+    """Whether this package lies in a checkout of its own, not in an environment inside somebody else's."""
+    top = _git("rev-parse", "--show-toplevel")
+    return top is not None and os.path.realpath(top) == str(_ROOT)
 
 
 def _git(*arguments: str) -> str | None:
-    try:
-        done = subprocess.run(["git", *arguments], cwd=_ROOT, capture_output=True, text=True, check=False)
-    except OSError:
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None
+    return said_by("git", "-C", str(_ROOT), *arguments)
 
 
 def _cpu() -> str:
@@ -83,23 +83,3 @@ def _cpu() -> str:
         lines = []
     named = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")
     return named or platform.processor()
-
-
-def _driver() -> str | None:
-    try:
-        done = subprocess.run(
-            ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-    except OSError:
-        return None
-    return done.stdout.split("\n")[0].strip() or None
-
-
-def _memory() -> int | None:
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        return None

@@ -7,29 +7,21 @@ page cache): taking turns lets all variants drift alike. Figures are medians of 
 
 import statistics
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 from flowerfast.bench.child import Child, ChildFailed, Variant
+from flowerfast.bench.result import Row, relative_spread, summary
+from flowerfast.bench.rounds import Round, Rounds
 from flowerfast.bench.usage import cpu_seconds, gpu_use
+from flowerfast.bench.worker import open_source
+from flowerfast.errors import UserError
 
 _LEAST = 3  # rounds before a spread says anything
-Row = dict[str, Any]
-"""Figures of a variant as they stand in the results file.
-
-images_per_sec, low, high: median, lowest and highest round; spread: median absolute deviation times 1.4826,
-the standard deviation of a normal distribution with that; rounds: all of them; warm_up_seconds: its first
-epoch, while another variant may have been starting. cpu_cores: median of the cores kept busy in a round;
-idle_cores: cores it kept busy while others were measured; foreign_cores: median of the cores that processes
-outside the measurement kept busy in its rounds; memory_bytes: most memory seen that no file backs, workers
-included (these four are null where /proc does not say). gpu_memory_bytes: how much more of the GPU's memory
-was taken once it had warmed up; gpu_share: median share of the time in which the GPU worked (null without
-one). counters: medians, per second of a round. A variant without figures has `error` instead, one line, and
-`skipped`: true when it said itself that it cannot run.
-"""
+Say = Callable[[str], None]
+"""Told how it goes, a line at a time."""
 
 
 @dataclass(frozen=True)
@@ -62,74 +54,121 @@ class Pace:
 
 
 class _Runner:
-    """A variant under way: its child, and what has been found so far."""
+    """A variant under way, and what has been measured of it so far."""
 
-    def __init__(self, variant: Variant, environment: Mapping[str, str]) -> None:
-        self.name = variant.name
-        self.child: Child | None = None
-        self._new = lambda: Child(variant, environment)
-        self.warm_up = 0.0
-        self.rates: list[float] = []
-        self.busy: list[float] = []
-        self.foreign: list[float] = []
-        self.counters: list[dict[str, float]] = []
-        self.gpu_memory: int | None = None
-        self.gpu_shares: list[float] = []
-        self.idle_cpu = self.idle_seconds = 0.0
+    def __init__(self, variant: Variant) -> None:
+        self.variant, self.name = variant, variant.name
         self.failure: ChildFailed | None = None
+        self.warm_up = 0.0
+        self.rounds: list[Round] = []
+        self.busy: list[float] = []
 
-    def start(self) -> Child:
-        self.child = self._new()
-        return self.child
+    @property
+    def rates(self) -> list[float]:
+        return [each.images / each.seconds for each in self.rounds]
+
+    def row(self) -> Row:
+        if self.failure is not None:
+            return {"error": str(self.failure), "skipped": self.failure.skipped}
+        per_second = [{k: v / each.seconds for k, v in each.counters.items()} for each in self.rounds]
+        counters = {key: statistics.median(each[key] for each in per_second) for key in per_second[0]}
+        return {**summary(self.rates), "warm_up_seconds": self.warm_up, **self.use(), "counters": counters}
+
+    def use(self) -> Row:
+        """What it takes of the machine."""
+        unknown = dict.fromkeys(("idle_cores", "foreign_cores", "memory_bytes"))
+        return {"cpu_cores": statistics.median(self.busy), **unknown}
+
+
+class _Apart(_Runner):
+    """A variant in a process of its own; `everyone` holds all that are measured together."""
+
+    def __init__(self, variant: Variant, environment: Mapping[str, str], everyone: "list[_Apart]") -> None:
+        super().__init__(variant)
+        self.child: Child | None = None
+        self._environment, self._everyone = environment, everyone
+        self._foreign: list[float] = []
+        self._idle_cpu = self._idle_seconds = 0.0
+        self._gpu_memory: int | None = None
+        self._gpu_shares: list[float] = []
+
+    def open(self, pace: Pace) -> None:
+        before = gpu_use() if pace.gpu else None
+        self.child = Child(self.variant, self._environment)
+        self.warm_up = self.child.open(pace.open_limit)
+        after = gpu_use() if before else None
+        if before and after:
+            self._gpu_memory = max(after[0] - before[0], 0)
+
+    def run(self, pace: Pace) -> None:
+        assert self.child is not None
+        before, started = cpu_seconds(), time.monotonic()
+        self.rounds.append(self.child.round(pace.seconds, pace.round_limit))
+        after, taken = cpu_seconds(), time.monotonic() - started
+        gpu = gpu_use() if pace.gpu else None
+        self._gpu_shares += [] if gpu is None else [gpu[1]]
+        spent = {session: max(after[session] - before.get(session, 0.0), 0.0) for session in after}
+        self.busy.append(spent.pop(self.child.session, 0.0) / taken)
+        for other in self._everyone:
+            if other.child is not None and other is not self:
+                other._idle_cpu += spent.pop(other.child.session, 0.0)
+                other._idle_seconds += taken
+        self._foreign.append(sum(spent.values()) / taken)
+        self.child.look_at_memory()
+
+    def rest(self) -> None:
+        if self.child is not None:
+            session = self.child.session
+            # A tick of the clock is 0.01 s.
+            _wait(lambda: cpu_seconds().get(session, 0.0), limit=3.0, pause=0.06, little=0.015)
 
     def close(self) -> None:
         if self.child is not None:
             self.child.close()
         self.child = None
 
-    def fail(self, error: ChildFailed) -> None:
-        self.failure = error
-        self.close()
-
-    def row(self, memory: int | None, known: bool) -> Row:
-        if self.failure is not None:
-            return {"error": str(self.failure), "skipped": self.failure.skipped}
-        keys = self.counters[0] if self.counters else {}
-        idle = self.idle_cpu / self.idle_seconds if self.idle_seconds else 0.0
+    def use(self) -> Row:
+        known = bool(cpu_seconds())
         return {
-            **summary(self.rates),
-            "warm_up_seconds": self.warm_up,
             "cpu_cores": statistics.median(self.busy) if known else None,
-            "idle_cores": idle if known else None,
-            "foreign_cores": statistics.median(self.foreign) if known else None,
-            "memory_bytes": memory,
-            "gpu_memory_bytes": self.gpu_memory,
-            "gpu_share": statistics.median(self.gpu_shares) if self.gpu_shares else None,
-            "counters": {key: statistics.median(c[key] for c in self.counters) for key in keys},
+            "idle_cores": self._idle_cpu / max(self._idle_seconds, 1e-9) if known else None,
+            "foreign_cores": statistics.median(self._foreign) if known else None,
+            "memory_bytes": self.child.memory if self.child is not None else None,
+            "gpu_memory_bytes": self._gpu_memory,
+            "gpu_share": statistics.median(self._gpu_shares) if self._gpu_shares else None,
         }
 
 
-def summary(rates: Sequence[float]) -> Row:
-    """Median, lowest, highest, robust spread and list of the rounds, in images/s."""
-    middle = statistics.median(rates)
-    return {
-        "images_per_sec": middle,
-        "low": min(rates),
-        "high": max(rates),
-        "spread": 1.4826 * statistics.median(abs(rate - middle) for rate in rates),
-        "rounds": list(rates),
-    }
+class _Here(_Runner):
+    """A variant in this process."""
 
+    _drawing: Rounds | None = None
 
-def relative_spread(row: Row) -> float:
-    """A row's spread as a share of its figure."""
-    return float(row["spread"] / row["images_per_sec"])
+    def open(self, _: Pace) -> None:
+        with _skipped():
+            self._drawing = Rounds(open_source(self.variant.target, self.variant.options))
+            self.warm_up = self._drawing.warm_up()
+
+    def run(self, pace: Pace) -> None:
+        assert self._drawing is not None
+        cpu, started = time.process_time(), time.perf_counter()
+        with _skipped():
+            self.rounds.append(self._drawing.run(pace.seconds))
+        self.busy.append((time.process_time() - cpu) / (time.perf_counter() - started))
+
+    def rest(self) -> None:
+        _wait(time.process_time, limit=2.0, pause=0.03, little=0.003)
+
+    def close(self) -> None:
+        if self._drawing is not None:
+            self._drawing.close()
+        self._drawing = None
 
 
 def measure(
     variants: Sequence[Variant],
     pace: Pace,
-    say: Callable[[str], None] = lambda _: None,
+    say: Say = lambda _: None,
     environment: Mapping[str, str] | None = None,
 ) -> dict[str, Row]:
     """Measure all variants in turns: a row for each, in their order.
@@ -137,90 +176,85 @@ def measure(
     Args:
         variants: names must differ.
         pace: how much, and time limits.
-        say: told how it goes, a line at a time.
+        say: told how it goes.
         environment: variables to set for the children, beside this process's own.
     """
+    everyone: list[_Apart] = []
+    everyone += [_Apart(variant, environment or {}, everyone) for variant in variants]
+    return _take_turns(everyone, pace, say, pace.openers)
+
+
+def measure_here(variants: Sequence[Variant], pace: Pace, say: Say = lambda _: None) -> dict[str, Row]:
+    """The same, all in this process: quick, and rows do not say what memory and other processes took."""
+    return _take_turns([_Here(variant) for variant in variants], pace, say, openers=1)
+
+
+def _take_turns(runners: Sequence[_Apart | _Here], pace: Pace, say: Say, openers: int) -> dict[str, Row]:
     with ExitStack() as stack:
-        runners = [_Runner(variant, environment or {}) for variant in variants]
         for runner in runners:
             stack.callback(runner.close)
-        _open_all(runners, pace, say)
+        _open_all(runners, pace, say, openers)
         for number in range(pace.rounds):
             say(f"round {number + 1} of {pace.rounds}")
             for runner in runners:
-                if runner.child is not None:
-                    _round(runner, runners, pace, say)
-            if pace.is_hopeless(runner.rates for runner in runners if runner.child is not None):
+                if runner.failure is None:
+                    _or_fail(runner, runner.run, pace, say)
+                    runner.rest()
+            if pace.is_hopeless(runner.rates for runner in runners if runner.failure is None):
                 say(f"too noisy: stopped after round {number + 1}")
                 break
-        known = bool(cpu_seconds())
-        return {r.name: r.row(r.child.memory if r.child else None, known) for r in runners}
+        return {runner.name: runner.row() for runner in runners}
 
 
-def _open_all(runners: list[_Runner], pace: Pace, say: Callable[[str], None]) -> None:
-    pool = ThreadPoolExecutor(pace.openers)
-    try:
-        for opened in [pool.submit(_open, runner, pace, say) for runner in runners]:
-            opened.result()
-    except BaseException:  # Ctrl-C: those under way end with their children, the others never start
-        pool.shutdown(wait=False, cancel_futures=True)
-        raise
-    pool.shutdown()
+def _open_all(runners: Sequence[_Apart | _Here], pace: Pace, say: Say, openers: int) -> None:
+    if openers == 1:  # on this very thread
+        for runner in runners:
+            _open(runner, pace, say)
+    else:
+        pool = ThreadPoolExecutor(openers)
+        try:
+            for opened in [pool.submit(_open, runner, pace, say) for runner in runners]:
+                opened.result()
+        except BaseException:  # Ctrl-C: those under way end with their children, the others never start
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+        pool.shutdown()
     for runner in runners:
-        if runner.child is not None:
-            _settle(runner.child)
+        runner.rest()
 
 
-def _open(runner: _Runner, pace: Pace, say: Callable[[str], None]) -> None:
-    before = gpu_use() if pace.gpu else None
-    child, started = runner.start(), time.monotonic()
-    try:
-        runner.warm_up = child.open(pace.open_limit)
-        after = gpu_use() if before else None
-        if before and after:
-            runner.gpu_memory = max(after[0] - before[0], 0)
+def _open(runner: _Apart | _Here, pace: Pace, say: Say) -> None:
+    started = time.monotonic()
+    _or_fail(runner, runner.open, pace, say)
+    if runner.failure is None:
         say(f"{runner.name}: ready after {time.monotonic() - started:.1f} s")
+
+
+def _or_fail(runner: _Apart | _Here, work: Callable[[Pace], None], pace: Pace, say: Say) -> None:
+    """Open or run; one that fails is ended, and its row says why."""
+    try:
+        work(pace)
     except ChildFailed as error:
         say(f"{runner.name}: {'skipped' if error.skipped else 'failed'}: {error}")
-        runner.fail(error)
+        runner.failure = error
+        runner.close()
 
 
-def _round(runner: _Runner, all_runners: list[_Runner], pace: Pace, say: Callable[[str], None]) -> None:
-    assert runner.child is not None
-    before, started = cpu_seconds(), time.monotonic()
+@contextmanager
+def _skipped() -> Iterator[None]:
+    """What says itself that it cannot run is skipped; any other exception ends the whole measurement."""
     try:
-        found = runner.child.round(pace.seconds, pace.round_limit)
-    except ChildFailed as error:
-        say(f"{runner.name}: failed: {error}")
-        runner.fail(error)
-        return
-    after, taken = cpu_seconds(), time.monotonic() - started
-    used_gpu = gpu_use() if pace.gpu else None
-    if used_gpu is not None:
-        runner.gpu_shares.append(used_gpu[1])
-    runner.rates.append(found.images / found.seconds)
-    runner.counters.append({key: value / found.seconds for key, value in found.counters.items()})
-    spent = {session: max(after[session] - before.get(session, 0.0), 0.0) for session in after}
-    for other in all_runners:
-        if other.child is None:
-            continue
-        used = spent.pop(other.child.session, 0.0)
-        if other is runner:
-            runner.busy.append(used / taken)
-        else:
-            other.idle_cpu += used
-            other.idle_seconds += taken
-    runner.foreign.append(sum(spent.values()) / taken)
-    runner.child.look_at_memory()
-    _settle(runner.child)
+        yield
+    except UserError as error:
+        raise ChildFailed(str(error), skipped=True) from error
 
 
-def _settle(child: Child, limit: float = 3.0, pause: float = 0.06) -> None:
-    """Wait until the child has filled its queues and rests, at most `limit` seconds."""
-    until, used = time.monotonic() + limit, -1.0
+def _wait(used: Callable[[], float], limit: float, pause: float, little: float) -> None:
+    """Wait until less than `little` CPU time is used in a pause, at most `limit` seconds; `used`: so far."""
+    until, before = time.monotonic() + limit, float("-inf")
     while time.monotonic() < until:
-        now = cpu_seconds().get(child.session, 0.0)
-        if now - used < 0.015:  # a tick of the clock is 0.01 s
+        now = used()
+        if now - before < little:
             return
-        used = now
+        before = now
         time.sleep(pause)

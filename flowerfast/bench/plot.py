@@ -1,29 +1,28 @@
 """A result of `flowerfast bench` as one figure: stages in ms; loaders, training, the model in images/s."""
 
-import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from flowerfast.bench.compare import check_result
+from flowerfast.bench.result import BESIDE, Row, check_result, measured, present, training_step
 from flowerfast.errors import UserError
+from flowerfast.machine import replacing
 
 # Okabe and Ito: told apart by the colour-blind too.
 STAGE, PRESENT, OTHER, MODEL, TRAIN = "#009e73", "#0072b2", "#9ac7e0", "#d55e00", "#e69f00"
 _WHISKER = {"ecolor": "#444444", "capsize": 2.5, "elinewidth": 1}
 _ROW, _WIDTH = 0.32, 8.0  # inches
+STYLE: Any = {"svg.hashsalt": "flowerfast", "svg.fonttype": "none", "pdf.fonttype": 42, "font.size": 9}
 # No date and no version of the library: the same result gives the same bytes.
 METADATA: dict[str, dict[str, Any]] = {
     ".png": {"Software": None},
     ".svg": {"Date": None, "Creator": None},
     ".pdf": {"CreationDate": None, "Creator": None, "Producer": None},
 }
-Rows = dict[str, dict[str, Any]]
 
 
 def check_plot_path(path: Path) -> None:
@@ -33,44 +32,43 @@ def check_plot_path(path: Path) -> None:
 
 
 def plot_result(result: dict[str, Any], path: Path) -> None:
-    """Draw a result into a .png, .svg or .pdf file, written under a temporary name and renamed.
+    """Draw a result into a .png, .svg or .pdf file.
 
     Raises UserError on another suffix, a file that cannot be written, or a result without figures.
     """
     check_result(result, "--plot")
     check_plot_path(path)
-    suffix = path.suffix.lower()
-    part = path.with_name(f".{path.name}.part")
-    style: Any = {"svg.hashsalt": "flowerfast", "svg.fonttype": "none", "pdf.fonttype": 42, "font.size": 9}
-    with matplotlib.rc_context(style):
+    with matplotlib.rc_context(STYLE):
         figure = _figure(result, path)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            figure.savefig(part, format=suffix[1:], dpi=144, metadata=METADATA[suffix])
-            part.replace(path)
+            save(figure, path)
         except OSError as error:
-            with contextlib.suppress(OSError):
-                part.unlink()
             raise UserError(f"--plot {path}: {error.strerror}; give a file that can be written") from error
 
 
+def save(figure: Figure, path: Path, **metadata: str) -> None:
+    """Write a figure in the format of the suffix: whole, or not at all. Raises OSError."""
+    suffix = path.suffix.lower()
+    with replacing(path) as fresh:
+        figure.savefig(fresh, format=suffix[1:], dpi=144, metadata=METADATA[suffix] | metadata)
+
+
 def _figure(result: dict[str, Any], path: Path) -> Figure:
-    stages, rates = result.get("stages"), [*_rates(result)]
-    parts = [draw for draw, there in ((_stages, stages), (_loaders, rates)) if there]
+    counts = {_stages: len(result.get("stages", {}).get("rows", ())), _loaders: len([*_rates(result)])}
+    parts = [draw for draw, count in counts.items() if count]
     if not parts:
         raise UserError(
             f"--plot {path}: the result has no figures to draw; measure the suites stages or loader"
         )
-    counts = {_stages: len(stages["rows"]) if stages else 0, _loaders: len(rates)}
     heights = [_ROW * counts[part] + 0.25 for part in parts]
     figure = Figure(figsize=(_WIDTH, sum(heights) + 0.55 * len(parts) + 0.75), layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.subplots(len(parts), 1, squeeze=False, height_ratios=heights)[:, 0]
     for part, ax in zip(parts, axes, strict=True):
         part(result, ax)
+        ax.invert_yaxis()
         ax.spines[["top", "right"]].set_visible(False)
         ax.tick_params(axis="y", length=0)
-        ax.margins(y=0.25 / max(counts[part], 1))
+        ax.margins(y=0.25 / counts[part])
     figure.suptitle(_title(result), x=0.01, ha="left", fontsize=9, color="#444444")
     return figure
 
@@ -91,50 +89,34 @@ def _title(result: dict[str, Any]) -> str:
 def _stages(result: dict[str, Any], ax: Axes) -> None:
     """Milliseconds of one core per image, one bar a stage that begins where the one above it ends."""
     part, left = result["stages"], 0.0
-    names = [*part["rows"]]
     wide = max(part["sum_ms"], part.get("loader_ms", 0.0), sum(row["ms"] for row in part["rows"].values()))
     for place, (name, row) in enumerate(part["rows"].items()):
         ax.barh(place, row["ms"], left=left, color=STAGE, xerr=row["spread_ms"], error_kw=_WHISKER)
         share = row["ms"] / part["sum_ms"]
-        text = f"{row['ms']:.3f}" + ("" if name == "host-to-device" else f"  ({share:.0%})")
+        text = f"{row['ms']:.3f}" + ("" if name == BESIDE else f"  ({share:.0%})")
         # Beside the bar, on the side with more room.
         after = left < 0.5 * wide
-        edge = (
-            left + row["ms"] + row["spread_ms"] if after else min(left, left + row["ms"] - row["spread_ms"])
-        )
-        _label(ax, edge, place, text, wide, after)
-        left += row["ms"]
+        end, reach = left + row["ms"], row["spread_ms"]
+        _label(ax, end + reach if after else min(left, end - reach), place, text, wide, after)
+        left = end
     if "loader_ms" in part:
         ax.axvline(part["loader_ms"], color=PRESENT, linewidth=1.2, linestyle="--")
-        ax.text(
-            part["loader_ms"],
-            -0.62,
-            f"loader, one worker: {part['loader_ms']:.2f} ",
-            color=PRESENT,
-            ha="right",
-            va="bottom",
-        )
-    ax.set_yticks(range(len(names)), names)
-    ax.invert_yaxis()
+        text = f"loader, one worker: {part['loader_ms']:.2f} "
+        ax.text(part["loader_ms"], -0.62, text, color=PRESENT, ha="right", va="bottom")
+    ax.set_yticks(range(len(part["rows"])), [*part["rows"]])
     ax.set_xlim(0, 1.08 * wide)
     ax.set_xlabel(f"milliseconds per image on one thread ({part['executor']}); whiskers ± spread")
 
 
-def _rates(result: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+def _rates(result: dict[str, Any]) -> Iterator[tuple[str, str, Row]]:
     """(label, colour, row) of every bar: loaders, training, the model alone."""
-    present = result.get("settings", {}).get("current")
-    loaders = _measured(result, "loader")
-    for name, row in loaders.items():
-        now = name == (present if present in loaders else next(iter(loaders)))
-        yield name, PRESENT if now else OTHER, row
-    for name, row in _measured(result, "train").items():
+    now = present(result, "loader")
+    for name, row in measured(result, "loader").items():
+        yield name, PRESENT if row is now else OTHER, row
+    for name, row in measured(result, "train").items():
         yield f"training: {name}", TRAIN, row
-    for name, row in _measured(result, "model").items():
+    for name, row in measured(result, "model").items():
         yield name, MODEL, row
-
-
-def _measured(result: dict[str, Any], suite: str) -> Rows:
-    return {name: row for name, row in result.get(suite, {}).items() if "images_per_sec" in row}
 
 
 def _label(ax: Axes, edge: float, place: int, text: str, wide: float, after: bool = True) -> None:
@@ -146,31 +128,25 @@ def _label(ax: Axes, edge: float, place: int, text: str, wide: float, after: boo
 
 def _loaders(result: dict[str, Any], ax: Axes) -> None:
     """Images/s, whiskers lowest and highest round; the training step's rate as a line across the loaders."""
-    bars = [*_rates(result)]
-    rows = [row for _, _, row in bars]
+    labels, colours, rows = zip(*_rates(result), strict=True)
     wide = max(row["high"] for row in rows)
-    middle = [row["images_per_sec"] for row in rows]
-    whiskers = (
-        [row["images_per_sec"] - row["low"] for row in rows],
-        [row["high"] - row["images_per_sec"] for row in rows],
-    )
-    ax.barh(
-        range(len(bars)), middle, color=[colour for _, colour, _ in bars], xerr=whiskers, error_kw=_WHISKER
-    )
-    for place, row in enumerate(rows):
-        text = (
-            f"{row['images_per_sec']:,.0f}" if row["images_per_sec"] >= 10 else f"{row['images_per_sec']:.1f}"
-        )
+    rates = [row["images_per_sec"] for row in rows]
+    ax.barh(range(len(rows)), rates, color=colours, xerr=whiskers(rows), error_kw=_WHISKER)
+    for place, (rate, row) in enumerate(zip(rates, rows, strict=True)):
+        text = f"{rate:,.0f}" if rate >= 10 else f"{rate:.1f}"
         if row.get("data_wait") is not None:
             text += f"  ({row['data_wait']:.0%} waiting for data)"
         _label(ax, row["high"], place, text, wide)
-    step = _measured(result, "model").get("training step")
+    step = training_step(result)
     if step and "loader" in result:
         ax.axvline(step["images_per_sec"], color=MODEL, linewidth=1.2, linestyle="--")
-    ax.set_yticks(range(len(bars)), [label for label, _, _ in bars])
-    ax.invert_yaxis()
+    ax.set_yticks(range(len(rows)), labels)
     ax.set_xlim(0, 1.17 * wide)
     ax.xaxis.set_major_formatter("{x:,.0f}" if wide >= 10 else "{x:g}")
-    ax.set_xlabel(
-        "images/s; whiskers: lowest and highest round" + ("; dashed: the model's limit" if step else "")
-    )
+    ax.set_xlabel("images/s; whiskers: lowest and highest round" + "; dashed: the model's limit" * bool(step))
+
+
+def whiskers(rows: Sequence[Row]) -> tuple[list[float], list[float]]:
+    """From each row's figure down to its lowest round and up to its highest."""
+    below = [row["images_per_sec"] - row["low"] for row in rows]
+    return below, [row["high"] - row["images_per_sec"] for row in rows]

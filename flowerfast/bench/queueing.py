@@ -82,12 +82,12 @@ def _between(curve: Callable[[int], float], cores: float) -> float:
 
 def _mva(cost: Cost, cores: int) -> float:
     """Reiser and Lavenberg's recursion: a core that comes to the lock finds the queue of one core fewer."""
-    queue, found = 0.0, 0.0
+    queue, rate = 0.0, 0.0
     for number in range(1, cores + 1):
         response = cost.locked * (1 + queue)
-        found = number / (cost.parallel + response)
-        queue = found * response
-    return 1000 * found
+        rate = number / (cost.parallel + response)
+        queue = rate * response
+    return 1000 * rate
 
 
 # -------------------------------------------------------------------------------------------------- training

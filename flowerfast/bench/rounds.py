@@ -6,8 +6,8 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-Batch = tuple[Any, Any]
-"""(images, labels); `len(labels)` is the number of images."""
+Drawn = Iterable[Any]
+"""Unpacks as images, labels, like a `Batch` or a pair; `len(labels)` is the number of images."""
 LEAD = 4
 """Batches drawn before the clock starts: more than what a pipeline holds ready after a pause."""
 
@@ -23,7 +23,7 @@ class Source:
         close: frees what the source holds.
     """
 
-    epochs: Iterator[Iterable[Batch]]
+    epochs: Iterator[Iterable[Drawn]]
     counters: Callable[[], Mapping[str, float]] = dict
     lead: int = LEAD
     close: Callable[[], None] = lambda: None
@@ -90,6 +90,18 @@ class Rounds:
             if place < 0:
                 raise ValueError(f"epoch {number} has no batches: there is nothing to time")
         raise ValueError("the source ran out of epochs")
+
+
+def timed(task: Callable[[], object], repeats: int) -> list[float]:
+    """Seconds of each of so many calls, to the moment at which the device is idle again."""
+    taken = []
+    for _ in range(repeats):
+        synchronise()
+        started = time.perf_counter()
+        task()
+        synchronise()
+        taken.append(time.perf_counter() - started)
+    return taken
 
 
 def synchronise() -> None:

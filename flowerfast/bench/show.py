@@ -7,9 +7,10 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-Row = dict[str, Any]
+from flowerfast.bench.result import BESIDE, Row, present
+
 SPREADS = 3
-"""± in spreads: medians of two runs of the same thing then agree in nine of ten (docs/what-if.md)."""
+"""± in spreads: medians of two runs of the same thing nearly always agree then (docs/what-if.md)."""
 _COLUMNS = ("images/s", "±", "× now", "cores", "MB", "waiting", "GPU", "GPU MB")
 """cores: kept busy; MB: memory that no file backs; waiting for data, GPU: shares of the time."""
 
@@ -24,7 +25,7 @@ def report(result: dict[str, Any]) -> Iterator[RenderableType]:
         if result.get(suite):
             sizes = {row.get("batch_size") for row in result[suite].values()} if suite != "loader" else ()
             batch = "".join(f", batch {size}" for size in sizes)
-            yield _rows(f"{title}{batch}", result[suite], result["settings"].get("current"))
+            yield _rows(f"{title}{batch}", result[suite], present(result, suite))
         for name, row in result.get(suite, {}).items():
             if "error" in row:
                 yield Text(f"failed: {name}: {row['error']}")
@@ -34,10 +35,8 @@ def report(result: dict[str, Any]) -> Iterator[RenderableType]:
     for number, text in enumerate(verdict["findings"]):
         yield Text(f"{'' if number else 'verdict: '}{text}")
     for entry in verdict["advice"] if verdict["bound"] == "model" else ():
-        gain = f"{entry['gain']:.2f} times as many"
-        yield Text(
-            f"{entry['setting']} measured {entry['images_per_sec']:,.0f} images/s, {gain} ({entry['note']})"
-        )
+        rate, gain = f"{entry['images_per_sec']:,.0f} images/s", f"{entry['gain']:.2f} times as many"
+        yield Text(f"{entry['setting']} measured {rate}, {gain} ({entry['note']})")
 
 
 def _about(result: dict[str, Any]) -> str:
@@ -60,7 +59,7 @@ def _stages(stages: dict[str, Any]) -> Table:
         table.add_column(name, justify="right")
     whole = stages["sum_ms"]
     for name, row in stages["rows"].items():
-        share = f"{row['ms'] / whole:.0%}" if name != "host-to-device" else "(meanwhile)"
+        share = f"{row['ms'] / whole:.0%}" if name != BESIDE else "(meanwhile)"
         table.add_row(name, *_stage_figures(row), share)
     cold = stages["cold_read"]
     if "ms" in cold:
@@ -81,9 +80,8 @@ def _sums(stages: dict[str, Any]) -> str:
     )
 
 
-def _rows(title: str, rows: dict[str, Row], current: str | None) -> Table:
-    """One suite; columns that are empty in all rows are left out."""
-    now = rows.get(current or "", next(iter(rows.values()))).get("images_per_sec")
+def _rows(title: str, rows: dict[str, Row], now: Row | None) -> Table:
+    """One suite, `now` the row of the present settings; columns that are empty in all rows are left out."""
     table, cells = Table(), {name: _cells(row, now) for name, row in rows.items()}
     shown = [k for k in range(len(_COLUMNS)) if any(row and row[k] for row in cells.values())]
     table.add_column(title)
@@ -94,7 +92,7 @@ def _rows(title: str, rows: dict[str, Row], current: str | None) -> Table:
     return table
 
 
-def _cells(row: Row, now: float | None) -> list[str] | None:
+def _cells(row: Row, now: Row | None) -> list[str] | None:
     """Figures of a row by column; None when it has none."""
     if "error" in row:
         return None
@@ -102,7 +100,7 @@ def _cells(row: Row, now: float | None) -> list[str] | None:
     return [
         f"{rate:,.1f}" if rate < 100 else f"{rate:,.0f}",
         f"{SPREADS * row['spread'] / rate:.0%}",
-        f"{rate / now:.2f}" if now else "",
+        f"{rate / now['images_per_sec']:.2f}" if now else "",
         _number(row["cpu_cores"], 1, ".1f"),
         _number(row["memory_bytes"], 1e-6, ",.0f"),
         _number(row.get("data_wait"), 1, ".0%"),

@@ -5,26 +5,24 @@ Each function is the target of a `Variant`: it runs in the child and returns a `
 the variant is skipped with that reason.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import count
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from flowerfast.bench.rounds import Batch as Drawn
-from flowerfast.bench.rounds import Source
-from flowerfast.bench.stages import recipe_of
+from flowerfast.bench.rounds import Drawn, Source
 from flowerfast.bench.worker import open_source
 from flowerfast.config import Config, load_config
-from flowerfast.data.manifest import load_manifest
-from flowerfast.loaders import BadFiles, Batch, Choice, choose_backend, choose_cache, make_loader
-from flowerfast.model import build_network, with_normalisation
-from flowerfast.runs import pick_device
-from flowerfast.train import train_step
-from flowerfast.trainer import Trainer, to_device
-from flowerfast.waiting import WaitClock
+from flowerfast.loaders.batch import Batch
+from flowerfast.loaders.device import pick_device
+from flowerfast.photos.photos import Photos
+from flowerfast.training.fit import train_step
+from flowerfast.training.model import build_network, with_normalisation
+from flowerfast.training.run import training_loader
+from flowerfast.training.state import TrainState, place_model
+from flowerfast.training.waiting import WaitClock
 
 CLASSES = 5
 """Classes of a model that is measured without labels of its own; the head's size does not matter to speed."""
@@ -36,35 +34,19 @@ def loader(data: str, settings: Sequence[str], device: str = "cpu", photos: int 
 
     All of them, or so many spread over the folder.
 
-    Raises UserError when the backend asked for cannot run here.
+    Raises UserError when the backend or cache asked for cannot be had here.
     """
     config = load_config(None, settings, {"data.path": data})
-    where = pick_device(device)
-    choice = choose_backend(config.data, where)
-    manifest = load_manifest(Path(data), config.data.max_pixels)
-    indices = sample(len(manifest), photos)
-    cache, why = choose_cache(config.data, choice.backend, where, manifest, indices)
-    made = make_loader(
-        Choice(choice.backend, choice.reason, cache, why),
-        manifest,
-        indices,
-        recipe_of(config),
-        config.data,
-        where,
-        BadFiles(manifest, "skip", 1.0),
-    )
-
-    def epoch(number: int) -> Iterator[Drawn]:
-        return ((batch.images, batch.labels) for batch in made.epoch(number))
-
-    return Source((epoch(number) for number in count()), close=made.close)
+    opened = training_loader(config, sample(Photos.open(data, config.data), photos), device)
+    return Source((opened.epoch(number) for number in count()), close=opened.close)
 
 
-def sample(count: int, wanted: int | None) -> np.ndarray:
-    """int64 (n,): all of `count` indices, or `wanted` of them evenly spread from the first to the last."""
-    if wanted is None or wanted >= count:
-        return np.arange(count)
-    return np.linspace(0, count - 1, wanted).round().astype(np.int64)
+def sample(photos: Photos, wanted: int | None) -> Photos:
+    """All of the photos, or `wanted` of them evenly spread from the first to the last."""
+    if wanted is None or wanted >= len(photos):
+        return photos
+    places = np.linspace(0, len(photos) - 1, wanted).round().astype(np.int64)
+    return photos.subset(photos.indices[places])
 
 
 def steps(settings: Sequence[str], device: str = "cpu", forward: bool = False) -> Source:
@@ -73,33 +55,31 @@ def steps(settings: Sequence[str], device: str = "cpu", forward: bool = False) -
     With `forward` the network's answers alone, without gradients. The head's size does not matter to speed.
     """
     config, where = load_config(None, settings), pick_device(device)
-    batch = synthetic(config, where)
-    trainer = make_trainer(config, where)
+    batch, state = synthetic(config, where), make_state(config, where)
 
     @torch.inference_mode()
     def answer() -> None:
-        with trainer.precision.autocast(where):
-            trainer.forward(batch.images)
+        with state.precision.autocast(where):
+            state.forward(batch.images)
 
     def epoch() -> Iterator[Drawn]:
         for _ in range(_STEPS if where.type == "cuda" else 1):
             if forward:
                 answer()
             else:
-                train_step(trainer, batch)
-            yield batch.images, batch.labels
+                train_step(state, batch)
+            yield batch
 
     return Source((epoch() for _ in count()), lead=1)  # there is no queue to empty
 
 
 def synthetic(config: Config, device: torch.device) -> Batch:
     """Random uint8 pixels and labels on the device, of the configuration's sizes."""
-    batch_size, image_size = config.train.batch_size, config.data.image_size
+    n, side = config.train.batch_size, config.data.image_size
     generator = torch.Generator().manual_seed(0)
-    shape = (batch_size, image_size, image_size, 3)
-    pixels = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator).to(device)
-    labels = torch.randint(0, CLASSES, (batch_size,), generator=generator).to(device)
-    return Batch(pixels.permute(0, 3, 1, 2), labels, labels)
+    pixels = torch.randint(0, 256, (n, side, side, 3), dtype=torch.uint8, generator=generator).to(device)
+    labels = torch.randint(0, CLASSES, (n,), generator=generator).to(device)
+    return Batch(pixels.permute(0, 3, 1, 2), labels, torch.arange(n))
 
 
 def training(
@@ -122,34 +102,34 @@ def training(
     """
     where = pick_device(device)
     inner = open_source(source["target"], source["options"])
-    trainer = make_trainer(load_config(None, settings), where, classes)
+    state = make_state(load_config(None, settings), where, classes)
     if floats:
-        trainer.forward = trainer.model.network
+        state.forward = state.model.network
     clock = WaitClock(where)
 
-    def epochs() -> Iterator[Iterator[Drawn]]:
-        for batches in inner.epochs:
-            yield trained(iter(batches))
-
-    def trained(batches: Iterator[Drawn]) -> Iterator[Drawn]:
-        whole = (Batch(images, labels, labels) for images, labels in batches)
-        for batch in clock.watch(whole):
+    def trained(drawn: Iterable[Drawn]) -> Iterator[Drawn]:
+        for batch in clock.watch(map(_as_batch, drawn)):
             if len(batch):
-                train_step(trainer, batch)
-            yield batch.images, batch.labels
+                train_step(state, batch)
+            yield batch
 
-    def waited() -> dict[str, float]:
-        return {"waited": clock.waited()}
-
-    return Source(epochs(), waited, close=inner.close)
+    return Source(map(trained, inner.epochs), lambda: {"waited": clock.waited()}, close=inner.close)
 
 
-def make_trainer(config: Config, device: torch.device, classes: int = CLASSES) -> Trainer:
+def _as_batch(drawn: Drawn) -> Batch:
+    """A loader's own batch; of others' loaders, which do not say which samples they drew, one by position."""
+    if isinstance(drawn, Batch):
+        return drawn
+    images, labels = drawn
+    return Batch(images, labels, torch.arange(len(labels)))
+
+
+def make_state(config: Config, device: torch.device, classes: int = CLASSES) -> TrainState:
     """The training of a configuration, from random weights: they do not matter to speed."""
     torch.manual_seed(0)
     names = [str(i) for i in range(classes)]
     start = config.model.model_copy(update={"pretrained": False, "weights": None})
     network = build_network(start, names, config.data.image_size, config.eval.crop_pct)
-    model = to_device(with_normalisation(network), config.train, device)
+    model = place_model(with_normalisation(network), config.train, device)
     train = config.train.model_copy(update={"schedule": "constant", "lr": 1e-4})
-    return Trainer(model, train, device, 1)
+    return TrainState(model, train, device, 1)

@@ -5,31 +5,30 @@ difference is that step. So nothing is timed that training does not do, and the 
 which is timed beside them: the loader itself with one worker.
 """
 
+import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 
-from flowerfast.bench.disk import Figures, cold_read, figures
+from flowerfast.bench.result import BESIDE, middle_and_spread
+from flowerfast.bench.rounds import timed
+from flowerfast.bench.sources import sample
 from flowerfast.config import Config
-from flowerfast.data.manifest import Manifest
-from flowerfast.data.plan import End, EvalPlan, Plan
-from flowerfast.loaders import BadFiles, Recipe
-from flowerfast.loaders.cache import PhotoCache
-from flowerfast.loaders.cache_choice import open_cache
-from flowerfast.loaders.sampling import Sampler
-from flowerfast.loaders.torchvision import (
-    Executes,
-    Executor,
-    TorchvisionLoader,
-    chunk_size,
-    finished_batch,
-    make_executor,
-)
+from flowerfast.kernels import End
+from flowerfast.loaders.cache.choice import open_cache
+from flowerfast.loaders.cache.store import Cached
+from flowerfast.loaders.threads import chunk_size, finished_batch
+from flowerfast.photos.photos import Photos
+from flowerfast.pixels.executor import Executor, open_executor
+from flowerfast.pixels.reference import PlainExecutor
+from flowerfast.pixels.source import Files
+from flowerfast.plans.plan import Plan
+from flowerfast.training.run import training_loader
 
 NAMES = {
     End.read: "read",
@@ -40,55 +39,59 @@ NAMES = {
     End.all: "translate",
 }
 """Stages by the end at which the executor has done them."""
-ASSEMBLE, TO_DEVICE = "assemble", "host-to-device"
+ASSEMBLE = "assemble"
+Figures = dict[str, Any]
 _CPU = torch.device("cpu")
 
 
 class StageClock:
-    """Times the executor of a configuration, and the whole loader with one worker.
+    """Times the executor of a configuration, and the whole loader with one worker; to be closed.
 
     Args:
-        config: settings; a cache on the GPU is left out, since the CPU cannot use it.
-        manifest: all photos.
-        indices: int64 (n,), the photos to use.
-        cache: where decoded photos are kept: none, ram or disk.
+        config: settings.
+        photos: those to use.
+        cache: where decoded photos are kept; one on the GPU is left out, since the CPU cannot use it.
     """
 
-    def __init__(self, config: Config, manifest: Manifest, indices: np.ndarray, cache: str = "none") -> None:
-        self._manifest, self._indices = manifest, indices
-        self._recipe = recipe_of(config)
-        self._sampler = Sampler(manifest, indices, self._recipe)
-        self._bad = BadFiles(manifest, "skip", 1.0)
+    def __init__(self, config: Config, photos: Photos, cache: str = "none") -> None:
         place = cache if cache in ("ram", "disk") else "none"
-        self._cache: PhotoCache | None = open_cache(place, config.data, manifest, indices, _CPU)
-        self._data = config.data.model_copy(update={"workers": 1})
-        self._chunk = chunk_size(self._recipe.batch_size, config.data.prefetch, threads=1)
-        self._executor: Executes = make_executor(self._data, manifest, self._cache)[0]
+        data = config.data.model_copy(update={"backend": "cpu", "cache": place, "workers": 1})
+        self._photos = photos
+        self._loader = training_loader(config.model_copy(update={"data": data}), photos, _CPU)
+        self._sampler = self._loader.plan_sampler
+        # As `ThreadEngine` opens it; only an executor of our own can be stopped half way.
+        kept = open_cache(place, data, photos, _CPU)
+        files = Files(photos, data.kernels != "torchvision", data.decode_scale)
+        source = files if kept is None else Cached(kept)
+        self._executor: Executor = open_executor(data.kernels, photos, source)[0]
+        self._chunk = chunk_size(self._sampler.batch_size, data.prefetch, threads=1)
 
     @property
     def executor(self) -> str:
         """numba or torchvision."""
-        return "torchvision" if isinstance(self._executor, Executor) else "numba"
+        return "torchvision" if isinstance(self._executor, PlainExecutor) else "numba"
+
+    def close(self) -> None:
+        """Free the loader."""
+        self._loader.close()
 
     def warm_up(self) -> float:
         """One pass, which compiles, fills caches and scratch memory, and a timed second one: ms per image."""
         for _ in range(2):
             spent = sum(self._fill(plan, End.all) for plan in self._sampler.plans(0))
-        return 1000 * spent / len(self._indices)
+        return self._ms(spent)
 
     def measure(self, repeats: int, device: torch.device) -> dict[str, Any]:
         """The `stages` part of the result."""
         cumulated: dict[End, list[float]] = {end: [] for end in End}
         assembled, whole = [], []
-        with one_thread(), self._loader() as loader, ThreadPoolExecutor(1) as pool:
+        with one_thread(), ThreadPoolExecutor(1) as pool:
             for epoch in range(repeats + 1):
                 seconds, gathering = self._pass(epoch, [*End] if epoch % 2 else [*End][::-1], pool)
-                started = time.perf_counter()
-                for _ in loader.epoch(epoch):
-                    pass
+                (taken,) = timed(partial(self._draw_all, epoch), 1)
                 if not epoch:
                     continue  # it warmed up
-                whole.append(self._ms(time.perf_counter() - started))
+                whole.append(self._ms(taken))
                 assembled.append(self._ms(gathering))
                 for end, spent in seconds.items():
                     cumulated[end].append(self._ms(spent))
@@ -100,22 +103,26 @@ class StageClock:
         rows[ASSEMBLE] = figures(assembled)
         total = sum(row["ms"] for row in rows.values())
         if device.type == "cuda":
-            rows[TO_DEVICE] = self._to_device(repeats, device)
+            rows[BESIDE] = self._to_device(repeats, device)
         loader_row = figures(whole)
         return {
             "executor": self.executor,
             "threads": 1,
-            "photos": len(self._indices),
+            "photos": len(self._photos),
             "repeats": repeats,
             "rows": rows,
             "sum_ms": total,
             "loader_ms": loader_row["ms"],
             "loader_spread_ms": loader_row["spread_ms"],
-            "cold_read": cold_read(self._manifest, self._indices[:200].tolist(), repeats),
+            "cold_read": cold_read(sample(self._photos, 200), repeats),
         }
 
+    def _draw_all(self, epoch: int) -> None:
+        for _ in self._loader.epoch(epoch):
+            pass
+
     def _ms(self, seconds: float) -> float:
-        return 1000 * seconds / len(self._indices)
+        return 1000 * seconds / len(self._photos)
 
     def _pass(self, epoch: int, ends: list[End], pool: ThreadPoolExecutor) -> tuple[dict[End, float], float]:
         """All photos once to each end: seconds by end, and those of what surrounds the executor.
@@ -129,52 +136,30 @@ class StageClock:
             for end in ends:
                 seconds[end] += self._fill(plan, end)
             started = time.perf_counter()
-            self._executor.prepare(plan)
+            self._executor.source.prepare(plan)
             images = torch.empty((len(plan), plan.size, plan.size, 3), dtype=torch.uint8)
             for task in [pool.submit(int) for _ in range(0, len(plan), self._chunk)]:
                 task.result()
-            finished_batch(self._manifest, self._bad, plan.indices, images, {})
+            finished_batch(self._photos, plan.indices, images, {})
             around += time.perf_counter() - started
             del images
             started = time.perf_counter()
         return seconds, around
 
-    def _fill(self, plan: Plan | EvalPlan, end: End) -> float:
+    def _fill(self, plan: Plan, end: End) -> float:
         """Seconds in the executor. Into fresh memory, as in the loader: its pages are first touched here."""
-        prepared = self._executor.prepare(plan)
+        prepared = self._executor.source.prepare(plan)
         rows = torch.empty((len(plan), plan.size, plan.size, 3), dtype=torch.uint8).numpy()
         started = time.perf_counter()
         for first in range(0, len(plan), self._chunk):
             self._executor.fill(prepared, rows, range(first, min(first + self._chunk, len(plan))), end)
         return time.perf_counter() - started
 
-    @contextmanager
-    def _loader(self) -> Iterator[TorchvisionLoader]:
-        loader = TorchvisionLoader(
-            self._manifest, self._indices, self._recipe, self._data, _CPU, self._bad, self._cache
-        )
-        try:
-            yield loader
-        finally:
-            loader.close()
-
     def _to_device(self, repeats: int, device: torch.device) -> Figures:
-        n, side = self._recipe.batch_size, self._recipe.image_size
-        images, taken = torch.empty((n, side, side, 3), dtype=torch.uint8).pin_memory(), []
-        for _ in range(repeats + 1):
-            torch.cuda.synchronize(device)
-            started = time.perf_counter()
-            images.to(device, non_blocking=True)
-            torch.cuda.synchronize(device)
-            taken.append(1000 * (time.perf_counter() - started) / n)
-        return figures(taken[1:])
-
-
-def recipe_of(config: Config) -> Recipe:
-    """Training batches of a configuration."""
-    return Recipe(
-        config.data.image_size, config.train.batch_size, config.train.seed, config.augment, shuffle=True
-    )
+        n, side = self._sampler.batch_size, self._sampler.size
+        images = torch.empty((n, side, side, 3), dtype=torch.uint8).pin_memory()
+        taken = timed(lambda: images.to(device, non_blocking=True), repeats + 1)
+        return figures([1000 * seconds / n for seconds in taken[1:]])
 
 
 @contextmanager
@@ -186,3 +171,51 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def cold_read(photos: Photos, repeats: int) -> Figures:
+    """Milliseconds per photo, read one after the other, with its content gone from the page cache.
+
+    As in the first epoch on a machine that has just started. {"ms", "spread_ms", "images_per_sec"}, or
+    {"not_measured": why}: the kernel is asked to let go of each file, and then whether it has; names and
+    places of the files stay in its memory.
+    """
+    if photos.table.shards is not None:
+        return {"not_measured": "packed photos are mapped: the kernel keeps what is mapped"}
+    if not hasattr(os, "posix_fadvise") or not hasattr(os, "RWF_NOWAIT"):
+        return {"not_measured": "this system does not let a program drop files from its page cache"}
+    taken, indices = [], photos.indices.tolist()
+    for _ in range(repeats):
+        kept = sum(not _dropped(os.path.join(photos.root, photos.path(index))) for index in indices)
+        if kept > 0.05 * len(indices):
+            return {"not_measured": f"the system kept {kept} of {len(indices)} files in its page cache"}
+        started = time.perf_counter()
+        for index in indices:
+            photos.read_one(index)
+        taken.append(1000 * (time.perf_counter() - started) / len(indices))
+    return figures(taken)
+
+
+def _dropped(path: str) -> bool:
+    """Ask for a file to be dropped from the page cache: whether its first byte is gone."""
+    try:
+        file = os.open(path, os.O_RDONLY)
+        try:
+            os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
+            os.preadv(file, [bytearray(1)], 0, os.RWF_NOWAIT)
+        finally:
+            os.close(file)
+    except BlockingIOError:  # it would have to be fetched from the disk
+        return True
+    except OSError:  # a file system that cannot say
+        return False
+    return False
+
+
+def figures(taken: Sequence[float]) -> Figures:
+    """Median of repeats in milliseconds per image, its spread and the rate.
+
+    The median is never below a microsecond, the least that is told apart here.
+    """
+    middle, spread = middle_and_spread(taken)
+    return {"ms": max(middle, 0.001), "spread_ms": spread, "images_per_sec": 1000 / max(middle, 0.001)}

@@ -2,8 +2,8 @@
 
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,22 +12,21 @@ import torch
 
 from flowerfast.bench.child import Variant
 from flowerfast.bench.environment import SCHEMA, describe_photos, environment
-from flowerfast.bench.here import measure_here
-from flowerfast.bench.measure import Pace, Row, measure
-from flowerfast.bench.sources import make_trainer, sample
+from flowerfast.bench.measure import Pace, Row, Say, measure, measure_here
+from flowerfast.bench.result import SUITES
+from flowerfast.bench.sources import make_state, sample
 from flowerfast.bench.stages import StageClock
 from flowerfast.bench.trials import STEPS, TRAINING, Bench, Trial, loader_trials, overrides
 from flowerfast.bench.verdict import WIDE, verdict
-from flowerfast.config import Config
-from flowerfast.data.manifest import load_manifest
+from flowerfast.config import Config, change_config
+from flowerfast.demo.synthetic import demo_photos
 from flowerfast.errors import UserError
-from flowerfast.loaders import choose_backend, choose_cache
-from flowerfast.loaders.torchvision import usable_cores
-from flowerfast.runs import Bar, demo_data, no_bars, pick_device
+from flowerfast.loaders.device import pick_device
+from flowerfast.loaders.engine import choose_backend
+from flowerfast.machine import ProgressBars, no_bars, usable_cores
+from flowerfast.photos.photos import Photos
+from flowerfast.training.run import training_loader
 
-SUITES = ("stages", "loader", "model", "train")
-Say = Callable[[str], None]
-Bars = Callable[[str], AbstractContextManager[Bar | None]]
 _CPU_BATCH, _QUICK_BATCH = 4, 2  # a photo takes a tenth of a second of training on two cores
 _HOPELESS = 2 * WIDE
 QUICK = Pace(rounds=5, seconds=0.15, stop_at=_HOPELESS)
@@ -39,7 +38,7 @@ def run_bench(
     suites: Sequence[str] = SUITES,
     quick: bool = False,
     say: Say = lambda _: None,
-    bars: Bars = no_bars,
+    bars: ProgressBars = no_bars,
     extra: Mapping[str, Variant] | None = None,
 ) -> dict[str, Any]:
     """Measure the present settings and what stands beside them: the result, see docs/bench.md.
@@ -59,15 +58,19 @@ def run_bench(
     if unknown or not suites:
         raise UserError(f"--suite {','.join(unknown)}: no such suite; give any of {', '.join(SUITES)}")
     if {"model", "train"} & {*suites}:
-        make_trainer(config, torch.device("cpu"))  # says at once what is wrong with the model's settings
+        make_state(config, torch.device("cpu"))  # says at once what is wrong with the model's settings
     with tempfile.TemporaryDirectory(prefix="flowerfast-bench-") as scratch:
+        pace = QUICK if quick else FULL
         bench = _open(config, Path(scratch), bars)
-        clock, bench = _calibrated(bench, quick, say)
-        result = _about(bench, suites, quick)
+        say("compiling and warming up")
+        ms = _milliseconds(bench)
+        bench = replace(bench, epoch=_photos_a_round(bench, ms, pace))
+        result = _about(bench, config, suites, quick)
         if "stages" in suites:
             say("stages")
-            result["stages"] = clock.measure(5, bench.device)
-        del clock
+            few = min(max(int(600 * pace.seconds / ms), 16), 256)  # each is executed 42 times
+            with closing(StageClock(bench.config, sample(bench.photos, few), bench.cache)) as clock:
+                result["stages"] = clock.measure(5, bench.device)
         trials, left_out = loader_trials(bench, quick or "loader" not in suites)
         result["settings"] |= {"current": trials[0].name, "left_out": left_out}
         if "loader" in suites:
@@ -86,55 +89,58 @@ def run_bench(
     return result
 
 
-def _open(config: Config, scratch: Path, bars: Bars) -> Bench:
+def _open(config: Config, scratch: Path, bars: ProgressBars) -> Bench:
     device = pick_device(config.train.device)
-    choice = choose_backend(config.data, device)
+    choose_backend(config.data, device)  # says what is missing before the photos are looked at
     with bars("rendering flowers") as bar:
-        data = Path(config.data.path) if config.data.path is not None else demo_data(bar)
+        data = Path(config.data.path) if config.data.path is not None else demo_photos(bar)
     with bars("reading headers") as bar:
-        manifest = load_manifest(data, config.data.max_pixels, bar)
-    everyone = sample(len(manifest), None)
-    cache, why = choose_cache(config.data, choice.backend, device, manifest, everyone)
-    choice = replace(choice, cache=cache, cache_reason=why)
-    return Bench(config, data.resolve(), manifest, device, choice, len(manifest), scratch)
+        photos = Photos.open(data.resolve(), config.data, bar)
+    config = change_config(config, (), _chosen(config, photos, device))
+    if device.type == "cuda":
+        torch.cuda.empty_cache()  # a cache on the GPU had taken its memory already
+    return Bench(config, photos, device, len(photos), scratch)
 
 
-def _calibrated(bench: Bench, quick: bool, say: Say) -> tuple[StageClock, Bench]:
-    """A clock that has compiled and warmed up, and how many photos take about as long as a round."""
-    say("compiling and warming up")
-    cache = bench.choice.cache
-    seconds = (QUICK if quick else FULL).seconds
-    first = StageClock(bench.config, bench.manifest, sample(len(bench.manifest), 24), cache)
-    ms = first.warm_up()
+def _chosen(config: Config, photos: Photos, device: torch.device) -> dict[str, str]:
+    """The backend and the cache that the settings come to here."""
+    with training_loader(config, photos, device) as loader:
+        return {f"data.{name}": value for name, value in loader.choice().items()}
+
+
+def _milliseconds(bench: Bench) -> float:
+    """About what a photo costs a core; compiles, and warms up this process."""
+    with closing(StageClock(bench.config, sample(bench.photos, 24), bench.cache)) as clock:
+        return clock.warm_up()
+
+
+def _photos_a_round(bench: Bench, ms: float, pace: Pace) -> int:
+    """How many photos take about as long as a round: whole batches of them, two at least."""
     batch = bench.config.train.batch_size
-    wanted = max(int(1000 * usable_cores() * seconds / ms), 2 * batch)
-    bench = replace(bench, photos=min(wanted - wanted % batch, len(bench.manifest)))
-    few = min(max(int(600 * seconds / ms), 16), 256, len(bench.manifest))  # each is executed 42 times
-    clock = StageClock(bench.config, bench.manifest, sample(len(bench.manifest), few), cache)
-    if cache != "none":
-        clock.warm_up()
-    return clock, bench
+    wanted = max(int(1000 * usable_cores() * pace.seconds / ms), 2 * batch)
+    return min(wanted - wanted % batch, len(bench.photos))
 
 
-def _about(bench: Bench, suites: Sequence[str], quick: bool) -> dict[str, Any]:
+def _about(bench: Bench, asked: Config, suites: Sequence[str], quick: bool) -> dict[str, Any]:
+    """The result before anything is measured; `asked` are the settings as the user has them."""
     config, pace = bench.config, QUICK if quick else FULL
     return {
         "schema": SCHEMA,
         "kind": "bench",
         "quick": quick,
         "environment": environment(bench.device),
-        "data": describe_photos(bench.manifest, bench.data.name),
+        "data": describe_photos(bench.photos, bench.photos.root.name),
         "settings": {
             "suites": list(suites),
-            "set": [text for text in overrides(config) if not text.startswith("data.cache_dir=")],
-            "backend": bench.choice.backend,
-            "cache": bench.choice.cache,
+            "set": [text for text in overrides(asked) if not text.startswith("data.cache_dir=")],
+            "backend": bench.backend,
+            "cache": bench.cache,
             "workers": config.data.workers or usable_cores(),
             "batch_size": config.train.batch_size,
             "image_size": config.data.image_size,
             "model": config.model.name,
             "device": bench.device.type,
-            "photos_per_epoch": bench.photos,
+            "photos_per_epoch": bench.epoch,
             "rounds": pace.rounds,
             "round_seconds": pace.seconds,
             "processes": "one for all" if quick else "one for each variant",
@@ -153,10 +159,8 @@ def _measure(variants: Sequence[Variant], bench: Bench, quick: bool, say: Say) -
 def _loaders(
     bench: Bench, trials: Sequence[Trial], quick: bool, say: Say, extra: Mapping[str, Variant]
 ) -> dict[str, Row]:
-    found = _measure([*extra.values(), *(trial.variant(bench) for trial in trials)], bench, quick, say)
-    return {name: found[name] for name in extra} | {
-        trial.name: {**found[trial.name], **trial.about(bench)} for trial in trials
-    }
+    rows = _measure([*extra.values(), *(trial.variant(bench) for trial in trials)], bench, quick, say)
+    return rows | {trial.name: {**rows[trial.name], **trial.about(bench)} for trial in trials}
 
 
 def _models(
@@ -164,11 +168,9 @@ def _models(
 ) -> dict[str, dict[str, Row]]:
     """The suites `model` (when `alone`) and `train` (with `trials`), interleaved: they are compared."""
     size = bench.config.train.batch_size
-    if bench.device.type != "cuda":
-        size = min(
-            size, _QUICK_BATCH if quick else _CPU_BATCH
-        )  # what a full batch takes on a CPU would leave no time to repeat it
-    small = replace(bench, photos=_few(bench, size, 2 if quick else 4))
+    if bench.device.type != "cuda":  # what a full batch takes there would leave no time to repeat it
+        size = min(size, _QUICK_BATCH if quick else _CPU_BATCH)
+    small = replace(bench, epoch=_few(bench, size, 2 if quick else 4))
     batch = f"train.batch_size={size}"
     settings = [*overrides(bench.config), batch]
     variants: dict[tuple[str, str], Variant] = {}
@@ -183,12 +185,12 @@ def _models(
         for name, variant in inner.items():
             source = {"target": variant.target, "options": variant.options}
             options = {"source": source, "settings": settings, "device": bench.device.type}
-            options |= {"floats": name in extra, "classes": len(bench.manifest.classes)}
+            options |= {"floats": name in extra, "classes": len(bench.photos.classes)}
             variants["train", name] = Variant(f"train: {name}", TRAINING, options)
-    found = _measure(list(variants.values()), bench, quick, say)
+    rows = _measure(list(variants.values()), bench, quick, say)
     parts: dict[str, dict[str, Row]] = {suite: {} for suite, _ in variants}
     for (suite, name), variant in variants.items():
-        row = {**found[variant.name], "batch_size": size}
+        row = {**rows[variant.name], "batch_size": size}
         if "waited" in row.get("counters", {}):
             row["data_wait"] = min(row["counters"]["waited"], 1.0)
         parts[suite][name] = row
@@ -197,18 +199,19 @@ def _models(
 
 def _few(bench: Bench, size: int, batches: int) -> int:
     """Photos of an epoch of training: on a CPU so many batches, and no shorter one at its end."""
-    count = bench.photos if bench.device.type == "cuda" else min(batches * size, bench.photos)
+    count = bench.epoch if bench.device.type == "cuda" else min(batches * size, bench.epoch)
     return count - count % size or count
 
 
 def _steps(bench: Bench, quick: bool) -> dict[str, dict[str, Any]]:
-    found: dict[str, dict[str, Any]] = {"training step": {}}
+    """Options of the rows of the suite `model`, beside those that all have."""
+    options: dict[str, dict[str, Any]] = {"training step": {}}
     if not quick:
-        found["forward"] = {"forward": True}
+        options["forward"] = {"forward": True}
     if not quick and bench.device.type == "cuda" and not bench.config.train.compile:
         settings = [*overrides(bench.config), "train.compile=true"]
-        found["training step, torch.compile"] = {"settings": settings}
-    return found
+        options["training step, torch.compile"] = {"settings": settings}
+    return options
 
 
 def _trained(bench: Bench, trials: Sequence[Trial], quick: bool) -> list[Trial]:

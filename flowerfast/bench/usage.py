@@ -10,16 +10,16 @@ _PROC = Path("/proc")
 
 def sessions() -> dict[int, list[int]]:
     """Processes by session id."""
-    found: dict[int, list[int]] = defaultdict(list)
+    processes: dict[int, list[int]] = defaultdict(list)
     if not (_PROC / "self" / "stat").exists():
-        return found
+        return processes
     for entry in os.scandir(_PROC):
         if entry.name.isdigit():
             try:
-                found[os.getsid(int(entry.name))].append(int(entry.name))
+                processes[os.getsid(int(entry.name))].append(int(entry.name))
             except OSError:
                 continue  # gone meanwhile
-    return found
+    return processes
 
 
 def cpu_seconds() -> dict[int, float]:
@@ -35,22 +35,6 @@ def cpu_seconds() -> dict[int, float]:
             fields = text.rpartition(")")[2].split()  # the name before it may hold blanks
             totals[session] += sum(map(int, fields[11:15])) / tick
     return totals
-
-
-def gpu_use() -> tuple[int, float] | None:
-    """(bytes taken, share of the last second or so in which it worked) of the first visible GPU.
-
-    From NVML, by nvidia-smi: it needs no CUDA context in this process. None where that is not there.
-    """
-    first = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0] or "0"
-    query = "--query-gpu=memory.used,utilization.gpu"
-    command = ["nvidia-smi", "-i", first, query, "--format=csv,noheader,nounits"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=10)
-        memory, busy = done.stdout.split("\n")[0].split(",")
-        return int(memory) << 20, float(busy) / 100
-    except (OSError, ValueError, subprocess.TimeoutExpired):
-        return None
 
 
 def memory_bytes(session: int) -> int | None:
@@ -69,3 +53,31 @@ def memory_bytes(session: int) -> int | None:
             return None
         total += sum(int(sizes[key].split()[0]) for key in ("Pss_Anon", "Pss_Shmem")) * 1024
     return total or None
+
+
+def gpu_use() -> tuple[int, float] | None:
+    """(bytes taken, share of the last second or so in which it worked) of the first visible GPU.
+
+    From NVML, by nvidia-smi: it needs no CUDA context in this process. None where that is not there.
+    """
+    try:
+        memory, busy = (nvidia_smi("memory.used,utilization.gpu") or "").split(",")
+        return int(memory) << 20, float(busy) / 100
+    except ValueError:
+        return None
+
+
+def nvidia_smi(fields: str) -> str | None:
+    """What nvidia-smi says of the first visible GPU, without units; None where it is not there."""
+    first = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0] or "0"
+    text = said_by("nvidia-smi", "-i", first, f"--query-gpu={fields}", "--format=csv,noheader,nounits")
+    return text.split("\n")[0].strip() or None if text else None
+
+
+def said_by(*command: str) -> str | None:
+    """What a program prints; None when it is not there, fails or takes a minute."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None

@@ -5,16 +5,18 @@ noise of both figures.
 """
 
 import statistics
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
-from flowerfast.bench.measure import relative_spread
+from flowerfast.bench.result import BESIDE, Row, present, relative_spread, training_step
 
 WIDE = 0.15
 """Share of the median above which a spread is too wide to go by."""
 _EVEN = 1.1  # loader and model within this factor are in balance
 _SMALL = 0.05  # a gain below this is not worth a change
 _ADVICE = 3
+Advice = dict[str, Any]
+"""What would be faster: setting, images_per_sec, gain, note, measured."""
 
 
 def verdict(result: dict[str, Any]) -> dict[str, Any]:
@@ -22,128 +24,94 @@ def verdict(result: dict[str, Any]) -> dict[str, Any]:
 
     `bound` is a stage's name, "loader" (no stage can be named), "model", "balanced", or "unclear".
     """
-    loader, model, train = _current(result, "loader"), _step(result), _current(result, "train")
-    found: dict[str, Any] = {
-        "bound": "unclear",
-        "loader_images_per_sec": _rate(loader),
-        "model_images_per_sec": _rate(model),
-        "data_wait": train.get("data_wait") if train else None,
-    }
-    noisy = [*_noisy(result)]
-    advice = [*_advice(result, loader)]
+    loader, model, train = present(result, "loader"), training_step(result), present(result, "train")
+    wait, advice = train.get("data_wait") if train else None, [*_advice(result, loader)]
+    rates = [row["images_per_sec"] if row else None for row in (loader, model)]
     if _is_unclear(loader, model):
-        told = [
-            "too noisy for a verdict: something else keeps this machine busy; run it again when it is idle"
-        ]
-        advice = []
+        bound, advice = "unclear", []
+        why = "something else keeps this machine busy; run it again when it is idle"
+        told = [f"too noisy for a verdict: {why}"]
     else:
-        found["bound"], told = _bound(result, found, advice)
-    if found["bound"] in ("model", "balanced"):
+        bound, told = _bound(result, rates[0], rates[1], wait, advice)
+    if bound in ("model", "balanced"):
         advice = []  # of loaders, and none of them would help
-    found["advice"] = [*_compiled(result, model), *advice][:_ADVICE]
-    found["findings"] = told + noisy + _remarks(result)
-    return found
+    return {
+        "bound": bound,
+        "loader_images_per_sec": rates[0],
+        "model_images_per_sec": rates[1],
+        "data_wait": wait,
+        "advice": [*_compiled(result, model), *advice][:_ADVICE],
+        "findings": [*told, *_noisy(result), *_remarks(result)],
+    }
 
 
 def _bound(
-    result: dict[str, Any], rates: dict[str, Any], advice: list[dict[str, Any]]
+    result: dict[str, Any],
+    loader: float | None,
+    model: float | None,
+    wait: float | None,
+    advice: list[Advice],
 ) -> tuple[str, list[str]]:
-    loader, model, wait = (rates[k] for k in ("loader_images_per_sec", "model_images_per_sec", "data_wait"))
+    """What holds training back, and why, by images/s of both and the share of the time spent waiting."""
     stage, share = _largest_stage(result)
+    slow, of_which = stage or "loader", f"; {stage} is {share:.0%} of the loader's time" if stage else ""
+    waits = "" if wait is None else f"training waits for data {wait:.0%} of the time"
     if loader is None and wait is None:
         if stage is None:
             return "unclear", ["nothing to compare: measure the suites loader and model for a verdict"]
         told = f"of the loader's own time {share:.0%} is {stage}"
         return stage, [f"{told}; measure the suites loader and model to know whether it holds training back"]
-    waits = "" if wait is None else f"; training waits for data {wait:.0%} of the time"
-    slow = stage or "loader"
     if loader is None or model is None:
         if wait is None:
             told = f"the loader makes {loader:,.0f} images/s; measure the suite model for what it could take"
-            return slow, [f"{told}{_of_which(stage, share)}", *_told(advice, None)]
+            return slow, [f"{told}{of_which}", *_told(advice, None)]
         if wait < 0.05:
-            return "model", [f"model-bound: training waits for data {wait:.0%} of the time"]
-        return slow, [
-            f"{slow}-bound: training waits for data {wait:.0%} of the time{_of_which(stage, share)}"
-        ]
+            return "model", [f"model-bound: {waits}"]
+        return slow, [f"{slow}-bound: {waits}{of_which}"]
+    waits = f"; {waits}" if waits else ""
     if loader > _EVEN * model:
-        told = _model_bound(result, loader, model, waits)
-        return "model", [told, *_with_more(result, loader, _of_which(stage, share), advice)]
+        cuda = result.get("settings", {}).get("device") == "cuda"
+        told = f"model-bound: a training step takes {model:,.0f} images/s on this {'GPU' if cuda else 'CPU'}"
+        findings = [f"{told}, the loader makes {loader:,.0f}{waits}: a faster loader will not help"]
+        if not cuda:
+            told = f"with a device that takes more than {loader:,.0f} images/s the loader would be the wall"
+            findings.append(f"{told}{of_which}")
+            findings += [f"there, {text}" for text in _told(advice[:1], None) if advice]
+        return "model", findings
     if loader > model / _EVEN:
         told = f"balanced: the loader makes {loader:,.0f} images/s, the model takes {model:,.0f}{waits}"
         return "balanced", [told]
     told = f"{slow}-bound: the loader makes {loader:,.0f} images/s, the model could take {model:,.0f}{waits}"
-    return slow, [f"{told}{_of_which(stage, share)}", *_told(advice, model)]
+    return slow, [f"{told}{of_which}", *_told(advice, model)]
 
 
-def _model_bound(result: dict[str, Any], loader: float, model: float, waits: str) -> str:
-    device = "this GPU" if result.get("settings", {}).get("device") == "cuda" else "this CPU"
-    told = f"model-bound: a training step takes {model:,.0f} images/s on {device}"
-    return f"{told}, the loader makes {loader:,.0f}{waits}: a faster loader will not help"
-
-
-def _with_more(result: dict[str, Any], loader: float, share: str, advice: list[dict[str, Any]]) -> list[str]:
-    """When the loader would be the wall, and what it could do then."""
-    if result.get("settings", {}).get("device") == "cuda":
-        return []
-    told = f"with a device that takes more than {loader:,.0f} images/s the loader would be the wall{share}"
-    return [told, *(f"there, {text}" for text in _told(advice[:1], None) if advice)]
-
-
-def _told(advice: list[dict[str, Any]], model: float | None) -> list[str]:
-    if not advice:
-        return ["none of the other settings measured is faster"]
+def _told(advice: list[Advice], model: float | None) -> list[str]:
     told = []
     for entry in advice[:_ADVICE]:
-        beyond = model is not None and entry["images_per_sec"] > model
+        rate, setting = entry["images_per_sec"], str(entry["setting"])
+        if not setting.startswith("flowerfast "):
+            setting = " ".join(f"--set {each}" for each in setting.split())
+        beyond = model is not None and rate > model
         cap = f", more than the model can take ({model:,.0f})" if beyond else ""
         note = f" ({entry['note']})" if entry["note"] else ""
         told.append(
-            f"{_named(entry)} measured {entry['images_per_sec']:,.0f} images/s, "
-            f"{entry['gain']:.2f} times as many{cap}{note}"
+            f"`{setting}` measured {rate:,.0f} images/s, {entry['gain']:.2f} times as many{cap}{note}"
         )
-    return told
-
-
-def _named(entry: dict[str, Any]) -> str:
-    setting = str(entry["setting"])
-    if setting.startswith("flowerfast "):
-        return f"`{setting}`"
-    return "`" + " ".join(f"--set {each}" for each in setting.split()) + "`"
-
-
-def _of_which(stage: str | None, share: float) -> str:
-    return f"; {stage} is {share:.0%} of the loader's time" if stage else ""
+    return told or ["none of the other settings measured is faster"]
 
 
 def _largest_stage(result: dict[str, Any]) -> tuple[str | None, float]:
     """The stage that takes most of the loader's time, and its share; None for loaders without such stages."""
     stages, settings = result.get("stages"), result.get("settings", {})
-    if not stages or settings.get("backend", "torchvision") != "torchvision":
+    if not stages or settings.get("backend", "cpu") != "cpu":
         return None, 0.0
-    rows = {name: row["ms"] for name, row in stages["rows"].items() if name != "host-to-device"}
+    rows = {name: row["ms"] for name, row in stages["rows"].items() if name != BESIDE}
     total = sum(rows.values())
     name = max(rows, key=lambda key: rows[key])
     return name, rows[name] / total
 
 
-def _current(result: dict[str, Any], suite: str) -> dict[str, Any] | None:
-    """The present settings' row in a suite, where it has figures."""
-    rows = result.get(suite, {})
-    row = rows.get(result.get("settings", {}).get("current"), next(iter(rows.values()), None))
-    return row if row and "images_per_sec" in row else None
-
-
-def _step(result: dict[str, Any]) -> dict[str, Any] | None:
-    row = result.get("model", {}).get("training step")
-    return row if row and "images_per_sec" in row else None
-
-
-def _rate(row: dict[str, Any] | None) -> float | None:
-    return row["images_per_sec"] if row else None
-
-
-def _advice(result: dict[str, Any], now: dict[str, Any] | None) -> Iterator[dict[str, Any]]:
+def _advice(result: dict[str, Any], now: Row | None) -> Iterator[Advice]:
     """What was measured to be faster than the present loader by more than the noise of both, best first."""
     rows = [row for row in result.get("loader", {}).values() if row.get("setting") and "spread" in row]
     for row in sorted(rows, key=lambda row: -row["images_per_sec"]):
@@ -151,33 +119,33 @@ def _advice(result: dict[str, Any], now: dict[str, Any] | None) -> Iterator[dict
             yield _entry(row["setting"], row, now, row.get("note", ""))
 
 
-def _compiled(result: dict[str, Any], now: dict[str, Any] | None) -> Iterator[dict[str, Any]]:
+def _compiled(result: dict[str, Any], now: Row | None) -> Iterator[Advice]:
     row = result.get("model", {}).get("training step, torch.compile")
     if row and now and "spread" in row and _is_faster(row, now):
         yield _entry("train.compile=true", row, now, "a training step alone; slower start")
 
 
-def _entry(setting: str, row: dict[str, Any], now: dict[str, Any], note: str) -> dict[str, Any]:
+def _entry(setting: str, row: Row, now: Row, note: str) -> Advice:
     rate, gain = row["images_per_sec"], row["images_per_sec"] / now["images_per_sec"]
     return {"setting": setting, "images_per_sec": rate, "gain": gain, "note": note, "measured": True}
 
 
-def _is_faster(row: dict[str, Any], now: dict[str, Any]) -> bool:
+def _is_faster(row: Row, now: Row) -> bool:
     gained = row["images_per_sec"] - now["images_per_sec"]
     return bool(gained > _SMALL * now["images_per_sec"] and _differ(row, now))
 
 
-def _differ(row: dict[str, Any], other: dict[str, Any]) -> bool:
+def _differ(row: Row, other: Row) -> bool:
     """Whether two rates differ by more than twice the noise of both."""
     noise = (row["spread"] ** 2 + other["spread"] ** 2) ** 0.5
     return bool(abs(row["images_per_sec"] - other["images_per_sec"]) > 2 * noise)
 
 
-def _is_wide(row: dict[str, Any]) -> bool:
+def _is_wide(row: Row) -> bool:
     return relative_spread(row) > WIDE
 
 
-def _is_unclear(loader: dict[str, Any] | None, model: dict[str, Any] | None) -> bool:
+def _is_unclear(loader: Row | None, model: Row | None) -> bool:
     """Whether a spread is too wide to say which is the faster, or how fast one alone is."""
     known = [row for row in (loader, model) if row]
     clear = len(known) == 2 and _differ(known[0], known[1])
@@ -195,10 +163,8 @@ def _noisy(result: dict[str, Any]) -> Iterator[str]:
 
 def _stopped(suite: str, result: dict[str, Any]) -> Iterator[str]:
     rows = [row for row in result.get(suite, {}).values() if "spread" in row]
-    wanted, made = (
-        result.get("settings", {}).get("rounds", 0),
-        max((len(r["rounds"]) for r in rows), default=0),
-    )
+    wanted = result.get("settings", {}).get("rounds", 0)
+    made = max((len(row["rounds"]) for row in rows), default=0)
     if 0 < made < wanted:
         typical = statistics.median(map(relative_spread, rows))
         yield (
@@ -208,12 +174,11 @@ def _stopped(suite: str, result: dict[str, Any]) -> Iterator[str]:
         )
 
 
-def _remarks(result: dict[str, Any]) -> list[str]:
+def _remarks(result: dict[str, Any]) -> Iterator[str]:
     """Where the figures do not hold together."""
-    stages: Iterable[Any] = [result["stages"]] if "stages" in result else []
-    return [
-        f"the stages add up to {each['sum_ms']:.2f} ms per image, the loader with one worker takes "
-        f"{each['loader_ms']:.2f}: more than 15 % apart, so do not trust the stages of this run"
-        for each in stages
-        if abs(each["sum_ms"] / each["loader_ms"] - 1) > 0.15
-    ]
+    stages = result.get("stages")
+    if stages and abs(stages["sum_ms"] / stages["loader_ms"] - 1) > 0.15:
+        yield (
+            f"the stages add up to {stages['sum_ms']:.2f} ms per image, the loader with one worker takes "
+            f"{stages['loader_ms']:.2f}: more than 15 % apart, so do not trust the stages of this run"
+        )

@@ -9,8 +9,8 @@ import numpy as np
 from rich.table import Table
 from rich.text import Text
 
-from flowerfast.bench.compare import check_result
 from flowerfast.bench.queueing import Cost, core_rate, loader_rates, through
+from flowerfast.bench.result import Row, check_result, measured, present, relative_spread, training_step
 from flowerfast.errors import UserError
 
 KEYS = {
@@ -41,7 +41,6 @@ class Prediction:
         training_images_per_sec, training_interval: both together; None without a figure for the model.
         bound: "loader", "model", or "either" when the interval does not tell; "unclear" without a model.
         cost: what a photo costs.
-        batch, prefetch: of one GPU.
         remarks: what to know of this prediction, one line each.
     """
 
@@ -54,27 +53,21 @@ class Prediction:
     training_interval: tuple[float, float] | None
     bound: str
     cost: Cost
-    batch: int
-    prefetch: int
     remarks: tuple[str, ...]
 
     def table(self) -> Table:
         """The figures, and the remarks below."""
-        table = Table(
-            "",
-            "images/s",
-            "low",
-            "high",
-            title=f"{self.cores} cores, {self.gpus} GPU{'s' * (self.gpus > 1)}",
-            title_justify="left",
-        )
-        for column in table.columns[1:]:
-            column.justify = "right"
-        table.add_row("loader", *_shown(self.loader_images_per_sec, self.loader_interval))
-        if self.model_images_per_sec is not None:
-            table.add_row("model", f"{self.model_images_per_sec:,.0f}", "", "")
-        if self.training_images_per_sec is not None and self.training_interval is not None:
-            table.add_row("training", *_shown(self.training_images_per_sec, self.training_interval))
+        title = f"{self.cores} cores, {self.gpus} GPU{'s' * (self.gpus > 1)}"
+        table = Table("", title=title, title_justify="left")
+        for header in ("images/s", "low", "high"):
+            table.add_column(header, justify="right")
+        for name, rate, interval in (
+            ("loader", self.loader_images_per_sec, self.loader_interval),
+            ("model", self.model_images_per_sec, ()),
+            ("training", self.training_images_per_sec, self.training_interval or ()),
+        ):
+            if rate is not None:
+                table.add_row(name, *(f"{value:,.0f}" for value in (rate, *interval)))
         page = Table.grid()  # a caption would be as narrow as the table
         page.add_row(table)
         page.add_row(Text("\n".join([f"bound: {self.bound}", *self.remarks])))
@@ -92,23 +85,21 @@ def what_if(result: dict[str, Any], spec: str) -> Prediction:
     """
     check_result(result, "--what-if")
     wanted = parse(spec)
-    cost, row = _cost(result), _current(result, "loader")
+    cost, row = _cost(result), _loader(result)
     cores, gpus = int(wanted.get("cores", _cores(result))), int(wanted.get("gpus", 1))
     batch = int(wanted.get("batch", result.get("settings", {}).get("batch_size", 32)))
     prefetch = int(wanted.get("prefetch", _prefetch(result)))
     loader, interval = loader_rates(cost, cores, gpus)
-    found = Prediction(
-        cores, gpus, loader, interval, None, None, None, "unclear", cost, batch, prefetch,
-        tuple(_remarks(result, cost, cores, gpus, wanted)),
-    )  # fmt: skip
-    step = None if _trained_on_cpu(result) else _step(result)
+    remarks = tuple(_remarks(result, cost, cores, gpus, wanted))
+    prediction = Prediction(cores, gpus, loader, interval, None, None, None, "unclear", cost, remarks)
+    step = None if _trained_on_cpu(result) else training_step(result)
     one = wanted.get("model", step["images_per_sec"] if step else None)
     if one is None:
-        return found
+        return prediction
     noise = variance(row, result, batch) + (0.0 if "model" in wanted else variance(step, result, batch))
     model, (low, high) = one * gpus, interval
     return replace(
-        found,
+        prediction,
         model_images_per_sec=model,
         training_images_per_sec=through(loader, model, prefetch, noise),
         training_interval=(through(low, model, prefetch, 2.0), min(high, model)),
@@ -119,12 +110,12 @@ def what_if(result: dict[str, Any], spec: str) -> Prediction:
 def parse(spec: str) -> dict[str, float]:
     """`cores=16,gpus=8` as numbers by key. Raises UserError."""
     known = f"known: {', '.join(f'{key} ({meaning})' for key, meaning in KEYS.items())}"
-    found: dict[str, float] = {}
+    values: dict[str, float] = {}
     for part in spec.split(","):
         key, equals, text = (piece.strip() for piece in part.partition("="))
         if key not in KEYS or not equals:
             raise UserError(f"--what-if {spec}: {part.strip() or 'nothing'} is no known key=value; {known}")
-        if key in found:
+        if key in values:
             raise UserError(f"--what-if {spec}: {key} is given twice")
         try:
             value = float(text)
@@ -135,14 +126,14 @@ def parse(spec: str) -> dict[str, float]:
             raise UserError(
                 f"--what-if {spec}: {key}={text} must be {kind} above 0, at most {LARGEST[key]:g}; {known}"
             )
-        found[key] = value
-    return found
+        values[key] = value
+    return values
 
 
 # ---------------------------------------------------------------------------------------------- what is known
 
 
-def variance(row: dict[str, Any] | None, result: dict[str, Any], batch: int) -> float:
+def variance(row: Row | None, result: dict[str, Any], batch: int) -> float:
     """Squared coefficient of variation of a batch's time, at most 1, from the spread of the rounds.
 
     Were the times of batches independent, a round of m batches would have a variance m times smaller than a
@@ -153,14 +144,14 @@ def variance(row: dict[str, Any] | None, result: dict[str, Any], batch: int) -> 
     settings = result.get("settings", {})
     seconds = settings.get("round_seconds", settings.get("seconds", 1.0))
     batches = max(seconds * row["images_per_sec"] / row.get("batch_size", batch), 1.0)
-    return float(min(batches * (row["spread"] / row["images_per_sec"]) ** 2, 1.0))
+    return float(min(batches * relative_spread(row) ** 2, 1.0))
 
 
 def _cost(result: dict[str, Any]) -> Cost:
     """Cost of a photo from the stages and from the loader at each number of cores that was measured."""
     stages, points = _stages(result), [*_points(result)]
     if stages is None and not points:
-        hint = "measure the suites stages and loader with --backend torchvision or dali-cpu"
+        hint = "measure the suites stages and loader with --backend cpu or dali-cpu"
         raise UserError(f"--what-if: the result does not say what a photo costs a CPU; {hint}")
     share = LOCKED
     if stages is not None:
@@ -171,21 +162,20 @@ def _cost(result: dict[str, Any]) -> Cost:
         if not points:
             spread = stages.get("loader_spread_ms", 0.0) / total
             return Cost(total * (1 - share), total * share, 0.0, spread, 1, "stages on one core")
-    most = max(cores for cores, _, _ in points)
-    noise = max(spread for _, _, spread in points)
+    cores, rates, spreads = (np.array(values) for values in zip(*points, strict=True))
+    most, noise, sharing = float(cores.max()), float(spreads.max()), 0.0
     # What the lock leaves of each rate, as images/s of a core: constant if nothing else is shared.
     shape = Cost(1 - share, share, 0.0, noise, most, "")
-    doublings = np.log2([max(cores, 1.0) for cores, _, _ in points])
-    logs = np.log([found / core_rate(shape, cores) for cores, found, _ in points])
+    doublings = np.log2(np.maximum(cores, 1.0))
+    logs = np.log(rates / [core_rate(shape, each) for each in cores.tolist()])
     if np.ptp(doublings) < 0.5:
-        total, counts = math.exp(-float(np.median(logs))), f"{most:.1f}"
-        return Cost(total * (1 - share), total * share, 0.0, noise, most, f"the loader on {counts} cores")
-    slope = min(max(float(np.polyfit(doublings, logs, 1)[0]), math.log(0.5)), 0.0)
-    level = float((logs - slope * doublings).mean())
-    noise = max(noise, float(np.abs(logs - slope * doublings - level).max()))
-    counts = ", ".join(f"{cores:.1f}" for cores in sorted({cores for cores, _, _ in points}))
-    total, sharing = math.exp(-level), 1 - math.exp(slope)
-    origin = f"the loader on {counts} cores"
+        level, counts = float(np.median(logs)), [most]
+    else:
+        slope = min(max(float(np.polyfit(doublings, logs, 1)[0]), math.log(0.5)), 0.0)
+        level, sharing = float((logs - slope * doublings).mean()), 1 - math.exp(slope)
+        noise = max(noise, float(np.abs(logs - slope * doublings - level).max()))
+        counts = sorted({*cores.tolist()})
+    origin, total = f"the loader on {', '.join(f'{n:.1f}' for n in counts)} cores", math.exp(-level)
     return Cost(total * (1 - share), total * share, sharing, noise, most, origin)
 
 
@@ -195,42 +185,32 @@ def _points(result: dict[str, Any]) -> Iterator[tuple[float, float, float]]:
     Cores are the workers, and more when more were busy: beside one worker a main thread makes the plans.
     Those that wait for the lock count, so fewer busy ones do not. More workers than cores are left out.
     """
-    now = _current(result, "loader")
+    now = _loader(result)
     if now is None:
         return
     alike, all_cores = ("backend", "cache", "batch_size", "kernels"), _cores(result)
-    for row in result["loader"].values():
-        same = "images_per_sec" in row and all(row.get(key) == now.get(key) for key in alike)
+    for row in measured(result, "loader").values():
+        same = all(row.get(key) == now.get(key) for key in alike)
         other_photos = row.get("setting", "").startswith(("flowerfast ", "data.decode_scale"))
         if same and not other_photos and row["workers"] <= all_cores:
             cores = min(max(row.get("cpu_cores") or 0.0, row["workers"]), all_cores)
-            yield cores, row["images_per_sec"], row["spread"] / row["images_per_sec"]
+            yield cores, row["images_per_sec"], relative_spread(row)
 
 
 def _stages(result: dict[str, Any]) -> dict[str, Any] | None:
     """The stages, where they are those of the present loader: DALI has none."""
-    return (
-        result.get("stages")
-        if result.get("settings", {}).get("backend", "torchvision") == "torchvision"
-        else None
-    )
+    return result.get("stages") if result.get("settings", {}).get("backend", "cpu") == "cpu" else None
 
 
-def _current(result: dict[str, Any], suite: str) -> dict[str, Any] | None:
-    """Row of the present settings; the first one where the result does not name it."""
-    rows = {name: row for name, row in result.get(suite, {}).items() if "images_per_sec" in row}
-    row = rows.get(result.get("settings", {}).get("current"), next(iter(rows.values()), None))
+def _loader(result: dict[str, Any]) -> Row | None:
+    """Row of the present loader, where cores make its photos."""
+    row = present(result, "loader")
     return None if row is None or row.get("backend") == "dali" else row
-
-
-def _step(result: dict[str, Any]) -> dict[str, Any] | None:
-    row = result.get("model", {}).get("training step")
-    return row if row and "images_per_sec" in row else None
 
 
 def _trained_on_cpu(result: dict[str, Any]) -> bool:
     """Whether the measured step took the very cores that serve the loader."""
-    return bool(result.get("settings", {}).get("device", "cpu") == "cpu")
+    return str(result.get("settings", {}).get("device", "cpu")) == "cpu"
 
 
 def _prefetch(result: dict[str, Any]) -> int:
@@ -261,9 +241,5 @@ def _remarks(
         yield "GPUs do not wait for each other here: give the images/s that one takes in a group as model="
     if "batch" in wanted and "model" not in wanted:
         yield "the model's images/s are those of the measured batch"
-    if "model" not in wanted and (_trained_on_cpu(result) or not _step(result)):
+    if "model" not in wanted and (_trained_on_cpu(result) or not training_step(result)):
         yield "no GPU's training step was measured: give the images/s that one takes as model="
-
-
-def _shown(value: float, interval: tuple[float, float]) -> tuple[str, str, str]:
-    return f"{value:,.0f}", f"{interval[0]:,.0f}", f"{interval[1]:,.0f}"

@@ -3,7 +3,8 @@
 Lines of JSON. In on standard input: first {"target": "module:function", "options": {...}}, then one
 {"seconds": s} per round; the end of the input ends the process. Out on what was standard output: {"ready":
 seconds of the warm-up}, {"images", "seconds", "counters"} per round, or {"error": one line, "skipped": bool}
-as the last word. Anything that libraries print goes to standard error.
+as the last word. Where the order says "once", the function is called and {"value": what it returns} is all
+that comes. Anything that libraries print goes to standard error.
 """
 
 import importlib
@@ -13,33 +14,38 @@ import sys
 import traceback
 from collections.abc import Callable
 from dataclasses import asdict
-from typing import Any, TextIO
+from typing import Any
 
 from flowerfast.bench.rounds import Rounds, Source
 from flowerfast.errors import UserError
 
-Send = Callable[[dict[str, Any]], None]
-"""Sends one line of JSON to the parent."""
-
 
 def open_source(target: str, options: dict[str, Any]) -> Source:
     """Source made by a function named `module:function`; it may also return the epochs alone."""
-    module, _, name = target.partition(":")
-    made = getattr(importlib.import_module(module), name)(**options)
+    made = call(target, options)
     return made if isinstance(made, Source) else Source(iter(made))
 
 
-def serve(lines: TextIO, send: Send) -> None:
+def call(target: str, options: dict[str, Any]) -> Any:
+    """What a function named `module:function` returns."""
+    module, _, name = target.partition(":")
+    return getattr(importlib.import_module(module), name)(**options)
+
+
+def _serve(send: Callable[[dict[str, Any]], None]) -> None:
     """Open, warm up, and run a round whenever asked to."""
-    order = json.loads(lines.readline())
+    order = json.loads(sys.stdin.readline())
+    if order.get("once"):
+        send({"value": call(order["target"], order["options"])})
+        return
     rounds = Rounds(open_source(order["target"], order["options"]))
     send({"ready": rounds.warm_up()})
-    for line in lines:
+    for line in sys.stdin:
         send(asdict(rounds.run(json.loads(line)["seconds"])))
 
 
-def answer(serve: Callable[[TextIO, Send], None]) -> None:
-    """Serve on this process's standard input and output, say why when that ends early, and end."""
+def _main() -> None:
+    """Serve the parent, say why when that ends early, and end."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
 
@@ -49,7 +55,7 @@ def answer(serve: Callable[[TextIO, Send], None]) -> None:
 
     code = 0
     try:
-        serve(sys.stdin, send)
+        _serve(send)
     except UserError as error:
         send({"error": str(error), "skipped": True})
     except Exception as error:
@@ -62,4 +68,4 @@ def answer(serve: Callable[[TextIO, Send], None]) -> None:
 
 
 if __name__ == "__main__":
-    answer(serve)
+    _main()

@@ -5,12 +5,13 @@ brightness and contrast, shift. A photo goes through row by row: of a JPEG no mo
 columns that the resize asks for, and no whole photo is ever laid out in memory.
 """
 
+from collections import namedtuple
 from typing import NamedTuple
 
 import numpy as np
 from numba import carray
 
-from flowerfast.data.plan import End, EvalPlan, Plan
+from flowerfast.kernels import End
 from flowerfast.kernels.colour import jitter_table, rotate, shift_into
 from flowerfast.kernels.compiling import kernel, part
 from flowerfast.kernels.jpeg_header import Tables, make_tables, read_header
@@ -24,69 +25,12 @@ from flowerfast.kernels.vectors import pointer_to
 _DECODE, _RESIZE, _TURN, _JITTER = map(int, (End.decode, End.resize, End.turn, End.jitter))
 
 
-class Steps(NamedTuple):
-    """Both kinds of plan in one form, arrays of length n.
-
-    Of a photo, decoded to 1 / shrink of its size (1, 2, 4 or 8) and then of photo_height x photo_width, the
-    rectangle (top, left, height, width) is resized to out_height x out_width; of that the S x S window at
-    (from_row, from_column) is taken, black beyond the edge; the rest is as in `Plan`. Counts and positions
-    of pixels are int64.
-    """
-
-    shrink: np.ndarray
-    photo_height: np.ndarray
-    photo_width: np.ndarray
-    top: np.ndarray
-    left: np.ndarray
-    height: np.ndarray
-    width: np.ndarray
-    out_height: np.ndarray
-    out_width: np.ndarray
-    from_row: np.ndarray
-    from_column: np.ndarray
-    flip: np.ndarray
-    angle: np.ndarray
-    brightness: np.ndarray
-    contrast: np.ndarray
-    contrast_first: np.ndarray
-    shift_x: np.ndarray
-    shift_y: np.ndarray
-
-
-def steps_of(
-    plan: Plan | EvalPlan, width: np.ndarray, height: np.ndarray, shrink: np.ndarray | None = None
-) -> Steps:
-    """A plan for photos of these sizes after decoding, int (n,) each, in the form that `run` takes."""
-    n, size = len(plan), (height.astype(np.int64), width.astype(np.int64))
-    shrunk = np.ones(n, np.int64) if shrink is None else shrink.astype(np.int64)
-    none = np.zeros(n, np.int64)
-    if isinstance(plan, EvalPlan):
-        zoomed = plan.resize_height.astype(np.int64), plan.resize_width.astype(np.int64)
-        corner = plan.top.astype(np.int64), plan.left.astype(np.int64)
-        one, off, level = np.ones(n, np.float32), np.zeros(n, np.bool_), np.zeros(n, np.float32)
-        return Steps(
-            shrunk, *size, none, none, *size, *zoomed, *corner, off, level, one, one, off, none, none
-        )
-    side = np.full(n, plan.size, np.int64)
-    return Steps(
-        shrunk,
-        *size,
-        top=plan.top.astype(np.int64),
-        left=plan.left.astype(np.int64),
-        height=plan.height.astype(np.int64),
-        width=plan.width.astype(np.int64),
-        out_height=side,
-        out_width=side,
-        from_row=none,
-        from_column=none,
-        flip=plan.flip,
-        angle=plan.angle,
-        brightness=plan.brightness,
-        contrast=plan.contrast,
-        contrast_first=plan.contrast_first,
-        shift_x=plan.shift_x.astype(np.int64),
-        shift_y=plan.shift_y.astype(np.int64),
-    )
+Steps = namedtuple(
+    "Steps",
+    "shrink photo_height photo_width top left height width out_height out_width from_row from_column "
+    "flip angle brightness contrast contrast_first shift_x shift_y",
+)
+"""The columns of a `Plan` that the loops read, see there; counts and positions of pixels are int64."""
 
 
 class Scratch(NamedTuple):

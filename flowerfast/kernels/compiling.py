@@ -7,7 +7,7 @@ from typing import Any
 
 from numba import config, njit
 
-from flowerfast.data.manifest import user_cache_dir
+from flowerfast.machine import user_cache_dir
 
 
 def _sources() -> str:

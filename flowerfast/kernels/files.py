@@ -28,7 +28,7 @@ def read_files(folder, path_bytes, path_ends, rows, at, room, width, height):
 
     Args:
         folder: uint8, bytes that stand before each path.
-        path_bytes, path_ends: of all samples, as in `Manifest`.
+        path_bytes, path_ends: of all samples, as in `photos.Table`.
         rows: int64 (n,), the samples.
         at: int64 (n + 1,), where in `room` each file begins; the last of its bytes stays free, to see a file
             that has grown.

@@ -1,6 +1,7 @@
 """Headers and tables of the JPEGs that the compiled decoder knows: baseline, 8 bits, one scan, grey or YCbCr.
 
-That is nearly every photo. To anything else `read_header` says no, and the caller takes another decoder.
+That is nearly every photo. To anything else `read_header` says no, and the caller takes another decoder. The
+same markers tell `is_plain` which files every decoder takes for the same picture, progressive ones included.
 Source: ITU-T T.81 (JPEG), annexes B, C and F; what the components mean is in JFIF 1.02 and Adobe's TN 5116.
 """
 
@@ -27,6 +28,9 @@ FRAME = np.dtype(
         ("quant", np.int64, (3,)),  # tables of the components
         ("dc", np.int64, (3,)),
         ("ac", np.int64, (3,)),
+        ("tables", np.int64, (12,)),  # where those of Huffman (0-7) and quantisation (8-11) lie; 0: nowhere
+        ("simple", np.bool_),  # baseline, with one scan: of a kind that the compiled decoder knows
+        ("usual", np.bool_),  # with nothing that decoders might take in different ways
     ]
 )
 """What the header of a file says."""
@@ -53,7 +57,6 @@ class Tables(NamedTuple):
         counts, first, at: int32 (8, 17), by length of code: how many there are, the smallest, and the place
             of its symbol.
         symbols: uint8 (8, 256), in order of their codes.
-        defined: bool (12,), which Huffman (0-7) and quantisation (8-11) tables the file has brought.
     """
 
     frame: np.ndarray
@@ -63,7 +66,6 @@ class Tables(NamedTuple):
     first: np.ndarray
     at: np.ndarray
     symbols: np.ndarray
-    defined: np.ndarray
 
 
 def make_tables() -> Tables:
@@ -76,7 +78,6 @@ def make_tables() -> Tables:
         np.zeros((8, 17), np.int32),
         np.zeros((8, 17), np.int32),
         np.zeros((8, 256), np.uint8),
-        np.zeros(12, np.bool_),
     )
 
 
@@ -84,50 +85,25 @@ def make_tables() -> Tables:
 def read_header(data, tables):
     """Read markers up to the scan of a file, uint8 (bytes,). False: not for the compiled decoder."""
     frame = tables.frame[0]
-    frame.components, frame.interval = 0, 0
-    tables.defined[:] = False
-    end = len(data)
-    jfif, transform = False, -1
-    if end < 4 or data[0] != 0xFF or data[1] != 0xD8:
+    if not (_read_markers(data, frame) and frame.simple and frame.width > 0 and frame.height > 0):
         return False
-    at = 2
-    while at + 4 <= end:
-        if data[at] != 0xFF:
+    if frame.across == 2 and (frame.width + 1) // 2 <= 2:
+        return False  # libjpeg's chroma is smooth only where it is wider than two samples
+    place = frame.tables
+    for c in range(frame.components):
+        dc, ac, quant = frame.dc[c], frame.ac[c], frame.quant[c]
+        if dc > 3 or ac > 7 or quant > 3 or place[dc] == 0 or place[ac] == 0 or place[8 + quant] == 0:
             return False
-        marker = data[at + 1]
-        if marker == 0xFF:  # fill byte
-            at += 1
-            continue
-        length = _two(data, at + 2)
-        body, stop = at + 4, at + 2 + length
-        if length < 2 or stop > end:
-            return False
-        if marker == 0xC0 or marker == 0xC1:
-            if frame.components or not _read_frame(data, body, stop, frame):
-                return False
-        elif marker == 0xC4:
-            if not _read_huffman(data, body, stop, tables):
-                return False
-        elif marker == 0xDB:
-            if not _read_quant(data, body, stop, tables):
-                return False
-        elif marker == 0xDD:
-            frame.interval = _two(data, body) if stop - body >= 2 else 0
-        elif marker == 0xDA:
-            frame.scan = stop
-            return (
-                frame.components > 0
-                and _is_ycc(frame, jfif, transform)
-                and _read_scan(data, body, stop, tables)
-            )
-        elif marker == 0xE0:
-            jfif = jfif or _is_jfif(data, body, stop)
-        elif marker == 0xEE:
-            transform = _transform(data, body, stop, transform)
-        elif not _is_comment(marker):
-            return False  # progressive, lossless, arithmetic coding, or no marker that has a place here
-        at = stop
-    return False
+    for row in range(8):
+        if place[row]:
+            _read_huffman(data, place[row], row, tables)
+    for number in range(4):
+        at = place[8 + number]
+        if at:
+            wide = data[at] >> 4
+            for k in range(64):
+                tables.quant[number, k] = _two(data, at + 1 + 2 * k) if wide else data[at + 1 + k]
+    return True
 
 
 @kernel
@@ -137,115 +113,68 @@ def is_plain(data, width, height):
     Baseline or progressive, 8 bits, grey or surely YCbCr, with an end marker at its end. That the rest of it
     is sound is not said.
     """
-    frame = np.zeros(1, FRAME)[0]
+    frame, end = np.zeros(1, FRAME)[0], len(data)
+    if end < 4 or data[end - 2] != 0xFF or data[end - 1] != 0xD9 or not _read_markers(data, frame):
+        return False
+    return frame.usual and frame.width == width and frame.height == height
+
+
+@kernel
+def _read_markers(data, frame):
+    """Read what lies before the entropy-coded data into `frame`: of the tables, where they are (T.81, B.2).
+
+    False: the file is for neither caller. What only one of them minds does not stop this, it clears
+    `frame.simple` or `frame.usual`.
+    """
+    frame.components, frame.interval, frame.simple, frame.usual = 0, 0, True, True
+    for n in range(len(frame.tables)):
+        frame.tables[n] = 0
     jfif, transform, end = False, -1, len(data)
-    if end < 4 or data[0] != 0xFF or data[1] != 0xD8 or data[end - 2] != 0xFF or data[end - 1] != 0xD9:
+    if end < 4 or data[0] != 0xFF or data[1] != 0xD8:
         return False
     at = 2
     while at + 4 <= end:
-        marker, length = data[at + 1], _two(data, at + 2)
+        if data[at] != 0xFF:
+            return False
+        marker = data[at + 1]
+        if marker == 0xFF:  # fill byte
+            frame.usual = False
+            at += 1
+            continue
+        length = _two(data, at + 2)
         body, stop = at + 4, at + 2 + length
-        if data[at] != 0xFF or length < 2 or stop > end:
+        if length < 2 or stop > end:
             return False
         if 0xC0 <= marker <= 0xC2:
-            if frame.components or stop - body < 6 or data[body] != 8:
+            if frame.components or not _read_frame(data, body, stop, frame):
                 return False
-            frame.height, frame.width = _two(data, body + 1), _two(data, body + 3)
-            frame.components = data[body + 5]
-            if (frame.components != 1 and frame.components != 3) or stop - body != 6 + 3 * frame.components:
+            if marker == 0xC2:  # progressive
+                frame.simple = False
+        elif marker == 0xC4 or marker == 0xDB:
+            if not _find_tables(data, body, stop, marker == 0xC4, frame):
                 return False
-            for c in range(frame.components):
-                frame.identity[c], factors = data[body + 6 + 3 * c], data[body + 7 + 3 * c]
-                if not (factors == 0x11 or (c == 0 and frame.components == 3 and _is_usual(factors))):
-                    return False
-        elif marker == 0xC4:
-            if not _huffman_holds(data, body, stop):
-                return False
-        elif marker == 0xDB:
-            if not _quant_holds(data, body, stop):
-                return False
+        elif marker == 0xDD:
+            frame.interval = _two(data, body) if length >= 4 else 0
+            if length != 4:
+                frame.usual = False
         elif marker == 0xDA:
-            if frame.components == 0 or frame.width != width or frame.height != height:
-                return False
-            return _is_ycc(frame, jfif, transform) and _scan_holds(data, body, stop, frame)
+            return (
+                frame.components > 0
+                and _is_ycc(frame, jfif, transform)
+                and _read_scan(data, body, stop, frame)
+            )
         elif marker == 0xE0:
-            if _is_jfif(data, body, stop):
+            if length >= 16 and _begins(data, body, (0x4A, 0x46, 0x49, 0x46, 0)):  # JFIF
                 jfif = True
                 if data[body + 5] != 1:  # of a revision to come
-                    return False
+                    frame.usual = False
         elif marker == 0xEE:
-            transform = _transform(data, body, stop, transform)
-        elif not (_is_comment(marker) or (marker == 0xDD and length == 4)):
-            return False
+            if length >= 14 and _begins(data, body, (0x41, 0x64, 0x6F, 0x62, 0x65)):  # Adobe
+                transform = np.int64(data[body + 11])
+        elif not (0xE1 <= marker <= 0xEF or marker == 0xFE):  # APP and COM mean nothing to a decoder
+            return False  # lossless, arithmetic coding, or no marker that has a place here
         at = stop
     return False
-
-
-@part
-def _is_usual(factors):
-    """Luma samples per chroma sample, across (high half) and down, of 4:2:2, 4:2:0 and 4:4:0."""
-    return factors == 0x21 or factors == 0x22 or factors == 0x12
-
-
-@kernel
-def _huffman_holds(data, at, stop):
-    """Whether a segment is made of Huffman tables that libjpeg accepts."""
-    while at + 17 <= stop and data[at] >> 4 <= 1 and data[at] & 15 <= 3:
-        total = 0
-        for length in range(1, 17):
-            total += np.int64(data[at + length])
-        if total > 256:
-            return False
-        at += 17 + total
-    return at == stop
-
-
-@kernel
-def _quant_holds(data, at, stop):
-    """Whether a segment is made of whole quantisation tables."""
-    while at < stop and data[at] >> 4 <= 1 and data[at] & 15 <= 3:
-        at += 129 if data[at] >> 4 else 65
-    return at == stop
-
-
-@kernel
-def _scan_holds(data, body, stop, frame):
-    """Whether a scan's header is whole and names all components of the frame in order, or one of them."""
-    count = np.int64(data[body])
-    if stop - body != 4 + 2 * count or (count != 1 and count != frame.components):
-        return False
-    first = data[body + 1]
-    if count == 1:
-        return first == frame.identity[0] or (
-            frame.components == 3 and (first == frame.identity[1] or first == frame.identity[2])
-        )
-    two, three = frame.identity[1], frame.identity[2]
-    return (
-        first == frame.identity[0]
-        and data[body + 3] == two
-        and data[body + 5] == three
-        and first != two
-        and first != three
-        and two != three
-    )
-
-
-@part
-def _is_comment(marker):
-    """Whether a marker's segment means nothing to a decoder: APP1-13, APP15, COM."""
-    return 0xE1 <= marker <= 0xED or marker == 0xEF or marker == 0xFE
-
-
-@part
-def _is_jfif(data, body, stop):
-    return stop - body >= 14 and _begins(data, body, (0x4A, 0x46, 0x49, 0x46, 0))
-
-
-@part
-def _transform(data, body, stop, before):
-    """What Adobe's marker says of the colours; `before` when the segment is another's."""
-    adobe = stop - body >= 12 and _begins(data, body, (0x41, 0x64, 0x6F, 0x62, 0x65))
-    return np.int64(data[body + 11]) if adobe else before
 
 
 @part
@@ -276,73 +205,76 @@ def _is_ycc(frame, jfif, transform):
 
 @kernel
 def _read_frame(data, body, stop, frame):
+    """Size and components (T.81, B.2.2): 8 bits, one component or three, 4:4:4, 4:2:2, 4:2:0 or 4:4:0."""
     if stop - body < 6 or data[body] != 8:
         return False
     count = np.int64(data[body + 5])
     if (count != 1 and count != 3) or stop - body < 6 + 3 * count:
         return False
     frame.height, frame.width, frame.components = _two(data, body + 1), _two(data, body + 3), count
-    frame.across, frame.down = 1, 1
-    if frame.height == 0 or frame.width == 0:
-        return False
     for c in range(count):
-        at = body + 6 + 3 * c
-        across, down = np.int64(data[at + 1] >> 4), np.int64(data[at + 1] & 15)
-        frame.identity[c], frame.quant[c] = data[at], data[at + 2]
-        if data[at + 2] > 3:
-            return False
-        if c == 0 and count == 3:
-            frame.across, frame.down = across, down
-            if not (1 <= across <= 2 and 1 <= down <= 2):
-                return False
-        elif c and (across != 1 or down != 1):
-            return False
-        # The factors of a lone component mean nothing: its scan is not interleaved.
-    # libjpeg's chroma is smooth only where it is wider than two samples.
-    return frame.across == 1 or (frame.width + 1) // 2 > 2
+        frame.identity[c], frame.quant[c] = data[body + 6 + 3 * c], data[body + 8 + 3 * c]
+    factors = data[body + 7]
+    frame.across, frame.down = (factors >> 4, factors & 15) if count == 3 else (1, 1)
+    # The factors of a lone component mean nothing, as its scan is not interleaved; but not all may know.
+    if stop - body > 6 + 3 * count or (count == 1 and factors != 0x11):
+        frame.usual = False
+    luma = 1 <= frame.across <= 2 and 1 <= frame.down <= 2
+    return count == 1 or (luma and data[body + 10] == 0x11 and data[body + 13] == 0x11)
 
 
 @kernel
-def _read_quant(data, at, stop, tables):
-    while at < stop:
-        wide, number = data[at] >> 4, data[at] & 15
-        size = 128 if wide else 64
-        if number > 3 or wide > 1 or at + 1 + size > stop:
-            return False
-        for k in range(64):
-            tables.quant[number, k] = _two(data, at + 1 + 2 * k) if wide else data[at + 1 + k]
-        tables.defined[8 + number] = True
-        at += 1 + size
-    return True
+def _find_tables(data, at, stop, is_huffman, frame):
+    """Note where a segment's Huffman tables (T.81, B.2.4.2) or quantisation tables (B.2.4.1) begin."""
+    while at + 17 <= stop and data[at] >> 4 <= 1 and data[at] & 15 <= 3:
+        kind, number = np.int64(data[at] >> 4), np.int64(data[at] & 15)
+        if is_huffman:
+            row, size, code = 4 * kind + number, 17, 0
+            for length in range(1, 17):
+                size, code = size + np.int64(data[at + length]), 2 * code + np.int64(data[at + length])
+                if code > 1 << length:  # there are no more
+                    frame.simple = False
+            if size > 17 + 256:
+                return False
+        else:
+            row, size = 8 + number, 1 + 64 * (1 + kind)
+        frame.tables[row] = at
+        at += size
+    return at == stop
 
 
 @kernel
-def _read_huffman(data, at, stop, tables):
-    while at < stop:
-        if at + 17 > stop:
-            return False
-        kind, number = data[at] >> 4, data[at] & 15
-        total = 0
-        for length in range(1, 17):
-            total += np.int64(data[at + length])
-        if kind > 1 or number > 3 or total > 256 or at + 17 + total > stop:
-            return False
-        row = kind * 4 + number
-        for n in range(total):
-            tables.symbols[row, n] = data[at + 17 + n]
-        code = place = 0
-        for length in range(1, 17):
-            count = np.int64(data[at + length])
-            tables.counts[row, length], tables.first[row, length] = count, code
-            tables.at[row, length] = place
-            code, place = code + count, place + count
-            if code > 1 << length:
-                return False
-            code <<= 1
-        _fill_fast(tables, row, kind == 1)
-        tables.defined[row] = True
-        at += 17 + total
-    return True
+def _read_scan(data, body, stop, frame):
+    """Whether a scan's header (T.81, B.2.3) is whole and names all components in order, or one of them."""
+    count = (stop - body) // 2 - 2
+    if (count != 1 and count != frame.components) or stop - body != 4 + 2 * count or data[body] != count:
+        return False
+    named = 0
+    for c in range(frame.components):
+        at = body + 1 if count == 1 else body + 1 + 2 * c
+        named += data[at] == frame.identity[c]
+        frame.dc[c], frame.ac[c] = data[at + 1] >> 4, 4 + (data[at + 1] & 15)
+    if count != frame.components or data[stop - 3] != 0 or data[stop - 2] != 63 or data[stop - 1] != 0:
+        frame.simple = False  # more scans will follow
+    one, two, three = frame.identity[0], frame.identity[1], frame.identity[2]
+    if count == 3 and (one == two or three in (one, two)):
+        frame.usual = False
+    frame.scan = stop
+    return named >= count
+
+
+@kernel
+def _read_huffman(data, at, row, tables):
+    """Codes in order of their length, and of their symbols in the file (T.81, C.2)."""
+    code = place = 0
+    for length in range(1, 17):
+        count = np.int64(data[at + length])
+        tables.counts[row, length], tables.first[row, length] = count, code
+        tables.at[row, length] = place
+        code, place = 2 * (code + count), place + count
+    for n in range(place):
+        tables.symbols[row, n] = data[at + 17 + n]
+    _fill_fast(tables, row, row >= 4)
 
 
 @kernel
@@ -376,21 +308,3 @@ def describe(symbol, length, is_ac):
 def extend(raw, size):
     """Signed value of `size` bits as JPEG codes it (T.81, F.2.2.1)."""
     return raw if raw >= 1 << (size - 1) else raw - (1 << size) + 1
-
-
-@kernel
-def _read_scan(data, body, stop, tables):
-    frame = tables.frame[0]
-    count = frame.components
-    if stop - body != 4 + 2 * count or data[body] != count:
-        return False
-    for c in range(count):
-        at = body + 1 + 2 * c
-        dc, ac = np.int64(data[at + 1] >> 4), np.int64(data[at + 1] & 15)
-        if data[at] != frame.identity[c] or dc > 3 or ac > 3:
-            return False
-        frame.dc[c], frame.ac[c] = dc, 4 + ac
-        if not (tables.defined[dc] and tables.defined[4 + ac] and tables.defined[8 + frame.quant[c]]):
-            return False
-    low = body + 1 + 2 * count
-    return data[low] == 0 and data[low + 1] == 63 and data[low + 2] == 0

@@ -2,33 +2,28 @@
 
 from collections.abc import Iterator
 
-from flowerfast.data.manifest import BadFile
-from flowerfast.loaders.batch import Batch, Loader
+import numpy as np
+
+from flowerfast.loaders.batch import Batch
+from flowerfast.loaders.engine import Engine
+from flowerfast.plans.plan import Plan
 
 
-class KeptLoader:
-    """Yields the batches of a loader without randomness; from the second epoch on, the kept ones.
+class KeptEngine:
+    """Yields the batches of an engine without randomness; from the second epoch on, the kept ones.
 
     Args:
-        inner: loader whose batches are the same in every epoch. It is closed once all are kept.
+        inner: its batches are the same in every epoch. It is closed once all are kept.
     """
 
-    def __init__(self, inner: Loader) -> None:
-        self._inner, self._count = inner, len(inner)
+    def __init__(self, inner: Engine) -> None:
+        self._inner = inner
         self._kept: list[Batch] | None = None
 
     @property
-    def bad(self) -> dict[int, BadFile]:
-        """Files left out so far, by sample index."""
-        return self._inner.bad
-
-    @property
     def notes(self) -> list[str]:
-        """Fallbacks that were chosen, one line each."""
+        """What the inner engine has to say."""
         return self._inner.notes
-
-    def __len__(self) -> int:
-        return self._count
 
     def epoch(self, epoch: int, start_batch: int = 0) -> Iterator[Batch]:
         """All batches; `epoch` makes no difference. A first pass that is abandoned keeps nothing."""
@@ -42,7 +37,11 @@ class KeptLoader:
         else:
             yield from self._kept[start_batch:]
 
+    def execute(self, plan: Plan) -> np.ndarray:
+        """Pixels of one plan, until the batches are kept."""
+        return self._inner.execute(plan)
+
     def close(self) -> None:
-        """Free the kept batches and the inner loader."""
+        """Free the kept batches and the inner engine."""
         self._kept = None
         self._inner.close()

@@ -7,16 +7,16 @@ import torch
 from flowerfast.loaders.batch import Batch
 
 
-def to_device(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
+def copy_ahead(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
     """Batches on `device`; on a CPU the iterator itself.
 
     For CUDA the copy of the next batch runs on a stream of its own while the caller works on this one; the
     caller's stream waits for it on the device, never the host.
     """
-    return _copy_ahead(batches, device) if device.type == "cuda" else batches
+    return _copied(batches, device) if device.type == "cuda" else batches
 
 
-def _copy_ahead(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
+def _copied(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
     stream = torch.cuda.Stream(device)
     ready: tuple[Batch, torch.cuda.Event] | None = None
     for batch in batches:

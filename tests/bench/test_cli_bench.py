@@ -5,27 +5,26 @@ from pathlib import Path
 
 import pytest
 
-from flowerfast.bench import suites
-from flowerfast.bench.measure import Pace
-
 TINY = (
     "--set", "model.name=test_resnet", "--set", "data.image_size=32", "--set", "train.batch_size=4",
-    "--set", "data.kernels=torchvision", "--set", "train.device=cpu", "--backend", "torchvision",
+    "--set", "data.kernels=torchvision", "--set", "train.device=cpu", "--backend", "cpu",
 )  # fmt: skip
 
 
+pytestmark = pytest.mark.usefixtures("short_rounds")
+
+
 @pytest.fixture(autouse=True)
-def short_and_wide(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Figures need not be good here, and lines shall not wrap."""
+def wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lines shall not wrap."""
     monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.setattr(suites, "QUICK", Pace(rounds=5, seconds=0.03))
 
 
 def test_tables_verdict_and_json(cli, photo_folder, tmp_path):
     code, out, _ = cli("bench", photo_folder(), "--quick", *TINY, "--json", "now.json")
     assert code == 0
     result = json.loads((tmp_path / "now.json").read_text())
-    for text in ("decode", "crop+resize", "torchvision, ram cache", "training step", "15 photos"):
+    for text in ("decode", "crop+resize", "cpu, ram cache", "training step", "15 photos"):
         assert text in out
     assert f"verdict: {result['verdict']['findings'][0]}" in out
 

@@ -8,16 +8,16 @@ import pytest
 from rich.console import Console
 
 from flowerfast.bench.compare import Comparison, compare_results, read_result
-from flowerfast.bench.measure import summary
+from flowerfast.bench.result import summary
 from flowerfast.errors import UserError
 
-RATES = {"torchvision": 1800.0, "torchvision, ram cache": 2900.0}
+RATES = {"cpu": 1800.0, "cpu, ram cache": 2900.0}
 
 
 def row(rate: float, noise: float, seed: int, rounds: int = 5, **more: Any) -> dict[str, Any]:
     random = np.random.default_rng(seed)
     drawn = rate * (1 + noise * random.normal(size=rounds))
-    facts = {"backend": "torchvision", "cache": "none", "workers": 2, "batch_size": 32}
+    facts = {"backend": "cpu", "cache": "none", "workers": 2, "batch_size": 32}
     return {**summary([float(value) for value in drawn]), **facts, **more}
 
 
@@ -56,7 +56,7 @@ def test_an_unchanged_run_passes(seed):
 
 
 @pytest.mark.parametrize("seed", range(5))
-@pytest.mark.parametrize("name", ["torchvision, ram cache", "decode"])
+@pytest.mark.parametrize("name", ["cpu, ram cache", "decode"])
 def test_a_slowdown_of_a_fifth_in_one_row_is_flagged(seed, name):
     found = compare_results(result(seed), result(100 + seed, **{name: 0.8}), 0.1)
     assert found.slower
@@ -64,20 +64,20 @@ def test_a_slowdown_of_a_fifth_in_one_row_is_flagged(seed, name):
 
 
 def test_one_disturbed_round_hides_nothing_and_invents_nothing():
-    old, new, good = result(1), result(2, torchvision=0.8), result(3)
+    old, new, good = result(1), result(2, cpu=0.8), result(3)
     for each in (old, new, good):
-        rounds = each["loader"]["torchvision"]["rounds"]
-        each["loader"]["torchvision"] |= summary([*rounds[:-1], rounds[-1] * 0.5])
-    assert verdicts(compare_results(old, new, 0.1))["torchvision"] == "slower"
-    assert verdicts(compare_results(old, good, 0.1))["torchvision"] == "same"
+        rounds = each["loader"]["cpu"]["rounds"]
+        each["loader"]["cpu"] |= summary([*rounds[:-1], rounds[-1] * 0.5])
+    assert verdicts(compare_results(old, new, 0.1))["cpu"] == "slower"
+    assert verdicts(compare_results(old, good, 0.1))["cpu"] == "same"
 
 
 def test_noisy_rows_are_not_flagged():
     old, new = result(1), result(2)
-    old["loader"]["torchvision"] |= summary([1500.0, 2100.0, 1800.0, 1300.0, 2200.0])
-    new["loader"]["torchvision"] |= summary([1200.0, 1700.0, 1500.0, 1900.0, 1100.0])
+    old["loader"]["cpu"] |= summary([1500.0, 2100.0, 1800.0, 1300.0, 2200.0])
+    new["loader"]["cpu"] |= summary([1200.0, 1700.0, 1500.0, 1900.0, 1100.0])
     found = compare_results(old, new, 0.1)
-    assert verdicts(found)["torchvision"] == "within noise"
+    assert verdicts(found)["cpu"] == "within noise"
     assert not found.slower
 
 
@@ -92,7 +92,7 @@ def test_by_chance_noise_is_seldom_called_slower():
 
 
 def test_the_tolerance_decides():
-    old, new = result(1, 0.001), result(2, 0.001, torchvision=0.85)
+    old, new = result(1, 0.001), result(2, 0.001, cpu=0.85)
     assert compare_results(old, new, 0.1).slower
     assert not compare_results(old, new, 0.2).slower
     with pytest.raises(UserError, match="tolerance"):
@@ -100,8 +100,8 @@ def test_the_tolerance_decides():
 
 
 def test_what_is_faster_is_no_failure():
-    found = compare_results(result(1), result(2, torchvision=1.5), 0.1)
-    assert verdicts(found)["torchvision"] == "faster"
+    found = compare_results(result(1), result(2, cpu=1.5), 0.1)
+    assert verdicts(found)["cpu"] == "faster"
     assert not found.slower
 
 
@@ -111,16 +111,16 @@ def test_a_stage_that_hardly_counts_may_double():
 
 def test_rows_of_one_side_only_are_shown_and_not_judged():
     old, new = result(1), result(2)
-    new["loader"]["dali-cpu"] = old["loader"].pop("torchvision")
-    new["loader"]["torchvision, ram cache"] = {"error": "killed by SIGSEGV", "skipped": False}
+    new["loader"]["dali-cpu"] = old["loader"].pop("cpu")
+    new["loader"]["cpu, ram cache"] = {"error": "killed by SIGSEGV", "skipped": False}
     del new["model"]
     remarks = {
         each.name: each.remark for each in compare_results(old, new, 0.1).rows if each.verdict == "not judged"
     }
     assert remarks == {
-        "torchvision": "not in the old result",
+        "cpu": "not in the old result",
         "dali-cpu": "not in the old result",
-        "torchvision, ram cache": "new: killed by SIGSEGV",
+        "cpu, ram cache": "new: killed by SIGSEGV",
         "training step": "not in the new result",
     }
 
@@ -135,7 +135,7 @@ def test_rows_of_one_side_only_are_shown_and_not_judged():
     ],
 )
 def test_other_conditions_are_said_and_nothing_is_judged(part, key, value):
-    new = result(2, torchvision=0.5)
+    new = result(2, cpu=0.5)
     new[part][key] = value
     found = compare_results(result(1), new, 0.1)
     assert not found.slower
@@ -146,7 +146,7 @@ def test_other_conditions_are_said_and_nothing_is_judged(part, key, value):
 
 
 def test_other_versions_are_said_and_judged():
-    new = result(2, torchvision=0.5)
+    new = result(2, cpu=0.5)
     new["environment"]["versions"]["torch"] = "10"
     found = compare_results(result(1), new, 0.1)
     assert found.slower
@@ -154,23 +154,23 @@ def test_other_versions_are_said_and_judged():
 
 
 def test_a_row_with_other_settings_is_not_judged():
-    new = result(2, torchvision=0.5)
-    new["loader"]["torchvision"]["workers"] = 1
+    new = result(2, cpu=0.5)
+    new["loader"]["cpu"]["workers"] = 1
     found = compare_results(result(1), new, 0.1)
     assert not found.slower
-    assert verdicts(found)["torchvision"] == "not judged"
+    assert verdicts(found)["cpu"] == "not judged"
     assert verdicts(found)["decode"] == "same"
 
 
 def test_two_rounds_are_too_few():
-    found = compare_results(result(1, rounds=2), result(2, rounds=2, torchvision=0.5), 0.1)
+    found = compare_results(result(1, rounds=2), result(2, rounds=2, cpu=0.5), 0.1)
     assert not found.slower
     assert "fewer than 3 rounds" in printed(found)
 
 
 def test_the_table_holds_ratio_noise_and_verdict():
-    text = printed(compare_results(result(1), result(2, torchvision=0.5), 0.1))
-    line = next(line for line in text.splitlines() if "torchvision " in line and "ram" not in line)
+    text = printed(compare_results(result(1), result(2, cpu=0.5), 0.1))
+    line = next(line for line in text.splitlines() if "cpu " in line and "ram" not in line)
     assert "slower" in line
     assert "±" in line
     assert "0.5" in line or "0.4" in line

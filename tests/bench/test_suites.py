@@ -1,36 +1,41 @@
 """A whole small bench: what stands in its result, and that the verdict names what was made slow."""
 
+import json
+import os
+import shutil
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from flowerfast.bench import sources, suites
-from flowerfast.bench.disk import cold_read
+import flowerfast
+from flowerfast.bench import sources
+from flowerfast.bench.compare import read_result
 from flowerfast.bench.environment import SCHEMA
-from flowerfast.bench.measure import Pace
-from flowerfast.bench.sources import sample
-from flowerfast.bench.stages import NAMES, StageClock
+from flowerfast.bench.result import present
+from flowerfast.bench.sources import sample, steps, training
+from flowerfast.bench.stages import NAMES, StageClock, cold_read
 from flowerfast.bench.suites import run_bench
-from flowerfast.bench.trials import Bench, loader_trials, overrides, pack_sample
+from flowerfast.bench.trials import LOADER, Bench, loader_trials, overrides, pack_sample
 from flowerfast.config import Config, load_config
-from flowerfast.data.manifest import load_manifest
 from flowerfast.errors import UserError
-from flowerfast.loaders import Choice, torchvision
-from flowerfast.runs import pick_device
+from flowerfast.loaders.batch import Batch
+from flowerfast.photos import photos as reading
+from flowerfast.photos.photos import Photos
 
 TINY = (
     "model.name=test_resnet", "data.image_size=32", "train.batch_size=4", "train.device=cpu",
-    "data.backend=torchvision", "data.kernels=torchvision", "data.workers=2",
+    "data.backend=cpu", "data.kernels=torchvision", "data.workers=2",
 )  # fmt: skip
+CPU = torch.device("cpu")
 
 
-@pytest.fixture(autouse=True)
-def short_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Figures need not be good here."""
-    monkeypatch.setattr(suites, "QUICK", Pace(rounds=5, seconds=0.03))
+pytestmark = pytest.mark.usefixtures("short_rounds")
 
 
 def tiny(data: Path, *more: str) -> Config:
@@ -38,13 +43,13 @@ def tiny(data: Path, *more: str) -> Config:
 
 
 def slower_decode(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
-    decode = torchvision.decode
+    decode = reading.decode
 
     def slow(*arguments: Any, **options: Any) -> Any:
         time.sleep(seconds)
         return decode(*arguments, **options)
 
-    monkeypatch.setattr(torchvision, "decode", slow)
+    monkeypatch.setattr(reading, "decode", slow)
 
 
 def step_of(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
@@ -53,11 +58,12 @@ def step_of(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
 
 
 def test_a_slow_decode_is_named(photo_folder, monkeypatch):
-    slower_decode(monkeypatch, 0.005)
+    slower_decode(monkeypatch, 0.01)
     step_of(monkeypatch, 0)
-    found = run_bench(tiny(photo_folder()), ("stages", "loader", "model"), quick=True)
-    assert found["stages"]["rows"]["decode"]["ms"] >= 5
-    assert found["stages"]["loader_ms"] >= 5
+    data = photo_folder({"daisy": 4, "rose": 4})
+    found = run_bench(tiny(data), ("stages", "loader", "model"), quick=True)
+    assert found["stages"]["rows"]["decode"]["ms"] >= 10
+    assert found["stages"]["loader_ms"] >= 10
     assert found["verdict"]["bound"] == "decode"
     assert found["verdict"]["findings"][0].startswith("decode-bound: ")
     assert found["verdict"]["advice"][0]["setting"] == "data.cache=ram"  # it alone does without the decode
@@ -80,13 +86,13 @@ def test_what_stands_in_the_result(photo_folder):
     assert found["stages"]["executor"] == "torchvision"
     total = sum(row["ms"] for row in found["stages"]["rows"].values())
     assert found["stages"]["sum_ms"] == pytest.approx(total)
-    assert found["settings"]["current"] == "torchvision" == next(iter(found["loader"]))
+    assert found["settings"]["current"] == "cpu" == next(iter(found["loader"]))
     for name, row in found["loader"].items():
         assert {"backend", "cache", "workers", "batch_size", "kernels"} <= {*row}, name
         assert len(row["rounds"]) == 5
-    assert found["loader"]["torchvision, ram cache"]["cache"] == "ram"
-    assert found["loader"]["torchvision, workers=1"]["workers"] == 1
-    assert 0 <= found["train"]["torchvision"]["data_wait"] <= 1
+    assert found["loader"]["cpu, ram cache"]["cache"] == "ram"
+    assert found["loader"]["cpu, workers=1"]["workers"] == 1
+    assert 0 <= found["train"]["cpu"]["data_wait"] <= 1
     assert "training step" in found["model"]
 
 
@@ -108,25 +114,23 @@ def test_more_loaders_may_stand_beside(photo_folder):
     mine = bench_of(config)
     peer = replace(loader_trials(mine, True)[0][0].variant(mine), name="peer")
     found = run_bench(config, ("loader",), quick=True, extra={"peer": peer})
-    assert [*found["loader"]][:2] == ["peer", "torchvision"]
+    assert [*found["loader"]][:2] == ["peer", "cpu"]
     assert found["loader"]["peer"]["images_per_sec"] > 0
-    assert found["verdict"]["loader_images_per_sec"] == found["loader"]["torchvision"]["images_per_sec"]
+    assert found["verdict"]["loader_images_per_sec"] == found["loader"]["cpu"]["images_per_sec"]
 
 
 # -------------------------------------------------------------------------------- trials
 
 
-def bench_of(config: Config, scratch: Path = Path("unused"), cache: str = "none") -> Bench:
-    manifest = load_manifest(Path(str(config.data.path)))
-    choice = Choice("torchvision", "", cache)
-    return Bench(config, Path(str(config.data.path)), manifest, pick_device("cpu"), choice, 8, scratch)
+def bench_of(config: Config, scratch: Path = Path("unused")) -> Bench:
+    return Bench(config, Photos(str(config.data.path)), CPU, 8, scratch)
 
 
 def test_each_trial_changes_one_thing(photo_folder):
     trials, _ = loader_trials(bench_of(tiny(photo_folder())), quick=False)
     names = [trial.name for trial in trials]
-    assert names[0] == "torchvision"
-    assert {"torchvision, ram cache", "torchvision, disk cache", "torchvision, batch 16"} <= {*names}
+    assert names[0] == "cpu"
+    assert {"cpu, ram cache", "cpu, disk cache", "cpu, batch 16"} <= {*names}
     assert not any("packed" in name or "decode_scale" in name for name in names)  # photos are small already
     assert len({*names}) == len(names)
 
@@ -135,12 +139,12 @@ def test_a_cache_without_room_for_all_is_left_out(photo_folder):
     config = tiny(photo_folder(), "data.cache_gb=0.00001")
     trials, left_out = loader_trials(bench_of(config), quick=False)
     assert not any("cache" in trial.name for trial in trials)
-    assert "the budget is" in left_out["torchvision, ram cache"]
+    assert "the budget is" in left_out["cpu, ram cache"]
 
 
 def test_with_a_cache_the_trial_is_to_do_without(photo_folder):
-    trials, _ = loader_trials(bench_of(tiny(photo_folder(), "data.cache=ram"), cache="ram"), quick=True)
-    assert [t.name for t in trials[:2]] == ["torchvision, ram cache", "torchvision"]
+    trials, _ = loader_trials(bench_of(tiny(photo_folder(), "data.cache=ram")), quick=True)
+    assert [t.name for t in trials[:2]] == ["cpu, ram cache", "cpu"]
 
 
 def test_large_photos_are_packed_and_shrunk(photo_folder, tmp_path):
@@ -149,16 +153,16 @@ def test_large_photos_are_packed_and_shrunk(photo_folder, tmp_path):
     by_setting = {trial.setting: trial for trial in trials}
     packed = by_setting["flowerfast pack --max-side 48"].data
     assert packed is not None
-    found = load_manifest(packed)
-    assert len(found) == 8
-    assert set(found.height.tolist()) == {48}
+    photos = Photos(packed)
+    assert len(photos) == 8
+    assert set(photos.sizes(photos.indices)[1].tolist()) == {48}
     assert "data.decode_scale=auto" in by_setting
 
 
 def test_packed_photos_are_not_packed_again(photo_folder, tmp_path):
     packed = pack_sample(bench_of(tiny(photo_folder(sizes=[(300, 200)])), tmp_path / "a"), 150)
     _, left_out = loader_trials(bench_of(tiny(packed), tmp_path / "b"), quick=False)
-    assert left_out["torchvision, packed --max-side 48"] == "the photos are packed already"
+    assert left_out["cpu, packed --max-side 48"] == "the photos are packed already"
 
 
 def test_overrides_make_the_same_configuration():
@@ -167,11 +171,58 @@ def test_overrides_make_the_same_configuration():
     assert load_config(None, overrides(config)) == config
 
 
-@pytest.mark.parametrize(("count", "wanted", "length"), [(10, None, 10), (10, 20, 10), (100, 7, 7)])
-def test_a_sample_is_spread(count, wanted, length):
-    found = sample(count, wanted)
-    assert len(set(found.tolist())) == length
-    assert (found[0], found[-1]) == (0, count - 1)
+@pytest.mark.parametrize(("count", "wanted", "length"), [(10, None, 10), (10, 20, 10), (15, 7, 7)])
+def test_a_sample_is_spread(photo_folder, count, wanted, length):
+    few = sample(Photos(photo_folder()).subset(range(15 - count, 15)), wanted).indices.tolist()
+    assert len({*few}) == length
+    assert (few[0], few[-1]) == (15 - count, 14)
+
+
+# -------------------------------------------------------------------------------- sources
+
+
+@pytest.fixture
+def trained(monkeypatch) -> list[Any]:
+    """What training steps were given; they do nothing else."""
+    seen: list[Any] = []
+    monkeypatch.setattr(sources, "train_step", lambda _, batch: seen.append(batch))
+    return seen
+
+
+def pairs() -> Any:
+    """A loader of somebody else's."""
+    while True:
+        yield [(torch.zeros(3, 3, 32, 32), torch.tensor([2, 0, 1]))]
+
+
+@pytest.mark.parametrize("kind", ["ours", "pairs", "synthetic"])
+def test_what_is_trained_on_is_a_batch(photo_folder, trained, kind):
+    data = photo_folder()
+    if kind == "synthetic":
+        source = steps(TINY)
+    else:
+        ours = {"target": LOADER, "options": {"data": str(data), "settings": TINY, "photos": 6}}
+        others = {"target": f"{__name__}:pairs", "options": {}}
+        source = training(ours if kind == "ours" else others, TINY)
+    for drawn in next(source.epochs):
+        images, labels = drawn
+        assert len(images) == len(labels)
+    source.close()
+    assert trained
+    for batch in trained:
+        assert isinstance(batch, Batch)
+        assert batch.images.shape[1:] == (3, 32, 32)
+        for part in (batch.labels, batch.indices):
+            assert part.dtype == torch.int64
+            assert part.shape == (len(batch),)
+        assert batch.indices.device == CPU
+    if kind == "ours":
+        photos = Photos(data)
+        drawn_samples = torch.cat([batch.indices for batch in trained])
+        assert sorted(drawn_samples.tolist()) == sample(photos, 6).indices.tolist()
+        assert (
+            torch.cat([batch.labels for batch in trained]).tolist() == photos.labels[drawn_samples].tolist()
+        )
 
 
 # -------------------------------------------------------------------------------- stages
@@ -179,25 +230,56 @@ def test_a_sample_is_spread(count, wanted, length):
 
 def test_a_cached_photo_is_neither_read_nor_decoded_again(photo_folder, monkeypatch):
     config = tiny(photo_folder(), "data.cache=ram")
-    manifest = load_manifest(Path(str(config.data.path)))
-    clock = StageClock(config, manifest, sample(len(manifest), None), "ram")
+    clock = StageClock(config, Photos(str(config.data.path)), "ram")
     clock.warm_up()
     slower_decode(monkeypatch, 0.05)
-    found = clock.measure(2, pick_device("cpu"))
-    assert found["rows"]["decode"]["ms"] < 50
-    assert found["rows"]["read"]["ms"] < found["loader_ms"]
+    stages = clock.measure(2, CPU)
+    clock.close()
+    assert stages["rows"]["decode"]["ms"] < 50
+    assert stages["rows"]["read"]["ms"] < stages["loader_ms"] < 50
 
 
 def test_a_cold_read_is_measured_or_says_why_not(photo_folder):
-    manifest = load_manifest(photo_folder())
-    found = cold_read(manifest, range(len(manifest)), 3)
-    assert ("ms" in found) != ("not_measured" in found)
+    figures = cold_read(Photos(photo_folder()), 3)
+    assert ("ms" in figures) != ("not_measured" in figures)
 
 
 @pytest.mark.real_data
 def test_stages_of_real_photos_are_all_there(real_photos):
-    manifest = load_manifest(real_photos)
-    clock = StageClock(load_config(), manifest, sample(len(manifest), 32))
+    clock = StageClock(load_config(), sample(Photos(real_photos), 32))
     clock.warm_up()
-    found = clock.measure(5, pick_device("cpu"))
-    assert max(found["rows"], key=lambda name: found["rows"][name]["ms"]) in ("decode", "crop+resize")
+    stages = clock.measure(5, CPU)
+    clock.close()
+    assert max(stages["rows"], key=lambda name: stages["rows"][name]["ms"]) in ("decode", "crop+resize")
+
+
+# -------------------------------------------------------------------------------- results
+
+
+def test_the_revision_of_another_project_is_not_ours(tmp_path):
+    """flowerfast is installed in an environment that lies in somebody's checkout."""
+    site = tmp_path / "theirs" / ".venv" / "site-packages"
+    package = Path(flowerfast.__file__).parent
+    shutil.copytree(package, site / "flowerfast", ignore=shutil.ignore_patterns("__pycache__"))
+    git = ("git", "-C", str(tmp_path / "theirs"), "-c", "user.name=a", "-c", "user.email=a@b.c")
+    subprocess.run([*git, "init", "-q"], check=True)
+    subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "theirs"], check=True)
+    script = (
+        "import json, torch, flowerfast; from flowerfast.bench.environment import environment;"
+        "print(json.dumps([flowerfast.__file__, environment(torch.device('cpu'))]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(site)},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    file, env = json.loads(done.stdout)
+    assert Path(file).is_relative_to(site)
+    assert (env["git"], env["git_changed"]) == (None, None)
+
+
+def test_a_result_with_the_older_name_of_the_backend_is_read_with_the_present_one():
+    old = read_result(Path(__file__).parents[2] / "benchmarks/results/bench-cpu-2cores.json")
+    assert (old["settings"]["backend"], old["settings"]["current"]) == ("cpu", "cpu")
+    assert present(old, "loader") == old["loader"]["cpu"]
+    assert {row["backend"] for row in old["loader"].values()} == {"cpu", "dali-cpu"}
+    assert old["loader"]["cpu, kernels=torchvision"]["kernels"] == "torchvision"

@@ -23,12 +23,12 @@ def stages(**ms: float) -> dict[str, Any]:
 
 def result(loader: float, model: float, device: str = "cuda", **more: Any) -> dict[str, Any]:
     return {
-        "settings": {"backend": "torchvision", "current": "torchvision", "device": device},
+        "settings": {"backend": "cpu", "current": "cpu", "device": device},
         "stages": stages(),
         "loader": {
-            "torchvision": row(loader),
-            "torchvision, packed": row(1640, setting="flowerfast pack --max-side 320", note="smaller"),
-            "torchvision, workers=1": row(loader / 2, setting="data.workers=1"),
+            "cpu": row(loader),
+            "cpu, packed": row(1640, setting="flowerfast pack --max-side 320", note="smaller"),
+            "cpu, workers=1": row(loader / 2, setting="data.workers=1"),
         },
         "model": {"training step": row(model)},
         **more,
@@ -68,7 +68,7 @@ def test_stages_say_nothing_of_another_backend() -> None:
 
 
 def test_model_bound_on_a_cpu_says_when_it_would_not_be() -> None:
-    train = {"torchvision": row(8, data_wait=0.01)}
+    train = {"cpu": row(8, data_wait=0.01)}
     found = verdict(result(870, 8, device="cpu", train=train))
     assert (found["bound"], found["data_wait"], found["advice"]) == ("model", 0.01, [])
     said = " ".join(found["findings"])
@@ -94,13 +94,13 @@ def test_balanced() -> None:
 )
 def test_what_is_not_clearly_faster_is_not_advised(rate: float, spread: float) -> None:
     found = result(1000, 9000)
-    found["loader"]["torchvision, packed"] = row(rate, spread, setting="data.cache=ram")
+    found["loader"]["cpu, packed"] = row(rate, spread, setting="data.cache=ram")
     assert verdict(found)["advice"] == []
 
 
 def test_advice_comes_best_first_and_says_what_the_model_cannot_use() -> None:
     found = result(870, 1700)
-    found["loader"]["torchvision, ram cache"] = row(2500, setting="data.cache=ram", note="")
+    found["loader"]["cpu, ram cache"] = row(2500, setting="data.cache=ram", note="")
     found = verdict(found)
     assert [entry["images_per_sec"] for entry in found["advice"]] == [2500, 1640]
     assert any("`--set data.cache=ram` measured 2,500" in t and "model can take (1,700)" in t
@@ -109,11 +109,11 @@ def test_advice_comes_best_first_and_says_what_the_model_cannot_use() -> None:
 
 def test_too_noisy() -> None:
     found = result(870, 1300)
-    found["loader"]["torchvision"] = row(870, 0.3)
+    found["loader"]["cpu"] = row(870, 0.3)
     found = verdict(found)
     assert (found["bound"], found["advice"]) == ("unclear", [])
     assert "too noisy" in found["findings"][0]
-    assert any("torchvision" in text and "30%" in text for text in found["findings"][1:])
+    assert any("cpu" in text and "30%" in text for text in found["findings"][1:])
 
 
 def test_noise_that_changes_nothing_is_told_and_borne() -> None:
@@ -143,12 +143,12 @@ def test_nothing_measured() -> None:
 
 def test_a_failed_loader_is_no_figure() -> None:
     found = result(870, 3400)
-    found["loader"] = {"torchvision": {"error": "killed", "skipped": False}}
+    found["loader"] = {"cpu": {"error": "killed", "skipped": False}}
     assert verdict(found)["loader_images_per_sec"] is None
 
 
 def test_stages_alone_name_the_largest() -> None:
-    found = verdict({"settings": {"backend": "torchvision"}, "stages": stages(jitter=7)})
+    found = verdict({"settings": {"backend": "cpu"}, "stages": stages(jitter=7)})
     assert found["bound"] == "jitter"
     assert "79%" in found["findings"][0]
 

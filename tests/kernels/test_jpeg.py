@@ -4,6 +4,7 @@ import io
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -77,7 +78,7 @@ def assert_windows_agree(data: bytes, seed: int = 0, windows: int = 6, shrink: i
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("subsampling", ["4:4:4", "4:2:2", "4:2:0", "4:4:0"])
-def test_every_window_is_libjpegs(size, subsampling):
+def test_every_window_is_libjpegs(size: tuple[int, int], subsampling: str) -> None:
     pixels = np.ascontiguousarray(np.asarray(picture(size)))
     for quality in (30, 75, 97):
         data = simplejpeg.encode_jpeg(pixels, quality, colorsubsampling=subsampling.replace(":", ""))
@@ -98,24 +99,24 @@ def test_every_window_is_libjpegs(size, subsampling):
         {"qtables": [list(range(1, 65)), [255] * 64]},
     ],
 )
-def test_what_encoders_may_choose(options):
+def test_what_encoders_may_choose(options: dict[str, Any]) -> None:
     assert_windows_agree(jpeg(picture((130, 75), 1), **options))
 
 
 @pytest.mark.parametrize("shrink", [2, 4, 8])
 @pytest.mark.parametrize("subsampling", ["4:4:4", "4:2:0", "grey"])
 @pytest.mark.parametrize("size", [(64, 48), (70, 51), (333, 200)])
-def test_shrunk_windows_are_libjpegs(size, subsampling, shrink):
+def test_shrunk_windows_are_libjpegs(size: tuple[int, int], subsampling: str, shrink: int) -> None:
     photo = picture(size)
     data = jpeg(photo.convert("L")) if subsampling == "grey" else jpeg(photo, subsampling=subsampling)
     assert_windows_agree(data, shrink=shrink)
 
 
-def test_grey_photos():
+def test_grey_photos() -> None:
     assert_windows_agree(jpeg(picture((61, 40)).convert("L")))
 
 
-def test_noise_that_clips_everywhere():
+def test_noise_that_clips_everywhere() -> None:
     noise = np.random.default_rng(0).choice([0, 255], (90, 120, 3)).astype(np.uint8)
     for quality in (20, 90, 100):
         assert_windows_agree(jpeg(Image.fromarray(noise), quality=quality, subsampling=2))
@@ -135,25 +136,25 @@ def test_noise_that_clips_everywhere():
     ],
     ids=["empty", "two bytes", "no scan", "png", "progressive", "cmyk", "rgb", "narrow"],
 )
-def test_other_files_are_left_to_others(data):
+def test_other_files_are_left_to_others(data: bytes) -> None:
     assert decode_window(data, (0, 0, 1, 1), make_tables()) == 1
 
 
-def test_a_file_cut_short_is_refused_where_it_matters():
+def test_a_file_cut_short_is_refused_where_it_matters() -> None:
     data, tables = jpeg(picture((200, 160))), make_tables()
     whole, half = (0, 0, 160, 200), data[: len(data) // 2]
     assert decode_window(half, whole, tables) == 2
     assert not isinstance(decode_window(half, (0, 0, 16, 200), tables), int)  # what came before is good
 
 
-def test_a_missing_restart_marker_is_noticed():
+def test_a_missing_restart_marker_is_noticed() -> None:
     data = jpeg(picture((200, 160)), restart_marker_rows=1)
     at = data.index(b"\xff\xd3")
     for damaged in (data[:at] + data[at + 2 :], data[:at] + b"\xff\xd4" + data[at + 2 :]):
         assert decode_window(damaged, (0, 0, 160, 200), make_tables()) == 2
 
 
-def test_tables_of_an_earlier_file_are_forgotten():
+def test_tables_of_an_earlier_file_are_forgotten() -> None:
     tables = make_tables()
     good = jpeg(picture((64, 64)))
     assert not isinstance(decode_window(good, (0, 0, 64, 64), tables), int)
@@ -186,7 +187,7 @@ assert all(seen.values()), seen
 """
 
 
-def test_damaged_files_never_reach_beyond_their_memory(tmp_path):
+def test_damaged_files_never_reach_beyond_their_memory(tmp_path: Path) -> None:
     """Compiled with bounds checks: an access beyond an array raises IndexError."""
     env = {**os.environ, "NUMBA_BOUNDSCHECK": "1", "NUMBA_CACHE_DIR": str(tmp_path)}
     here = os.path.dirname(__file__)

@@ -1,62 +1,60 @@
-"""Evaluation batches are decoded once."""
+"""Evaluation batches that are kept are made once."""
 
-from collections.abc import Callable, Iterator
-from hashlib import sha256
+import gc
+import weakref
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from flowerfast.loaders.batch import Batch
-from flowerfast.loaders.kept import KeptLoader
-from flowerfast.loaders.reading import Reader
-from flowerfast.loaders.torchvision import TorchvisionLoader
+from flowerfast.config import Augment
+from flowerfast.loaders import loader as module
+from flowerfast.loaders.loader import Loader
+from flowerfast.photos.photos import Photos
 
-Open = Callable[..., TorchvisionLoader]
-
-
-@pytest.fixture
-def photos(photo_folder) -> Path:
-    return photo_folder({"a": 5, "b": 4})
+Open = Callable[..., Loader]
+Digests = Callable[..., list[tuple[list[int], list[int], str]]]
 
 
 @pytest.fixture
-def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """One entry per photo that is read, and so decoded."""
+def photos(photo_folder: Callable[..., Path]) -> Photos:
+    return Photos(photo_folder({"a": 5, "b": 4}), max_bad=1)
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The samples that were read, in order."""
     calls: list[int] = []
-    read = Reader.read
+    read = Photos.read
 
-    def counted(reader: Reader, indices: np.ndarray) -> Any:
+    def counted(self: Photos, indices: np.ndarray, *more: bool) -> Any:
         calls.extend(indices.tolist())
-        return read(reader, indices)
+        return read(self, indices, *more)
 
-    monkeypatch.setattr(Reader, "read", counted)
+    monkeypatch.setattr(Photos, "read", counted)
     return calls
 
 
-def digests(batches: Iterator[Batch]) -> list[tuple[list[int], list[int], str]]:
-    return [
-        (b.indices.tolist(), b.labels.tolist(), sha256(b.images.numpy().tobytes()).hexdigest())
-        for b in batches
-    ]
-
-
-def test_photos_are_decoded_once(photos, open_loader: Open, decoded):
-    expected = digests(open_loader(photos).epoch(0))
-    decoded.clear()
-    kept = KeptLoader(open_loader(photos))
+def test_photos_are_decoded_once(
+    photos: Photos, open_loader: Open, backend: dict[str, Any], digests: Digests, reads: list[int]
+) -> None:
+    expected = digests(open_loader(photos, **backend).epoch(0))
+    reads.clear()
+    kept = open_loader(photos, **backend, keep=True)
     assert len(kept) == len(expected) == 3
     for epoch in (0, 1, 5):
         assert digests(kept.epoch(epoch)) == expected
-    assert len(decoded) == 9
-    assert len(kept) == 3
-    kept.close()
+    assert sorted(reads) == list(range(9))
+    assert kept.notes == []
 
 
 @pytest.mark.parametrize("start", [0, 1, 2, 3, 4])
-def test_start_batch_gives_the_tail_before_and_after_keeping(photos, open_loader: Open, decoded, start):
-    kept = KeptLoader(open_loader(photos))
+def test_start_batch_gives_the_tail_before_and_after_keeping(
+    photos: Photos, open_loader: Open, digests: Digests, start: int
+) -> None:
+    kept = open_loader(photos, keep=True)
     expected = digests(open_loader(photos).epoch(0))[start:]
     assert digests(kept.epoch(0, start)) == expected
     assert digests(kept.epoch(0, start)) == expected
@@ -64,36 +62,56 @@ def test_start_batch_gives_the_tail_before_and_after_keeping(photos, open_loader
 
 
 @pytest.mark.parametrize("leave", ["close", "drop"])
-def test_abandoned_first_pass_keeps_nothing(photos, open_loader: Open, decoded, leave):
-    kept = KeptLoader(open_loader(photos))
+def test_an_abandoned_first_pass_keeps_nothing(
+    photos: Photos, open_loader: Open, digests: Digests, reads: list[int], leave: str
+) -> None:
+    kept = open_loader(photos, keep=True)
     expected = digests(open_loader(photos).epoch(0))
-    decoded.clear()
     batches = kept.epoch(0)
     next(batches)
     if leave == "close":
         batches.close()
     del batches
-    begun = len(decoded)
+    reads.clear()
     assert digests(kept.epoch(1)) == expected
-    assert len(decoded) == begun + 9
     assert digests(kept.epoch(2)) == expected
-    assert len(decoded) == begun + 9
+    assert len(reads) == 9
 
 
-def test_bad_files_stay_named(photos, open_loader: Open):
-    loader = open_loader(photos)
-    (photos / "b/b_001.jpg").unlink()
-    kept = KeptLoader(loader)
+def test_bad_files_stay_named(photos: Photos, open_loader: Open) -> None:
+    (photos.root / "b/b_001.jpg").unlink()
+    kept = open_loader(photos, keep=True)
     for _ in range(2):
-        assert [len(b) for b in kept.epoch(0)] == [4, 3, 1]
-        assert [b.path for b in kept.bad.values()] == ["b/b_001.jpg"]
-    kept.close()
-    kept.close()
-    assert len(kept.bad) == 1
+        assert [len(batch) for batch in kept.epoch(0)] == [4, 3, 1]
+        assert [bad.path for bad in photos.bad] == ["b/b_001.jpg"]
 
 
-def test_close_frees_the_batches(photos, open_loader: Open):
-    kept = KeptLoader(open_loader(photos))
-    list(kept.epoch(0))
+def test_close_frees_the_batches(photos: Photos, open_loader: Open) -> None:
+    kept = open_loader(photos, keep=True)
+    alive = [weakref.ref(batch.images) for batch in kept.epoch(0)]
+    gc.collect()
+    assert all(image() is not None for image in alive)
     kept.close()
-    assert kept._kept is None
+    kept.close()
+    gc.collect()
+    assert all(image() is None for image in alive)
+
+
+@pytest.mark.parametrize(
+    ("augment", "free", "passes"),
+    [(None, 4 * 9 * 3 * 32**2 + 1, 1), (None, 4 * 9 * 3 * 32**2, 2), (Augment(), 2**40, 2)],
+)
+def test_batches_are_kept_when_they_repeat_and_fit_a_quarter(
+    photos: Photos,
+    open_loader: Open,
+    reads: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+    augment: Augment | None,
+    free: int,
+    passes: int,
+) -> None:
+    monkeypatch.setattr(module, "device_memory", lambda device=None: free)
+    kept = open_loader(photos, augment=augment, keep=True)
+    for _ in range(2):
+        assert sum(len(batch) for batch in kept.epoch(0)) == 9
+    assert len(reads) == 9 * passes

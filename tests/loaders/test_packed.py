@@ -1,28 +1,23 @@
 """Packed photos in the loaders: for the same seed the batches of the folder, bit by bit."""
 
-import importlib.util
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from flowerfast.config import AugmentConfig, DataConfig
-from flowerfast.data.manifest import Manifest, load_manifest
-from flowerfast.data.shard_writer import PackSettings
-from flowerfast.data.split import make_split
+from flowerfast.config import Augment, DataConfig
 from flowerfast.errors import UserError
-from flowerfast.loaders import BadFiles, Choice, Loader, Recipe, make_loader
 from flowerfast.loaders.batch import Batch
-from flowerfast.pack import pack
+from flowerfast.loaders.loader import Loader
+from flowerfast.packing.pack import pack
+from flowerfast.packing.shard_writer import PackSettings
+from flowerfast.photos.photos import Photos
 
-CPU = torch.device("cpu")
-dali = pytest.param(
-    "dali-cpu",
-    marks=pytest.mark.skipif(importlib.util.find_spec("nvidia") is None, reason="needs NVIDIA DALI"),
-)
 Open = Callable[..., Loader]
+RANDOM: dict[str, Any] = {"size": 48, "batch_size": 7, "augment": Augment(), "seed": 11}
 
 
 @pytest.fixture(scope="module")
@@ -32,32 +27,6 @@ def zoo_shards(zoo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     pack(zoo, out, PackSettings(shard_bytes=61_440), DataConfig())
     assert len(list(out.glob("*.tar"))) > 3
     return out
-
-
-@pytest.fixture
-def open_backend() -> Iterator[Open]:
-    """Function (backend, manifest, indices, augment, cache, **DataConfig fields) → loader, closed after."""
-    opened = []
-
-    def open_(
-        backend: str,
-        manifest: Manifest,
-        indices: np.ndarray | None = None,
-        augment: bool = True,
-        cache: str = "none",
-        **data: object,
-    ) -> Loader:
-        recipe = Recipe(48, 7, seed=11, augment=AugmentConfig() if augment else None, shuffle=augment)
-        config = DataConfig(**{"workers": 2, **data})
-        rows = np.arange(len(manifest)) if indices is None else indices
-        bad = BadFiles(manifest, config.on_bad, 1.0)
-        loader = make_loader(Choice(backend, "", cache), manifest, rows, recipe, config, CPU, bad)
-        opened.append(loader)
-        return loader
-
-    yield open_
-    for loader in opened:
-        loader.close()
 
 
 def assert_same(ours: Iterator[Batch], theirs: Iterator[Batch]) -> int:
@@ -71,50 +40,42 @@ def assert_same(ours: Iterator[Batch], theirs: Iterator[Batch]) -> int:
     return count
 
 
-@pytest.mark.parametrize("backend", ["torchvision", dali])
-@pytest.mark.parametrize("augment", [True, False])
+@pytest.mark.parametrize(
+    "kind",
+    [RANDOM, {"batch_size": 7, "size": 48}, {**RANDOM, "cache": "auto"}],
+    ids=["augmented", "evaluation", "cached"],
+)
 def test_batches_are_those_of_the_folder(
-    zoo: Path, zoo_shards: Path, open_backend: Open, backend: str, augment: bool
+    zoo: Path, zoo_shards: Path, open_loader: Open, backend: dict[str, Any], kind: dict[str, Any]
 ) -> None:
-    folder, shards = load_manifest(zoo), load_manifest(zoo_shards)
-    split = make_split(folder, 0.25, 3)
-    assert np.array_equal(make_split(shards, 0.25, 3).train, split.train)
-    ours = open_backend(backend, shards, split.train, augment)
-    theirs = open_backend(backend, folder, split.train, augment)
+    train, theirs = (Photos(folder).split(0.25, 3)[0] for folder in (zoo, zoo_shards))
+    assert np.array_equal(train.indices, theirs.indices)
+    one, other = (open_loader(photos, **backend, **kind) for photos in (train, theirs))
     for epoch in range(2):
-        assert assert_same(ours.epoch(epoch), theirs.epoch(epoch)) == len(split.train)
-    assert assert_same(ours.epoch(2, 3), theirs.epoch(2, 3)) == len(split.train) - 21
+        assert assert_same(one.epoch(epoch), other.epoch(epoch)) == len(train)
+    assert assert_same(one.epoch(2, 3), other.epoch(2, 3)) == len(train) - 21
 
 
-def test_so_they_are_with_a_cache(zoo: Path, zoo_shards: Path, open_backend: Open) -> None:
-    ours = open_backend("torchvision", load_manifest(zoo_shards), cache="ram")
-    theirs = open_backend("torchvision", load_manifest(zoo), cache="ram")
-    for epoch in range(2):
-        assert assert_same(ours.epoch(epoch), theirs.epoch(epoch)) > 0
-
-
-@pytest.mark.parametrize("backend", ["torchvision", dali])
 def test_a_damaged_photo_is_skipped_and_named_by_shard_and_member(
-    tmp_path: Path, photo_folder: Callable[..., Path], open_backend: Open, backend: str
+    tmp_path: Path, photo_folder: Callable[..., Path], open_loader: Open, backend: dict[str, Any]
 ) -> None:
-    photos = photo_folder({"a": 5, "b": 5}, sizes=[(80, 70)])
-    whole = (photos / "a/a_002.jpg").read_bytes()
-    (photos / "a/a_002.jpg").write_bytes(whole[: len(whole) * 3 // 4])
-    pack(photos, tmp_path / "out", PackSettings(), DataConfig())
-    shards = load_manifest(tmp_path / "out")
-    ours, theirs = open_backend(backend, shards), open_backend(backend, load_manifest(photos))
+    folder = photo_folder({"a": 5, "b": 5}, sizes=[(80, 70)])
+    whole = (folder / "a/a_002.jpg").read_bytes()
+    (folder / "a/a_002.jpg").write_bytes(whole[: len(whole) * 3 // 4])
+    pack(folder, tmp_path / "out", PackSettings(), DataConfig())
+    shards = Photos(tmp_path / "out", max_bad=1)
+    ours, theirs = open_loader(shards, **backend, **RANDOM), open_loader(folder, **backend, **RANDOM)
     assert assert_same(ours.epoch(0), theirs.epoch(0)) == 9
-    assert [bad.path for bad in ours.bad.values()] == ["shard-000000.tar: 000000002.jpg (a/a_002.jpg)"]
-    strict = open_backend(backend, shards, on_bad="fail")
+    assert [bad.path for bad in shards.bad] == ["shard-000000.tar: 000000002.jpg (a/a_002.jpg)"]
+    strict = open_loader(Photos(tmp_path / "out", on_bad="fail"), **backend, **RANDOM)
     with pytest.raises(UserError, match=r"out/shard-000000\.tar: 000000002\.jpg \(a/a_002\.jpg\): .*skip"):
         list(strict.epoch(0))
 
 
 @pytest.mark.real_data
-@pytest.mark.parametrize("backend", ["torchvision", dali])
-def test_real_photos(real_photos: Path, tmp_path: Path, open_backend: Open, backend: str) -> None:
+def test_real_photos(real_photos: Path, tmp_path: Path, open_loader: Open, backend: dict[str, Any]) -> None:
     pack(real_photos, tmp_path / "out", PackSettings(shard_bytes=5_000_000), DataConfig())
-    folder, shards = load_manifest(real_photos), load_manifest(tmp_path / "out")
-    rows = make_split(folder, 0.2, 0).train[:200]
-    ours, theirs = open_backend(backend, shards, rows), open_backend(backend, folder, rows)
+    rows = Photos(real_photos).split(0.2, 0)[0].indices[:200]
+    sets = [Photos(folder).subset(rows) for folder in (tmp_path / "out", real_photos)]
+    ours, theirs = (open_loader(photos, **backend, **RANDOM) for photos in sets)
     assert assert_same(ours.epoch(0), theirs.epoch(0)) == len(rows)

@@ -1,0 +1,475 @@
+"""Everything that is worth knowing of one NVIDIA GPU, within a budget of minutes: docs/gpu.md.
+
+    python benchmarks/gpu.py --data SMALL [--data CAMERA] [--minutes 12] [--out FILE] [--device cpu]
+                             [--parts start,tests,loaders,train,recipe]
+
+The parts run in this order, each with its share of the time that is left, and what is known is in FILE at
+once; parts for which no time is left are named there. Exit code: 0 all went well or was left out, 1 a test or
+a part failed, 2 wrong arguments. With --device cpu it is a rehearsal, with DALI's CPU operators.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.peers import paper
+from flowerfast.bench.child import Child, Variant
+from flowerfast.bench.environment import describe_photos, environment, write_results
+from flowerfast.bench.measure import Pace, measure, measure_here
+from flowerfast.bench.rounds import Drawn, Source
+from flowerfast.bench.sources import make_state, synthetic
+from flowerfast.config import load_config
+from flowerfast.errors import UserError, one_line
+from flowerfast.loaders.device import pick_device
+from flowerfast.machine import usable_cores, user_cache_dir
+from flowerfast.photos.photos import Photos
+from flowerfast.training.fit import train_step
+
+ROOT = Path(__file__).resolve().parents[1]
+LOADER, STEPS, TRAINING = (f"flowerfast.bench.sources:{name}" for name in ("loader", "steps", "training"))
+HW_LOADS = (0.0, 0.1, 0.2, 0.65)
+"""Shares of the hardware decoder that `decoder=gpu` is measured with."""
+EAGER, COMPILED, GRAPH, SYNTHETIC = "eager", "torch.compile", "CUDA graph", "synthetic pixels"
+ENOUGH = 0.5
+"""A loader that alone makes less than this share of the eager step's images/s is not trained with."""
+TESTS = ("tests/gpu",)
+ROUNDS, LEAST, SECONDS = 5, 3, 1.0
+"""Rounds of each row at most and, while the budget lasts, at least; and how long one is at least."""
+_OUTCOME = re.compile(r"^(\S+::\S.*?) (PASSED|FAILED|ERROR|SKIPPED)\b", re.MULTILINE)
+_REASON = re.compile(r"^(?:FAILED|ERROR) (\S+::\S.*?)(?: - (.*))?$", re.MULTILINE)
+
+
+class OutOfTime(Exception):
+    """What could not be measured before the time was over."""
+
+
+@dataclass(frozen=True)
+class TimedPace(Pace):
+    """Ends with a round: from the third on when `until` (time.monotonic) has passed, with any at `end`."""
+
+    until: float = 0.0
+    end: float = 0.0
+
+    def is_hopeless(self, rates: Iterable[Sequence[float]]) -> bool:
+        """Whether to measure no more rounds."""
+        enough = all(len(each) >= LEAST for each in rates)
+        return time.monotonic() >= (self.until if enough else self.end)
+
+
+@dataclass(frozen=True)
+class PhotoSet:
+    """A set of photos as given, and the folder in which it is listed often enough to be measured."""
+
+    name: str
+    given: Photos
+    folder: Path
+
+
+@dataclass
+class Session:
+    """One run."""
+
+    args: argparse.Namespace
+    sets: list[PhotoSet]
+    result: dict[str, Any]  # content of the results file
+    end: float  # of the budget (time.monotonic)
+    until: float = 0.0  # end of the share of the part under way
+
+    @property
+    def cuda(self) -> bool:
+        """Whether this is the real thing."""
+        return bool(self.args.device == "cuda")
+
+    @property
+    def left(self) -> float:
+        """Seconds left to the part under way."""
+        return max(self.until - time.monotonic(), 1.0)
+
+    def keep(self, place: str, found: Any) -> None:
+        """Put what was found at its place in the result, keys separated by /, and write the file."""
+        *branches, leaf = place.split("/")
+        branch = self.result
+        for name in branches:
+            branch = branch.setdefault(name, {})
+        branch[leaf] = found
+        write_results(self.args.out, self.result)
+
+    def measure(self, place: str, variants: Sequence[Variant], groups: int = 1) -> dict[str, Any]:
+        """Measure variants in turns, print and keep their rows; `groups` have still to share the part's time.
+
+        A rehearsal measures one round, in this process but for what has worker processes. Raises OutOfTime.
+        """
+        now, limit = time.monotonic(), self.left / groups
+        if now >= self.until:
+            raise OutOfTime(f"{place} was not begun")
+        rounds, seconds = (ROUNDS, SECONDS) if self.cuda else (1, 0.0)
+        openers, wait = min(6, max(self.args.cores // 2, 1)), self.left / 2
+        pace = TimedPace(rounds, seconds, wait, wait, openers, until=now + limit, end=self.end)
+
+        def say(text: str) -> None:
+            if time.monotonic() > self.end and ("ready after" in text or text.startswith("round 1 ")):
+                raise OutOfTime(f"{place} came to no figures")
+            print(f"  {text.replace('too noisy', 'no more time')}", flush=True)
+
+        print(f"== {place}: {len(variants)} rows, {limit:.0f} s", flush=True)
+        apart = [v for v in variants if self.cuda or paper.TARGET in repr(v)]
+        here = [v for v in variants if v not in apart]
+        found = measure(apart, pace, say) if apart else {}
+        found |= measure_here(here, pace, say) if here else {}
+        rows: dict[str, Any] = {v.name: found[v.name] for v in variants}
+        for name, row in rows.items():
+            print(f"  {name}: {as_words(row)}", flush=True)
+        self.keep(place, rows)
+        return rows
+
+
+def as_words(row: dict[str, Any]) -> str:
+    """A row in one line."""
+    if "error" in row:
+        return f"{'skipped' if row['skipped'] else 'failed'}: {row['error']}"
+    waited, cores = row["counters"].get("waited"), row["cpu_cores"]
+    more = [] if waited is None else [f"{min(waited, 1.0):.1%} waiting for data"]
+    more += [] if cores is None else [f"{cores:.1f} cores"]
+    return ", ".join([f"{row['images_per_sec']:,.0f} images/s ± {row['spread']:,.0f}", *more])
+
+
+def start(session: Session) -> None:
+    """Is a photo decoded at all, and windows by the GPU? Compiles the CPU's loops for all that follow."""
+    if session.cuda:
+        probe = Variant("windows", "flowerfast.loaders.dali.probe:roi_problem", {"device_id": 0})
+        with Child(probe, {}) as child:
+            session.keep("start/window_problem", child.call(session.left))
+    names, failed = ["cpu", "dali, decoder=cpu", f"dali, decoder=gpu, load={HW_LOADS[0]:g}"], []
+    for name in names if session.cuda else names[1:2]:
+        variant = loader(session, session.sets[0], name, session.args.batch_size)
+        variant.options["photos"], started = 1, time.monotonic()
+        row = measure([variant], Pace(1, 0.0, session.left, session.left, openers=1))[name]
+        found = {"error": row["error"]} if "error" in row else {"seconds": time.monotonic() - started}
+        failed += [name] if "error" in row else []
+        session.keep(f"start/{name}", found)
+        print(f"  one photo, {name}: {found}", flush=True)
+    if failed:
+        raise RuntimeError(f"no photo by {'; '.join(failed)}")
+
+
+def tests(session: Session) -> None:
+    """`pytest -m gpu tests/gpu` in a process of its own: counts and failures, however it ends."""
+    arguments = ["-m", "pytest", "-m", "gpu", *TESTS, "-v", "-ra", "--tb=short", "-p", "no:cacheprovider"]
+    loops = os.environ.get("NUMBA_CACHE_DIR") or str(user_cache_dir() / "kernels")  # compiled by `start`
+    more = {"COLUMNS": "500", "NUMBA_CACHE_DIR": loops, "FLOWERFAST_DATA": str(session.sets[0].given.root)}
+    code, seconds, said = run_python(arguments, session.left, more)
+    outcomes: dict[str, str] = dict(_OUTCOME.findall(said))
+    failures = {name: "" for name, outcome in outcomes.items() if outcome in ("FAILED", "ERROR")}
+    failures |= dict(_REASON.findall(said))
+    counts = dict(Counter(outcome.lower() for outcome in outcomes.values()))
+    row = {"counts": counts, "failures": failures, "exit_code": code, "seconds": seconds}
+    if code not in (0, 1):  # not ended in time, killed by a signal, or not even begun: the test under way
+        row["last_line"] = (said.strip().splitlines() or [""])[-1][:300]
+    session.keep("tests", row)
+    print(f"  {counts}, exit code {code}", *failures.items(), sep="\n    ", flush=True)
+    if code is None:
+        raise OutOfTime(f"no end within {seconds:.0f} s: {row['last_line']}")
+    if code not in (0, 1):
+        raise RuntimeError(f"exit code {code}: {row['last_line']}")
+
+
+def loaders(session: Session) -> None:
+    """Loaders side by side, by set of photos."""
+    for number, data in enumerate(session.sets):
+        names = [paper.NAME, *our_loaders(session.cuda)]
+        variants = [loader(session, data, name, session.args.batch_size) for name in names]
+        session.measure(f"loaders/{data.name}", variants, len(session.sets) - number)
+
+
+def train(session: Session) -> None:
+    """The step on pixels that lie on the device, then fed by each loader that is fast enough."""
+    sizes = (session.args.batch_size, max(session.args.batch_size // 8, 2))
+    groups = len(sizes) * (1 + len(session.sets))
+    for batch_size in sizes:
+        place, settings = f"train/batch {batch_size}", model_settings(session, batch_size)
+        common: dict[str, Any] = {"settings": settings, "device": session.args.device}
+        steps = [Variant(EAGER, STEPS, common)]
+        if session.cuda:  # for a CPU the code is compiled for most of a minute
+            steps.append(Variant(COMPILED, STEPS, {**common, "settings": [*settings, "train.compile=true"]}))
+        steps.append(Variant(GRAPH, "benchmarks.gpu:captured_steps", common))
+        floor = session.measure(f"{place}/step", steps, groups)[EAGER].get("images_per_sec")
+        groups -= 1
+        for data in session.sets:
+            fed, slow = fast_enough(session.result.get("loaders", {}).get(data.name, {}), floor)
+            session.keep(f"{place}/left out of {data.name}", slow)
+            variants = [Variant(SYNTHETIC, STEPS, common)]
+            variants += [training(session, loader(session, data, n, batch_size), settings, data) for n in fed]
+            rows = session.measure(f"{place}/{data.name}", variants, groups)
+            groups -= 1
+            for row in rows.values():
+                if "images_per_sec" in row and "images_per_sec" in rows[SYNTHETIC]:
+                    row["synthetic_share"] = row["images_per_sec"] / rows[SYNTHETIC]["images_per_sec"]
+            session.keep(f"{place}/{data.name}", rows)
+
+
+def recipe(session: Session) -> None:
+    """`flowerfast train --config paper` from random weights: seconds from command to best checkpoint."""
+    args, data = session.args, session.sets[0]
+    settings = [f"train.device={args.device}", "model.pretrained=false"]
+    if not session.cuda:
+        settings += [*model_settings(session, args.batch_size), "train.epochs=1"]
+    with tempfile.TemporaryDirectory() as scratch:
+        run = Path(scratch) / "run"
+        command = ["-m", "flowerfast", "train", str(data.given.root), "--config", "paper", "--out", str(run)]
+        started = time.time()
+        code, seconds, said = run_python([*command, *(f"--set={text}" for text in settings)], session.left)
+        if code != 0:
+            last = " ".join([line for line in said.splitlines() if line.strip()][-1:])
+            raise RuntimeError(f"exit code {code} after {seconds:.0f} s: {last[:300]}")
+        summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
+        best = max(file.stat().st_mtime for file in (run / "best").iterdir()) - started
+    plain = {key: value for key, value in summary.items() if isinstance(value, (str, int, float))}
+    session.keep("recipe", {"best_seconds": best, "whole_seconds": seconds, "summary": plain})
+    print(f"  best checkpoint after {best:.1f} s, whole run {seconds:.1f} s", flush=True)
+
+
+PARTS: dict[str, tuple[Callable[[Session], None], float, float]] = {
+    "start": (start, 2.0, 20.0),
+    "tests": (tests, 7.0, 15.0),
+    "loaders": (loaders, 4.0, 10.0),
+    "train": (train, 6.0, 10.0),
+    "recipe": (recipe, 1.5, 10.0),
+}
+"""Function, share of the time that is left, and the seconds below which it is not begun."""
+
+
+def our_loaders(cuda: bool) -> dict[str, list[str]]:
+    """Settings of our loaders by name; on a CPU DALI's CPU operators and memory stand for the GPU's."""
+    dali, memory = ("data.backend=dali", "vram") if cuda else ("data.backend=dali-cpu", "ram")
+    by_gpu = {
+        f"dali, decoder=gpu, load={load:g}": [dali, "data.decoder=gpu", f"data.hw_decoder_load={load}"]
+        for load in (HW_LOADS if cuda else HW_LOADS[:1])
+    }
+    return {
+        "cpu": ["data.backend=cpu"],
+        "dali, decoder=cpu": [dali, "data.decoder=cpu"],
+        **by_gpu,
+        f"dali, {memory} cache": [dali, f"data.cache={memory}"],
+        "cpu, ram cache": ["data.backend=cpu", "data.cache=ram"],
+    }
+
+
+def model_settings(session: Session, batch_size: int) -> list[str]:
+    """`key=value` settings that all rows of ours have."""
+    sizes = [f"train.batch_size={batch_size}", f"data.image_size={session.args.image_size}"]
+    loops = [] if session.cuda else ["data.kernels=torchvision"]  # compiling takes longer than the rehearsal
+    return [*sizes, f"data.workers={session.args.cores}", f"model.name={session.args.model}", *loops]
+
+
+def loader(session: Session, data: PhotoSet, name: str, batch_size: int) -> Variant:
+    """The loader of that name: one of ours, or the paper's with a worker process per core."""
+    common: dict[str, Any] = {"data": str(data.folder), "device": session.args.device}
+    if name == paper.NAME:
+        sizes = {"image_size": session.args.image_size, "batch_size": batch_size, "cores": session.args.cores}
+        return Variant(name, paper.TARGET, {**common, **sizes})
+    settings = [*model_settings(session, batch_size), *our_loaders(session.cuda)[name]]
+    return Variant(name, LOADER, {**common, "settings": settings})
+
+
+def training(session: Session, fed_by: Variant, settings: list[str], data: PhotoSet) -> Variant:
+    """Training fed by a loader; the paper's batches are normalised already."""
+    options: dict[str, Any] = {"source": {"target": fed_by.target, "options": fed_by.options}}
+    options |= {"settings": settings, "device": session.args.device, "classes": len(data.given.classes)}
+    return Variant(fed_by.name, TRAINING, {**options, "floats": fed_by.name == paper.NAME})
+
+
+def fast_enough(rows: dict[str, Any], floor: float | None) -> tuple[list[str], dict[str, str]]:
+    """(loaders that make half of the step's images/s, why the others are left out); no floor: all of them."""
+    fed, slow = [], {}
+    for name, row in rows.items():
+        if "error" in row:
+            slow[name] = str(row["error"])
+        elif floor is not None and row["images_per_sec"] < ENOUGH * floor:
+            slow[name] = f"{row['images_per_sec']:,.0f} images/s, the step {floor:,.0f}"
+        else:
+            fed.append(name)
+    return fed, slow
+
+
+def captured_steps(settings: Sequence[str], device: str) -> Source:
+    """Training steps on synthetic pixels, captured once as a CUDA graph, optimiser included, and replayed.
+
+    The product does not train so: it shows what launching the kernels one by one costs.
+    """
+    where = pick_device(device)
+    if where.type != "cuda":
+        raise UserError("CUDA graphs need a CUDA GPU")
+    config = load_config(None, settings)
+    batch, state = synthetic(config, where), make_state(config, where)
+    aside = torch.cuda.Stream()
+    aside.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(aside):
+        for _ in range(11):  # before a CUDA graph is captured, as PyTorch's notes on them have it for DDP
+            train_step(state, batch)
+    torch.cuda.current_stream().wait_stream(aside)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        train_step(state, batch)
+
+    def epoch() -> Iterator[Drawn]:
+        for _ in range(10):
+            graph.replay()
+            yield batch
+
+    return Source((epoch() for _ in count()), lead=1)
+
+
+def run_python(
+    arguments: Sequence[str], limit: float, more: dict[str, str] | None = None
+) -> tuple[int | None, float, str]:
+    """`python ARGUMENTS` in this checkout: exit code (None: not ended in time), seconds, what it printed.
+
+    All that it started is gone afterwards. `more` are environment variables.
+    """
+    paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    variables = {**os.environ, "PYTHONPATH": paths, "PYTHONUNBUFFERED": "1", **(more or {})}
+    started, command = time.monotonic(), [sys.executable, *arguments]
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as said:
+        streams: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": said, "stderr": subprocess.STDOUT}
+        with subprocess.Popen(command, **streams, env=variables, cwd=ROOT, start_new_session=True) as process:
+            try:
+                code: int | None = process.wait(limit)
+            except subprocess.TimeoutExpired:
+                code = None
+            finally:
+                with contextlib.suppress(ProcessLookupError):  # all of them have ended already
+                    os.killpg(process.pid, signal.SIGKILL)
+        said.seek(0)
+        return code, time.monotonic() - started, said.read()
+
+
+def find_photos(folders: Sequence[Path], least: int, scratch: Path) -> list[PhotoSet]:
+    """The sets of photos by the names of their folders, each listed again until there are `least`.
+
+    Few photos make short epochs, and then starting and ending them is most of what is measured. Links stand
+    for the photos that are listed again: each is read, decoded and cached as one of its own.
+    """
+    found: dict[str, PhotoSet] = {}
+    for folder in folders:
+        photos, name = Photos(folder), folder.resolve().name
+        if name in found:
+            raise UserError(f"--data {folder}: a second folder of that name; rename it")
+        times = -(-least // len(photos)) if photos.table.shards is None else 1
+        for index, label in zip(photos.indices.tolist(), photos.labels.tolist(), strict=True):
+            source = (photos.root / photos.path(index)).resolve()
+            for number in range(times if times > 1 else 0):
+                link = scratch / name / photos.classes[label] / f"{index:06d}-{number}{source.suffix}"
+                link.parent.mkdir(parents=True, exist_ok=True)
+                link.symlink_to(source)
+        found[name] = PhotoSet(name, photos, scratch / name if times > 1 else photos.root)
+    return list(found.values())
+
+
+def run_parts(session: Session, wanted: Sequence[str]) -> None:
+    """The parts one after another, whatever becomes of one of them."""
+    for number, name in enumerate(wanted):
+        work, share, least = PARTS[name]
+        started, note = time.monotonic(), {}
+        left = session.end - started
+        if left < least:
+            note["skipped"] = (
+                f"{max(left, 0.0):.0f} s of {session.args.minutes:g} min are left, it takes {least:g}"
+            )
+            print(f"== {name}: left out: {note['skipped']}", flush=True)
+            session.keep(f"parts/{name}", note)
+            continue
+        limit = min(max(left * share / sum(PARTS[later][1] for later in wanted[number:]), least), left)
+        session.until = started + limit
+        print(f"== {name}: {limit:.0f} s", flush=True)
+        try:
+            work(session)
+        except OutOfTime as cut:
+            note["cut_short"] = str(cut)
+            print(f"  cut short: {cut}", flush=True)
+        except Exception as error:  # whatever it is, the other parts are worth having
+            note["error"] = f"{type(error).__name__}: {one_line(error)}"
+            print(f"  failed: {note['error']}", flush=True)
+        session.keep(f"parts/{name}", {"seconds": time.monotonic() - started, "limit": limit, **note})
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """The command line. Raises UserError."""
+    parser = argparse.ArgumentParser(prog="gpu.py", description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, action="append", required=True, help="folder of class folders")
+    parser.add_argument("--minutes", type=float, default=12.0, help="budget of all parts together")
+    parser.add_argument("--out", type=Path, default=Path("gpu.json"), help="JSON file to write")
+    parser.add_argument("--parts", default=",".join(PARTS), help=f"any of {','.join(PARTS)}")
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="cpu: a rehearsal")
+    parser.add_argument("--batch-size", type=int, default=256, help="an eighth of it is measured too")
+    parser.add_argument("--image-size", type=int, default=224, help="pixels")
+    parser.add_argument("--photos", type=int, default=3000, help="an epoch has at least so many")
+    parser.add_argument("--model", default="resnet18", help="timm name")
+    args = parser.parse_args(arguments)
+    args.cores, args.parts = usable_cores(), [part.strip() for part in args.parts.split(",")]
+    for part in args.parts:
+        if part not in PARTS:
+            raise UserError(f"--parts {part}: no such part; give any of {', '.join(PARTS)}")
+    sizes = {"train.batch_size": args.batch_size, "data.image_size": args.image_size}
+    load_config(None, (), sizes)  # says what is wrong with them
+    if args.photos < 1 or args.minutes <= 0:
+        raise UserError("--photos and --minutes must be positive")
+    return args
+
+
+def run(arguments: list[str] | None) -> dict[str, Any]:
+    """The whole run: content of the results file. Raises UserError."""
+    begun, args = time.monotonic(), parse(arguments)
+    if args.device == "cpu":
+        torch.set_num_threads(
+            1
+        )  # two wait for each other most of the time, models of rehearsals are so small
+    device, kept = pick_device(args.device), ("minutes", "parts", "batch_size", "image_size", "model")
+    with tempfile.TemporaryDirectory(prefix="flowerfast-gpu-") as scratch:
+        sets = find_photos(args.data, args.photos, Path(scratch))
+        counts = {data.name: {"photos_per_epoch": len(Photos(data.folder))} for data in sets}
+        result = {
+            "schema": 1,
+            "kind": "gpu",
+            "rehearsal": device.type == "cpu",
+            "environment": environment(device, ("triton",)),
+            "settings": {name: getattr(args, name) for name in kept},
+            "sets": {each.name: describe_photos(each.given, each.name) | counts[each.name] for each in sets},
+        }
+        run_parts(Session(args, sets, result, begun + 60 * args.minutes), args.parts)
+    return result
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Parse, measure, print, write: exit code."""
+    try:
+        result = run(arguments)
+    except UserError as error:
+        print(f"gpu.py: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    if result["rehearsal"]:
+        print("a rehearsal on the CPU: the figures say nothing about a GPU, and are not to be kept")
+    failed = any("error" in part for part in result["parts"].values())
+    return int(failed or bool(result.get("tests", {}).get("failures")))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

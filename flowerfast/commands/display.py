@@ -1,0 +1,140 @@
+"""What a person sees while it works: a live line on a terminal, plain lines elsewhere."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from flowerfast.config import Config
+from flowerfast.errors import UserError
+from flowerfast.training.progress import Totals
+
+_LIVE_SECONDS, _PLAIN_SECONDS = 0.5, 10.0
+
+
+class TrainDisplay:
+    """Tells of a training run on a console. See `Reporter`.
+
+    Args:
+        console: where to; its `is_terminal` decides between a live line and plain ones.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console, self._epochs = console, 0
+        self._interval = _LIVE_SECONDS if console.is_terminal else _PLAIN_SECONDS
+        self._live: Live | None = None
+        self._tensorboard: Path | None = None
+        self._events: Any = None
+        self._epoch_seconds: list[float] = []
+        self._epoch = self._batches = self._batch = self._samples = 0
+        self._shown = self._started = time.monotonic()
+
+    def start_run(self, config: Config, folder: Path) -> None:
+        """A run is about to begin, or to go on. Raises UserError when TensorBoard is wanted and missing."""
+        self._epochs = config.train.epochs
+        if config.log.tensorboard:
+            if find_spec("tensorboard") is None:
+                raise UserError(
+                    "log.tensorboard=true: TensorBoard is not installed; pip install "
+                    '"flowerfast[tensorboard]"'
+                )
+            self._tensorboard = folder / "tensorboard"
+
+    def start_epoch(self, epoch: int, batches: int, done: int) -> None:
+        """An epoch begins (or goes on after `done` batches)."""
+        self._epoch, self._batches, self._batch, self._samples = epoch, batches, done, 0
+        self._shown = self._started = time.monotonic()
+        if self._console.is_terminal and self._live is None:
+            self._live = Live(console=self._console, refresh_per_second=4, transient=True)
+            self._live.start()
+
+    def step(self, samples: int, totals: Totals) -> None:
+        """A step is queued; the sums are read, and the device waited for, a few times a second at most."""
+        self._batch += 1
+        self._samples += samples
+        now = time.monotonic()
+        if now - self._shown < self._interval:
+            return
+        self._shown = now
+        rate = self._samples / (now - self._started)
+        line = (
+            f"epoch {self._epoch + 1}/{self._epochs}  batch {self._batch}/{self._batches}  {rate:,.0f} "
+            f"images/s  loss {totals.loss():.4f}  accuracy {totals.accuracy():.1%}  ETA {self._eta(now)}"
+        )
+        if self._live is not None:
+            self._live.update(Text(line, no_wrap=True, overflow="ellipsis"))
+        else:
+            self._console.print(line, highlight=False, soft_wrap=True)
+
+    def end_epoch(self, row: dict[str, Any], best: bool) -> None:
+        """An epoch and its validation are over."""
+        self._epoch_seconds.append(row["seconds"])
+        if self._live is not None:
+            self._live.update(Text(""))
+        line = (
+            f"epoch {row['epoch'] + 1}/{self._epochs}: "
+            f"train loss {row['train_loss']:.4f} accuracy {row['train_acc']:.1%}, "
+            f"val loss {row['val_loss']:.4f} accuracy {row['val_acc']:.1%}{' (best)' if best else ''}, "
+            f"{row['images_per_sec']:,.0f} images/s, "
+            f"{row['data_wait']:.0%} waiting for data, {row['seconds']:.1f} s"
+        )
+        self.note(line)
+        if self._tensorboard is not None:
+            self._events = self._events or _event_writer(self._tensorboard)
+            for key in (
+                "train_loss",
+                "train_acc",
+                "val_loss",
+                "val_acc",
+                "lr",
+                "images_per_sec",
+                "data_wait",
+            ):
+                self._events.add_scalar(key, row[key], row["epoch"])
+
+    def note(self, text: str) -> None:
+        """Something the user should know."""
+        self._console.print(Text(text), soft_wrap=True)
+
+    def close(self) -> None:
+        """Take the live line away and flush logs."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+        if self._events is not None:
+            self._events.close()
+
+    def _eta(self, now: float) -> str:
+        done = self._batch / max(self._batches, 1)
+        this = (now - self._started) / max(done, 1e-9)
+        per_epoch = sum(self._epoch_seconds) / len(self._epoch_seconds) if self._epoch_seconds else this
+        left = this * (1 - done) + per_epoch * (self._epochs - self._epoch - 1)
+        return str(timedelta(seconds=round(left)))
+
+
+def _event_writer(folder: Path) -> Any:
+    from torch.utils.tensorboard import SummaryWriter  # an optional dependency
+
+    return SummaryWriter(str(folder))  # makes the folder: not before the run folder is there
+
+
+@contextmanager
+def progress_bar(console: Console, what: str) -> Iterator[Callable[[int, int], None]]:
+    """A function (done, total) that shows a bar once the work has taken more than a second."""
+    columns = TextColumn(what), BarColumn(), TaskProgressColumn(), TimeRemainingColumn()
+    started = time.monotonic()
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
+        task = bars.add_task(what, visible=False)
+
+        def show(done: int, total: int) -> None:
+            bars.update(task, completed=done, total=total, visible=time.monotonic() - started > 1)
+
+        yield show

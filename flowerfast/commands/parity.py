@@ -1,0 +1,334 @@
+"""Parity: do two backends give the same pixels on the user's own photos?
+
+The same plans go to both executors, whole and cut off after each step. Differences are counted as they come,
+so that no pixels are kept, whatever the number of photos.
+"""
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field, replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from flowerfast.config import Config, DataConfig
+from flowerfast.demo.synthetic import demo_photos
+from flowerfast.errors import UserError
+from flowerfast.loaders.device import device_name, pick_device
+from flowerfast.loaders.engine import choose_backend, workplace
+from flowerfast.loaders.loader import Loader
+from flowerfast.machine import Progress, usable_cores, versions
+from flowerfast.photos.photos import Photos, iter_chunks
+from flowerfast.photos.table import BadFile
+from flowerfast.plans.plan import Plan, Sampler, epoch_order, make_eval_plan, still_plan
+from flowerfast.training.model import own_crop_pct
+from flowerfast.training.trained import TrainedModel, load_run
+
+REFERENCE = "torchvision"
+"""What a backend is compared with: torchvision's and Pillow's plain operations, on whole photos."""
+STEPS = ("decode", "crop+resize", "flip+rotate", "jitter", "whole chain", "evaluation")
+"""What is compared, in order. From crop+resize on each step includes those before it; evaluation is the
+resize and centre crop of validation images, and decode the central window of the photo as it is stored."""
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Largest differences, in levels of 255, at which two backends count as equal, and where they hold."""
+
+    mean: float = 0.5
+    p99: float = 3.0
+    steps: tuple[str, ...] = ("whole chain", "evaluation")
+
+    def hold(self, mean: float, p99: float) -> bool:
+        """Whether differences of this mean and 99th percentile are small enough."""
+        return mean <= self.mean and p99 <= self.p99
+
+
+BOUNDS = Bounds()
+"""The published bounds; nothing else in the project states them."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far two backends are apart after one step, over all pixels of all samples.
+
+    Attributes:
+        step: one of `STEPS`.
+        samples: pictures compared.
+        mean, p99, max: of the absolute difference, in levels of 255.
+        worst_photo, worst_mean: the picture of the largest mean, and that mean.
+        top1_differs: share of the samples whose most likely class differs; None without a model.
+    """
+
+    step: str
+    samples: int
+    mean: float
+    p99: float
+    max: int
+    worst_photo: str
+    worst_mean: float
+    top1_differs: float | None = None
+
+
+@dataclass(frozen=True)
+class Parity:
+    """What a comparison found.
+
+    Attributes:
+        backend, reason: the executor that was compared with the reference, and why that one.
+        decoder: where it decodes random plans' photos: cpu, or gpu (nvJPEG).
+        steps: those of which there was a sample.
+        photos: different photos among the samples.
+        bad: files left out on both sides.
+        notes: what the user should know, one line each.
+        environment: data folder's name, settings, device and versions, for the record.
+    """
+
+    backend: str
+    reason: str
+    decoder: str
+    steps: tuple[Difference, ...]
+    photos: int
+    bad: tuple[BadFile, ...]
+    notes: tuple[str, ...]
+    environment: dict[str, Any]
+    bounds: Bounds = BOUNDS
+
+    @property
+    def ok(self) -> bool:
+        """Every step for which the bounds hold is within them."""
+        return all(
+            self.bounds.hold(step.mean, step.p99) for step in self.steps if step.step in self.bounds.steps
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The whole result in types that JSON knows."""
+        return {
+            "ok": self.ok,
+            "backend": self.backend,
+            "reference": REFERENCE,
+            "backend_reason": self.reason,
+            "decoder": self.decoder,
+            "photos": self.photos,
+            "bounds": asdict(self.bounds),
+            "steps": [asdict(step) for step in self.steps],
+            "bad_files": [asdict(bad) for bad in self.bad],
+            "notes": list(self.notes),
+            **self.environment,
+        }
+
+
+class Histogram:
+    """Absolute differences of uint8 values, counted: exact statistics of any number of pixels in 2 KB."""
+
+    def __init__(self) -> None:
+        self.counts = np.zeros(256, np.int64)
+
+    def add(self, tested: np.ndarray, expected: np.ndarray) -> np.ndarray:
+        """Count the differences of two uint8 arrays of one shape; returns them, uint8."""
+        apart: np.ndarray = np.maximum(tested, expected) - np.minimum(tested, expected)
+        self.counts += np.bincount(apart.ravel(), minlength=256)
+        return apart
+
+    def mean(self) -> float:
+        """Mean absolute difference."""
+        return float(self.counts @ np.arange(256) / self.counts.sum())
+
+    def percentile(self, q: float) -> float:
+        """As `numpy.percentile` (linear interpolation) of all values, 0 <= q <= 100."""
+        ends = np.cumsum(self.counts)
+        rank = q / 100 * (int(ends[-1]) - 1)
+        below = int(rank)
+        low, high = np.searchsorted(ends, [below, min(below + 1, int(ends[-1]) - 1)], side="right").tolist()
+        return float(low + (high - low) * (rank - below))
+
+    def max(self) -> int:
+        """Largest absolute difference."""
+        return int(np.flatnonzero(self.counts)[-1])
+
+
+@dataclass
+class _Tally:
+    """The sums of one step; `trained` answers for both sides, where it is there."""
+
+    trained: TrainedModel | None
+    histogram: Histogram = field(default_factory=Histogram)
+    samples: int = 0
+    worst: tuple[float, int] = (-1.0, 0)  # mean, sample
+    differ: int = 0
+
+    def add(self, plan: Plan, tested: np.ndarray, expected: np.ndarray) -> None:
+        apart = self.histogram.add(tested, expected)
+        means = apart.reshape(len(plan), -1).mean(axis=1)
+        row = int(means.argmax())
+        self.worst = max(self.worst, (float(means[row]), int(plan.indices[row])))
+        self.samples += len(plan)
+        if self.trained is not None:
+            self.differ += int((_top1(self.trained, tested) != _top1(self.trained, expected)).sum())
+
+    def result(self, step: str, photos: Photos) -> Difference:
+        h, share = self.histogram, self.differ / self.samples if self.trained is not None else None
+        worst_mean, index = self.worst
+        path, p99 = photos.path(index), h.percentile(99)
+        return Difference(step, self.samples, h.mean(), p99, h.max(), path, worst_mean, share)
+
+
+@torch.inference_mode()
+def _top1(trained: TrainedModel, pixels: np.ndarray) -> np.ndarray:
+    images = torch.from_numpy(pixels).to(trained.device).permute(0, 3, 1, 2)
+    best: np.ndarray = trained.model(images).argmax(1).cpu().numpy()
+    return best
+
+
+def compare_backends(
+    config: Config, samples: int = 512, epochs: int = 1, run: Path | None = None, bar: Progress | None = None
+) -> Parity:
+    """Execute the same plans on `config.data.backend` and on the reference, and compare them step by step.
+
+    Args:
+        config: photos, backend, augmentation and size. `auto` is DALI: on the GPU where there is one, else on
+            the CPU. Decoded caches are left aside, since they may shrink photos.
+        samples: most photos to draw, evenly by the seed.
+        epochs: random plans per photo.
+        run: run folder of a trained model, whose size and crop are taken and whose answers are compared.
+        bar: is told (batches done, batches in all).
+
+    Raises UserError when the backend cannot run here, or when there is nothing to compare.
+    """
+    started = time.perf_counter()
+    device = pick_device(config.train.device)
+    backend, reason = _choose(config.data, device)
+    trained = load_run(run, device) if run is not None else None
+    data = Path(config.data.path) if config.data.path is not None else demo_photos(bar)
+    photos = _draw(Photos.open(data, config.data, bar, min_classes=1), samples, config)
+    place = workplace(backend, device)
+    size, crop_pct = _sizes(config, trained)
+    own = config.data.model_copy(update={"backend": backend, "cache": "none"})
+    plain = own.model_copy(update={"backend": "cpu", "kernels": "torchvision", "decode_scale": "off"})
+
+    def opened(options: DataConfig, where: torch.device) -> Loader:
+        return Loader(
+            photos,
+            size=size,
+            batch_size=config.train.batch_size,
+            seed=config.train.seed,
+            augment=config.augment,
+            crop_pct=crop_pct,
+            device=where,
+            options=options,
+        )
+
+    tallies = {step: _Tally(trained if step in BOUNDS.steps else None) for step in STEPS}
+    with opened(own, place) as tested, opened(plain, torch.device("cpu")) as reference:
+        sampler = tested.plan_sampler
+        chunks = list(product(range(epochs), iter_chunks(photos.indices, sampler.batch_size)))
+        for done, (epoch, chunk) in enumerate(chunks):
+            for step, plan in step_plans(sampler, chunk, epoch):
+                tallies[step].add(plan, tested.execute(plan), reference.execute(plan))
+            if bar:
+                bar(done + 1, len(chunks))
+        notes = list(tested.notes)
+    if not tallies["decode"].samples:
+        notes.append(f"decode: not compared, no photo drawn has {size}x{size} pixels or more")
+    environment = _environment(config, sampler, data, run, place)
+    environment |= {"epochs": epochs, "seconds": time.perf_counter() - started}
+    return Parity(
+        backend=backend,
+        reason=reason,
+        decoder=_decoder(backend, config.data),
+        steps=tuple(tally.result(step, photos) for step, tally in tallies.items() if tally.samples),
+        photos=len(photos),
+        bad=photos.bad,
+        notes=tuple(notes),
+        environment=environment,
+    )
+
+
+def step_plans(sampler: Sampler, indices: np.ndarray, epoch: int) -> Iterator[tuple[str, Plan]]:
+    """(step, plan) of some samples; what has no randomness comes in epoch 0 only.
+
+    The steps after the one named are neutral in its plan. Samples smaller than the output are missing from
+    decode, and a step without samples is left out.
+    """
+    size, sizes = sampler.size, sampler.photos.sizes(indices)
+    whole = sampler.plan(epoch, indices)
+    still = replace(whole, shift_x=np.zeros_like(whole.shift_x), shift_y=np.zeros_like(whole.shift_y))
+    plain = replace(still, brightness=np.ones_like(whole.brightness), contrast=np.ones_like(whole.contrast))
+    upright = replace(plain, flip=np.zeros_like(whole.flip), angle=np.zeros_like(whole.angle))
+    if epoch == 0:
+        big = indices[np.minimum(*sizes) >= size]
+        if len(big):
+            yield "decode", _native(big, sampler)
+        yield "evaluation", make_eval_plan(indices, sizes, size, sampler.crop_pct)
+    yield from zip(STEPS[1:5], (upright, plain, still, whole), strict=True)
+
+
+def _native(indices: np.ndarray, sampler: Sampler) -> Plan:
+    """The central window of the output's size: no resize, nothing after it."""
+    width, height = sampler.photos.sizes(indices)
+    plan, side = still_plan(indices, (width, height), sampler.size), np.full(len(indices), sampler.size)
+    top, left = (height - side) // 2, (width - side) // 2
+    return replace(plan, top=top, left=left, height=side, width=side, augmented=True)
+
+
+def _choose(data: DataConfig, device: torch.device) -> tuple[str, str]:
+    backend, reason = choose_backend(data, device)
+    if data.backend != "auto" or backend != "cpu":
+        return backend, reason
+    # What is in question is DALI, by the same graph on the CPU.
+    return choose_backend(data.model_copy(update={"backend": "dali-cpu"}), device)[0], reason
+
+
+def _decoder(backend: str, data: DataConfig) -> str:
+    if backend != "dali":
+        return "cpu"
+    from flowerfast.loaders.dali.settings import choose_decoder  # imports DALI: only when it is there
+
+    return choose_decoder(data.decoder)
+
+
+def _draw(photos: Photos, samples: int, config: Config) -> Photos:
+    """Some of the photos, ascending, all of which can be decoded. Raises UserError when there are none."""
+    drawn = np.sort(epoch_order(config.train.seed, 0, len(photos))[:samples])
+    with ThreadPoolExecutor(config.data.workers or usable_cores()) as pool:
+        problems = list(pool.map(photos.problem, drawn.tolist()))
+    for index, error in zip(drawn.tolist(), problems, strict=True):
+        if error is not None:
+            photos.report_bad(index, error)
+    good = drawn[[error is None for error in problems]]
+    if not len(good):
+        first = photos.bad[-1]
+        raise UserError(
+            f"{photos.root / first.path}: {first.error}; none of the {len(drawn)} photos drawn can be "
+            "decoded: mend them, or draw more with --samples"
+        )
+    return photos.subset(good)
+
+
+def _sizes(config: Config, trained: TrainedModel | None) -> tuple[int, float]:
+    """(image size, crop_pct) of the evaluation: those of the run's model, else of the settings."""
+    if trained is not None:
+        return trained.image_size, trained.crop_pct
+    crop_pct = config.eval.crop_pct
+    return config.data.image_size, own_crop_pct(config.model.name) if crop_pct is None else crop_pct
+
+
+def _environment(
+    config: Config, sampler: Sampler, data: Path, run: Path | None, place: torch.device
+) -> dict[str, Any]:
+    settings = config.model_dump(mode="json", include={"data", "augment"})
+    settings["data"].pop("path")  # a record to publish names the folder, not where it lies
+    return {
+        "data": data.resolve().name,
+        "run": run.resolve().name if run is not None else None,
+        "image_size": sampler.size,
+        "crop_pct": sampler.crop_pct,
+        "seed": sampler.seed,
+        "settings": settings,
+        "device": device_name(place),
+        "versions": versions(),
+    }

@@ -1,1 +1,0 @@
-"""Photos as data: manifest, split, plans, rendered flowers."""

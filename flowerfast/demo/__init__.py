@@ -1,0 +1,1 @@
+"""Rendered flowers, for machines that have no photos at hand."""

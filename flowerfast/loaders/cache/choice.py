@@ -1,0 +1,109 @@
+"""Where decoded photos are kept, how much room they may take, and the cache that follows."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from flowerfast.config import DataConfig
+from flowerfast.errors import UserError
+from flowerfast.loaders.cache.file import cache_key, disk_problem, held_bytes, open_cache_file, pixels_start
+from flowerfast.loaders.cache.store import PhotoCache, cache_bytes
+from flowerfast.machine import free_disk, free_memory, user_cache_dir
+from flowerfast.photos.photos import Photos
+
+_SHARE = 3
+"""Without data.cache_gb a cache takes at most one part in so many of what is free."""
+
+
+def choose_cache(data: DataConfig, backend: str, device: torch.device, photos: Photos) -> tuple[str, str]:
+    """Cache of decoded photos for a set: (none, ram, vram or disk; why).
+
+    `auto` takes the memory where all photos fit into the budget, else the disk where they fit, else none.
+    Raises UserError when the executor has no such cache, or the disk cannot be used.
+    """
+    memory = "vram" if backend == "dali" else "ram"
+    places = (memory,) if memory == "vram" else (memory, "disk")
+    if data.cache == "none":
+        return "none", "data.cache=none"
+    if data.cache != "auto":
+        if data.cache not in places:
+            raise UserError(
+                f"data.cache={data.cache}: the {backend} backend keeps photos in {' or on '.join(places)}; "
+                "use that or auto"
+            )
+        problem = disk_problem(cache_folder(data)) if data.cache == "disk" else None
+        if problem is not None:
+            raise UserError(_no_file(problem))
+        return data.cache, f"data.cache={data.cache}"
+    reasons = []
+    for place in places:
+        if place == "disk" and (problem := disk_problem(cache_folder(data))) is not None:
+            reasons.append(f"disk: {problem}")
+            continue
+        needed = _needed(place, photos, data.cache_side)
+        budget = cache_budget(data, place, device)
+        fits = needed <= budget
+        sign = "fits" if fits else "does not fit"
+        reasons.append(f"{place}: {needed / 1e9:.2f} GB {sign} in the budget of {budget / 1e9:.2f} GB")
+        if fits:
+            return place, "; ".join(reasons)
+    return "none", "; ".join(reasons)
+
+
+def _no_file(problem: str) -> str:
+    return f"data.cache=disk: {problem}; set data.cache_dir, or use ram or none"
+
+
+def _needed(place: str, photos: Photos, side: int) -> int:
+    if place != "disk":
+        return cache_bytes(photos, photos.indices, side)
+    count = len(photos.table)
+    return pixels_start(count) + cache_bytes(photos, np.arange(count), side)
+
+
+def cache_budget(data: DataConfig, place: str, device: torch.device) -> int:
+    """Most bytes that the cache may take in `place`: ram, vram or disk.
+
+    On disk that is what all cache files of the folder take together, and what they hold counts as free.
+    """
+    if data.cache_gb is not None:
+        return int(data.cache_gb * 1e9)
+    if place == "disk":
+        folder = cache_folder(data)
+        return (free_disk(folder) + held_bytes(folder)) // _SHARE
+    return device_memory(device if place == "vram" else None) // _SHARE
+
+
+def cache_folder(data: DataConfig) -> Path:
+    """Folder of the cache files."""
+    return Path(data.cache_dir) if data.cache_dir is not None else user_cache_dir() / "photos"
+
+
+def open_cache(place: str, data: DataConfig, photos: Photos, device: torch.device) -> PhotoCache | None:
+    """The chosen cache for a graph or workers on `device`; None for none.
+
+    Raises UserError when the cache file cannot be opened.
+    """
+    if place == "none":
+        return None
+    if place != "disk":
+        return PhotoCache(photos, data.cache_side, device, cache_budget(data, place, device))
+    folder, count = cache_folder(data), len(photos.table)
+    total = cache_bytes(photos, np.arange(count), data.cache_side)
+    problem = disk_problem(folder)
+    try:
+        if problem is not None:
+            raise UserError(_no_file(problem))
+        key, budget = cache_key(photos.table, data.cache_side), cache_budget(data, place, device)
+        file = open_cache_file(folder, key, count, total, budget)
+    except OSError as error:
+        raise UserError(_no_file(f"{folder}: {error.strerror}")) from error
+    return PhotoCache(photos, data.cache_side, file=file)
+
+
+def device_memory(device: torch.device | None = None) -> int:
+    """Bytes free on a CUDA device, or in the memory that this process may use."""
+    if device is not None and device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return free_memory()

@@ -1,0 +1,164 @@
+"""Files for DALI: read ahead in threads, and only what DALI decodes as the reference (Pillow) would.
+
+DALI 2.4 crashes the process on bytes whose format it cannot recognise, and one damaged file fails its whole
+batch. So a file goes to DALI as it is only when its header says that it is of a kind known to agree, of the
+size that the scan found, and it ends as it should. Anything else is decoded here, as the CPU executor
+does, and goes on as plain pixels. What is left is a JPEG with stray markers amid its data: libjpeg-turbo, and
+so DALI, warns and goes on, where Pillow gives up.
+"""
+
+import io
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import simplejpeg
+from PIL import Image
+
+from flowerfast.loaders.dali.inputs import Piece, as_ppm
+from flowerfast.machine import ignore_warnings
+from flowerfast.photos.decode import PILLOW, DecodeError
+from flowerfast.photos.photos import Photos, iter_chunks
+from flowerfast.plans.plan import Plan
+
+_CHUNK = 16  # files per task: reading one takes less than handing over a task
+_END_OF_JPEG = b"\xff\xd9"
+_PILLOW_MODES = frozenset({"1", "L", "LA", "P", "RGB", "RGBA"})
+
+
+Ready = tuple[Plan, Sequence[Piece], dict[int, str]]
+"""(plan of the readable samples, their photos, why the others are bad by sample index)."""
+
+
+@dataclass
+class Reading:
+    """A batch whose photos are being read.
+
+    Attributes:
+        plan: the batch's plan.
+        tasks: read some samples each, in order.
+        finish: makes the batch of the plan and what the tasks returned.
+    """
+
+    plan: Plan
+    tasks: list[Future[Any]]
+    finish: Callable[[Any, list[Any]], Ready]
+
+    @property
+    def done(self) -> bool:
+        """All photos have been read."""
+        return all(task.done() for task in self.tasks)
+
+    def result(self) -> Ready:
+        """What has been read; waits for it."""
+        return self.finish(self.plan, [task.result() for task in self.tasks])
+
+    def cancel(self) -> None:
+        """Stop reading; waits for what has begun."""
+        wait([task for task in self.tasks if not task.cancel()])
+
+
+class FileReader:
+    """Reads the photos of plans.
+
+    Args:
+        photos: the set that plans speak of.
+        threads: how many read at a time.
+        compiled: read and check in compiled loops where they can be had.
+    """
+
+    def __init__(self, photos: Photos, threads: int, compiled: bool = True) -> None:
+        self._photos, self._compiled = photos, compiled
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="flowerfast-read")
+        self._whole: set[int] = set()  # end oddly, but have been decoded once
+        self._pixels: set[int] = set()  # DALI refused them, the reference does not
+        self._damaged: dict[int, str] = {}  # look well, but the reference cannot decode them
+
+    def start(self, plan: Plan) -> Reading:
+        """Begin to read the files of a plan."""
+        chunks = iter_chunks(plan.indices, _CHUNK)
+        return Reading(plan, [self._pool.submit(self._read_all, chunk) for chunk in chunks], _join)
+
+    def check(self, plan: Plan) -> None:
+        """Decode a plan's samples as the reference does; those that fail are bad from now on."""
+        indices = plan.indices.tolist()
+        problems = zip(indices, self._pool.map(self._photos.problem, indices), strict=True)
+        self._damaged |= {index: error for index, error in problems if error}
+
+    def as_pixels(self, index: int) -> None:
+        """From now on decode this sample here instead of in DALI."""
+        self._pixels.add(index)
+
+    @property
+    def notes(self) -> list[str]:
+        """Fallbacks that were taken, one line each."""
+        count = len(self._pixels)
+        return [f"photos that DALI refused and the CPU decodes instead: {count}"] if count else []
+
+    def close(self) -> None:
+        """Stop the threads."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def _read_all(self, indices: np.ndarray) -> list[np.ndarray | str]:
+        files, plain = self._photos.read(indices, self._compiled)
+        rows = zip(indices.tolist(), files, plain.tolist(), strict=True)
+        return [self._checked(index, file, known) for index, file, known in rows]
+
+    def _checked(self, index: int, file: np.ndarray | OSError, plain: bool) -> np.ndarray | str:
+        """What DALI shall be given of a sample, or why it is bad; `plain` files need no closer look."""
+        if index in self._damaged:
+            return self._damaged[index]
+        if isinstance(file, OSError):
+            return str(file)
+        if plain and index not in self._pixels:
+            return file
+        try:
+            table = self._photos.table
+            if index in self._pixels or not agrees(file, int(table.width[index]), int(table.height[index])):
+                return as_ppm(self._photos.decode(index, file))
+            if not _ends_well(file) and index not in self._whole:
+                self._photos.decode(index, file)
+                self._whole.add(index)
+        except DecodeError as error:
+            return str(error)
+        return file
+
+
+def _join(plan: Plan, parts: list[list[np.ndarray | str]]) -> Ready:
+    """Batch of what was read: bytes, or the reason why there are none, per sample in order."""
+    files = [file for part in parts for file in part]
+    bad = {int(i): f for i, f in zip(plan.indices, files, strict=True) if isinstance(f, str)}
+    return plan.without([*bad]), [file for file in files if not isinstance(file, str)], bad
+
+
+def agrees(encoded: np.ndarray, width: int, height: int) -> bool:
+    """Whether DALI decodes these bytes, uint8 (n,), to the pixels of the reference, as far as headers tell.
+
+    True for grey and YCbCr JPEG, for PNG of up to 8 bits and for simple WebP, of the promised size. False
+    for the rest (CMYK, 16 bits, animation, other formats, damage), which may still be a good photo.
+    """
+    start = encoded[:26].tobytes()
+    if start[:2] == b"\xff\xd8":
+        try:
+            tall, wide, space, _ = simplejpeg.decode_jpeg_header(encoded)
+        except ValueError:
+            return False
+        return space in ("YCbCr", "Gray") and (wide, tall) == (width, height)
+    png = start[:8] == b"\x89PNG\r\n\x1a\n" and start[24] <= 8
+    webp = start[:4] == b"RIFF" and start[8:16] in (b"WEBPVP8 ", b"WEBPVP8L")
+    if not (png or webp):
+        return False
+    ignore_warnings(module=PILLOW)
+    try:
+        with Image.open(io.BytesIO(encoded.tobytes())) as image:
+            plain = image.mode in _PILLOW_MODES and not getattr(image, "is_animated", False)
+            return plain and image.size == (width, height)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return False
+
+
+def _ends_well(encoded: np.ndarray) -> bool:
+    """A JPEG cut short lacks its end marker; some cameras append data, which is no damage."""
+    return encoded[:2].tobytes() != b"\xff\xd8" or encoded[-2:].tobytes() == _END_OF_JPEG

@@ -1,0 +1,193 @@
+"""`Loader`: photos to batches on the training device, by whatever is fastest here."""
+
+import zlib
+from collections.abc import Generator, Iterator
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import torch
+
+from flowerfast.config import Augment, DataConfig, validate
+from flowerfast.errors import UserError
+from flowerfast.loaders.batch import Batch
+from flowerfast.loaders.cache.choice import choose_cache, device_memory, open_cache
+from flowerfast.loaders.device import pick_device
+from flowerfast.loaders.engine import choose_backend, open_engine, workplace
+from flowerfast.loaders.kept import KeptEngine
+from flowerfast.photos.photos import Photos
+from flowerfast.plans.plan import Plan, Sampler
+
+
+class Loader:
+    """Batches of one set of photos, epoch by epoch: `for images, labels in loader.epoch(0)`.
+
+    Which samples share a batch, and their random parameters, follow from (seed, epoch) alone: not from the
+    number of workers, the backend, or where an epoch was entered. Use it as a context manager, or `close` it.
+
+    Args:
+        photos: the samples.
+        size: side of the square images, in pixels.
+        batch_size: samples per batch, of all ranks together; the last batch of an epoch may be shorter.
+        augment: distributions of the random augmentation; None: resize and centre crop, as for evaluation.
+        shuffle: a new order each epoch, or that of the photos; None: shuffle when there is augmentation.
+        seed: of order and augmentation.
+        crop_pct: without augmentation, size / short side of the resized photo.
+        device: where batches are wanted: auto, cpu, cuda, or a torch.device; auto is the GPU if there is one.
+        backend: auto, cpu, dali-cpu or dali; None: that of `options`.
+        cache: where decoded photos are kept: none, ram, disk, vram or auto; None: that of `options`. Without
+            augmentation there is none: an evaluation decodes its photos exactly.
+        workers: threads that make pixels, 0: one per usable core; None: those of `options`.
+        options: more settings, as in the section `data` of a configuration (prefetch, cache_gb, cache_side,
+            decoder, ...); its path, image_size and val_fraction are not looked at.
+        keep: without augmentation, keep the batches of the first epoch where memory allows and yield them
+            again in the next.
+        rank, world_size: this process takes the `rank`-th of `world_size` equal parts of each batch.
+
+    Raises UserError when the backend, cache or device asked for is not to be had here.
+
+    Attributes:
+        photos, device: as given, the device resolved.
+        plan_sampler: which samples come when, and their plans (Lightning takes what has a `sampler` for a
+            DataLoader).
+        backend, backend_reason: who makes the pixels, and why.
+        cache, cache_reason: where decoded photos are kept, and why.
+    """
+
+    def __init__(
+        self,
+        photos: Photos,
+        *,
+        size: int = 224,
+        batch_size: int = 32,
+        augment: Augment | None = None,
+        shuffle: bool | None = None,
+        seed: int = 0,
+        crop_pct: float = 0.875,
+        device: str | torch.device = "auto",
+        backend: str | None = None,
+        cache: str | None = None,
+        workers: int | None = None,
+        options: DataConfig | None = None,
+        keep: bool = False,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        checked = {"data": {"image_size": size}, "train": {"batch_size": batch_size, "seed": seed}}
+        validate({**checked, "eval": {"crop_pct": crop_pct}}, "Loader")
+        if not 0 <= rank < world_size:
+            raise UserError(f"Loader: rank={rank}, world_size={world_size}: rank counts from 0")
+        shuffled = augment is not None if shuffle is None else shuffle
+        self.photos, self.device = photos, pick_device(device)
+        self.plan_sampler = Sampler(
+            photos, size, batch_size, seed, augment, shuffled, crop_pct, rank, world_size
+        )
+        data = _options(options, backend=backend, cache=cache, workers=workers)
+        self.backend, self.backend_reason = choose_backend(data, self.device)
+        place = workplace(self.backend, self.device)
+        self.cache, self.cache_reason = "none", "without augmentation photos are decoded exactly"
+        if augment is not None:
+            self.cache, self.cache_reason = choose_cache(data, self.backend, self.device, photos)
+        store = open_cache(self.cache, data, photos, place)
+        self._engine = open_engine(self.backend, self.plan_sampler, data, self.device, store)
+        if keep and augment is None and len(photos) * 3 * size**2 < device_memory(self.device) / 4:
+            self._engine = KeptEngine(self._engine)
+        self._next, self._resumed = (0, 0), False
+
+    def __len__(self) -> int:
+        """Batches per epoch."""
+        return len(self.plan_sampler)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, _: type[BaseException] | None, __: BaseException | None, ___: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Batches of the next epoch, for code that knows no epochs: of the one `load_state_dict` was given,
+        else of the one after that begun last.
+        """
+        return self.epoch(self.next_epoch)
+
+    @property
+    def next_epoch(self) -> int:
+        """The epoch to begin, or to go on with after `load_state_dict`."""
+        epoch, batch = self._next
+        return epoch if batch == 0 or (self._resumed and batch < len(self)) else epoch + 1
+
+    @property
+    def notes(self) -> list[str]:
+        """What whoever runs this should know: fallbacks that were chosen, what the cache did; a line each."""
+        return self._engine.notes
+
+    def epoch(self, epoch: int, start_batch: int | None = None) -> Iterator[Batch]:
+        """Batches of an epoch, from `start_batch` on; an abandoned iterator stops its workers.
+
+        None: from the batch that `load_state_dict` named if it is of this epoch, else from the first.
+        A file that cannot be decoded is left out of its batch (shorter then, at worst empty) and noted in
+        `photos.bad`. Raises UserError when there are too many, or the photos say that none may be.
+        """
+        if start_batch is None:
+            start_batch = self._next[1] if self._resumed and epoch == self._next[0] else 0
+        self._next, self._resumed = (epoch, start_batch), False
+        return self._counted(epoch, start_batch, self._engine.epoch(epoch, start_batch))
+
+    def execute(self, plan: Plan) -> np.ndarray:
+        """Pixels of one plan: uint8 (n, S, S, 3). Raises UserError on a file that cannot be decoded."""
+        return self._engine.execute(plan)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the loader stands, in plain types: next epoch and batch, and what decides their pixels."""
+        epoch, batch = self._next
+        return {"epoch": epoch, "batch": batch, **self._identity(), **self.choice()}
+
+    def choice(self) -> dict[str, str]:
+        """The backend and cache that were chosen, for a record from which a resumed run keeps them."""
+        return {"backend": self.backend, "cache": self.cache}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where a loader of the same photos and settings stood, perhaps with other workers or ranks.
+
+        Raises UserError when the state is of other photos or settings.
+        """
+        for name, mine in self._identity().items():
+            if state.get(name) != mine:
+                raise UserError(
+                    f"loader state: {name} is {state.get(name)!r}, this loader has {mine!r}; open it "
+                    "with the photos and settings of the state"
+                )
+        self._next, self._resumed = (int(state["epoch"]), int(state["batch"])), True
+
+    def close(self) -> None:
+        """Free threads, memory and device resources; may be called twice."""
+        self._engine.close()
+
+    def _identity(self) -> dict[str, Any]:
+        sampler = self.plan_sampler
+        return {
+            "photos": self.photos.table.fingerprint,
+            "samples": f"{len(self.photos)}, {zlib.crc32(self.photos.indices.data):08x}",
+            "seed": sampler.seed,
+            "batch_size": sampler.batch_size,
+            "size": sampler.size,
+            "shuffle": sampler.shuffle,
+            "augment": sampler.augment.model_dump(mode="json") if sampler.augment else None,
+            "crop_pct": sampler.crop_pct,
+        }
+
+    def _counted(
+        self, epoch: int, start_batch: int, batches: Iterator[Batch]
+    ) -> Generator[Batch, None, None]:
+        for number, batch in enumerate(batches, start_batch + 1):
+            self._next = epoch, number
+            yield batch
+        self._next = epoch + 1, 0
+
+
+def _options(options: DataConfig | None, **changes: object) -> DataConfig:
+    given = {name: value for name, value in changes.items() if value is not None}
+    base = options or DataConfig()
+    return validate({"data": base.model_dump() | given}, "Loader").data if given else base

@@ -1,0 +1,173 @@
+"""What the machine lets this process use: cores, memory, disk, and files that are never half.
+
+Of a container its limits count, not the host's: cores and memory are read from cgroup v2 too.
+https://docs.kernel.org/admin-guide/cgroup-v2.html
+"""
+
+import math
+import os
+import platform
+import re
+import shutil
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+Progress = Callable[[int, int], None]
+"""Told how far a piece of work is: (done, in all)."""
+ProgressBars = Callable[[str], AbstractContextManager[Progress | None]]
+"""Makes a `Progress` with a title for as long as the work lasts, or None where nobody looks."""
+
+_CGROUPS, _OWN_CGROUP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
+_UNKNOWN_MEMORY = 2 << 30  # bytes: not Linux, assume little
+
+
+def no_bars(_: str) -> AbstractContextManager[Progress | None]:
+    """No progress bars."""
+    return nullcontext()
+
+
+def usable_cores() -> int:
+    """CPU cores this process may use: those it may run on, and no more than its container's quota gives."""
+    mine = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quotas = [text.split() for text in _limits("cpu.max")]
+    shares = [int(quota) / int(period) for quota, period in quotas if quota != "max"]
+    return max(1, min([mine, *map(math.ceil, shares)]))
+
+
+def free_memory() -> int:
+    """Bytes of memory this process can still take: free on the host, and left of its container's limit."""
+    try:
+        with open("/proc/meminfo") as lines:
+            fields = dict(line.split(":", 1) for line in lines)
+        free = int(fields["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):
+        free = _UNKNOWN_MEMORY
+    return min([free, *_container_memory(left=True)])
+
+
+def total_memory() -> int | None:
+    """Bytes of memory of the machine, or of the container if that has less; None: not known."""
+    try:
+        host = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return None
+    return min([host, *_container_memory(left=False)])
+
+
+def _container_memory(left: bool) -> Iterator[int]:
+    """Limits in bytes of the control groups this process is in; with `left`, what is not used of them."""
+    for group in _groups():
+        limit = _read(group / "memory.max")
+        if limit is None or limit == "max":
+            continue
+        if not left:
+            yield int(limit)
+            continue
+        used = int(_read(group / "memory.current") or 0)
+        # Pages of files count as used, and are given up when memory is short.
+        kept = [line.split() for line in (_read(group / "memory.stat") or "").splitlines()]
+        yield max(int(limit) - used + sum(int(pages) for name, pages in kept if name == "inactive_file"), 0)
+
+
+def _limits(name: str) -> list[str]:
+    """One limit of all control groups this process is in."""
+    return [text for group in _groups() if (text := _read(group / name))]
+
+
+def _groups() -> Iterator[Path]:
+    """Folders of the control groups (v2) this process is in, innermost first."""
+    own = next((line for line in (_read(_OWN_CGROUP) or "").splitlines() if line.startswith("0::/")), "")
+    parts = Path(own[len("0::/") :]).parts if own else ()
+    for count in range(len(parts), -1, -1):
+        yield _CGROUPS.joinpath(*parts[:count])
+
+
+def _read(file: Path) -> str | None:
+    try:
+        return file.read_text().strip()
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
+def free_disk(folder: Path) -> int:
+    """Bytes free on the disk of a folder."""
+    return shutil.disk_usage(folder).free
+
+
+def user_cache_dir() -> Path:
+    """flowerfast's cache folder: $FLOWERFAST_CACHE, else flowerfast under the user's cache folder."""
+    own = os.environ.get("FLOWERFAST_CACHE")
+    if own:
+        return Path(own)
+    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(base) / "flowerfast"
+
+
+def versions() -> dict[str, str]:
+    """Versions of what decides speed and pixels."""
+    installed = {"python": platform.python_version()}
+    names = ("flowerfast", "torch", "torchvision", "timm", "numpy", "pillow", "simplejpeg", "numba")
+    for name in (*names, "nvidia-dali-cuda120", "nvidia-dali-cuda130"):
+        try:
+            installed[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return installed
+
+
+@contextmanager
+def replacing(file: Path, *, durable: bool = False, shared: bool = False) -> Iterator[Path]:
+    """Path of a temporary file to write, which takes the place of `file` when the block ends well.
+
+    So whoever reads `file`, or finds it after a kill at any moment, has the old content or the new one.
+
+    Args:
+        file: the file to write; its folder is made if need be.
+        durable: force the content to the disk before it gets its name.
+        shared: other processes may write the same file at the same time.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    fresh = file.with_name(f"{file.name}.{os.getpid()}.partial" if shared else f"{file.name}.partial")
+    try:
+        yield fresh
+        if durable:
+            with open(fresh, "rb+") as stream:
+                os.fsync(stream.fileno())
+        os.chmod(fresh, _MODE)  # some libraries write for the owner alone
+        os.replace(fresh, file)
+    except BaseException:
+        fresh.unlink(missing_ok=True)
+        raise
+
+
+def write_text(file: Path, text: str, *, durable: bool = False, shared: bool = False) -> None:
+    """Write a whole text file in UTF-8, see `replacing`. Raises OSError.
+
+    Names that are no valid UTF-8, which Python carries as lone surrogates, come out as backslash escapes.
+    """
+    with replacing(file, durable=durable, shared=shared) as fresh:
+        fresh.write_text(text, encoding="utf-8", errors="backslashreplace")
+
+
+def ignore_warnings(module: str = "", message: str = "") -> None:
+    """Ignore the warnings of a module, or of a wording (regular expressions), for good.
+
+    `catch_warnings` is not safe in threads: of two that overlap one leaves its filter in place for ever, and
+    the other works without.
+    """
+    words = re.compile(message, re.IGNORECASE) if message else None
+    where = re.compile(module) if module else None
+    if ("ignore", words, Warning, where, 0) not in warnings.filters:
+        warnings.filterwarnings("ignore", message, module=module)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+_MODE = 0o666 & ~_umask()  # read once: for a moment all threads of the process are without one

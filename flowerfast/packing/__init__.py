@@ -1,0 +1,1 @@
+"""Photos into shards: read, shrunk where wanted, written as tar files, checked."""

@@ -1,0 +1,212 @@
+"""Packing a folder of photos into shards: read, shrink what is too large, write, all in a fixed order.
+
+In threads: reading, decoding, resizing and encoding all let go of the interpreter lock, and one thread
+writes.
+"""
+
+import zlib
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import simplejpeg
+
+from flowerfast.config import DataConfig
+from flowerfast.errors import RunFailed, UserError, one_line
+from flowerfast.machine import Progress, ProgressBars, no_bars, usable_cores
+from flowerfast.packing.shard_writer import PackSettings, open_writer
+from flowerfast.packing.tar_shard import Photo
+from flowerfast.philox import generator
+from flowerfast.photos.decode import DecodeError
+from flowerfast.photos.photos import Photos, iter_chunks
+from flowerfast.photos.shards import Index, read_index
+from flowerfast.photos.table import BadFile, Table
+from flowerfast.pixels.reference import resize
+from flowerfast.plans.geometry import limited
+
+_MAGIC = {b"\xff\xd8": "jpg", b"\x89PNG": "png", b"RIFF": "webp", b"BM": "bmp"}
+_AHEAD = 8  # photos in memory per thread: read and shrunk, or about to be
+_CHUNK = 256  # photos per task when verifying
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class Packed:
+    """What a packing run leaves.
+
+    Attributes:
+        photos, shrunk, shards: how many are packed, of these re-encoded, and in how many tar files.
+        bytes_before, bytes_after: of the photos' files, and of the shards.
+        bad: photos that were left out.
+        fresh: False when an earlier run had finished the same.
+    """
+
+    photos: int
+    shrunk: int
+    shards: int
+    bytes_before: int
+    bytes_after: int
+    bad: tuple[BadFile, ...]
+    fresh: bool
+
+    def to_json(self) -> dict[str, Any]:
+        """For --json."""
+        return asdict(self)
+
+
+def pack(
+    data: Path,
+    out: Path,
+    settings: PackSettings,
+    config: DataConfig,
+    bars: ProgressBars = no_bars,
+) -> Packed:
+    """Pack the photos of a folder (or of shards) into shards in `out`; goes on where a killed run stopped.
+
+    `config` says how many threads (workers), and what is to be done with photos that cannot be read; `bars`
+    makes a progress bar with a title, which is told (done, total).
+    Raises UserError when `data` holds no photos, too many are bad, or `out` holds something else; RunFailed
+    when writing fails.
+    """
+    with bars("reading headers") as bar:
+        photos = Photos.open(data, config, bar, min_classes=1)
+    table = photos.table
+    writer = open_writer(out, table, settings)
+    if writer is None:
+        return _result(table, read_index(out), fresh=False)
+    for row, reason in writer.bad:
+        photos.report_bad(row, reason)
+    rows = shard_order(table.fold)[writer.done :].tolist()
+    threads = config.workers or usable_cores()
+    try:
+        with (
+            bars("packing") as bar,
+            ThreadPoolExecutor(threads, thread_name_prefix="flowerfast-pack") as pool,
+        ):
+            ready = in_order(pool, lambda row: _prepare(photos, row, settings), rows, threads * _AHEAD)
+            for row, photo in zip(rows, ready, strict=True):
+                if isinstance(photo, str):
+                    photos.report_bad(row, photo)
+                    writer.leave_out(row, photo)
+                else:
+                    writer.add(row, photo)
+                if bar:
+                    bar(writer.done, len(table))
+        return _result(table, writer.finish(), fresh=True)
+    except OSError as error:
+        raise RunFailed(
+            f"{out}: cannot be written ({error.strerror or error}); make room, then run the same command "
+            "again: it goes on where it stopped"
+        ) from error
+    finally:
+        writer.close()
+
+
+def shard_order(fold: np.ndarray) -> np.ndarray:
+    """Order in which photos lie in the shards: int64 (n,), a permutation of the table's rows.
+
+    Shuffled, always alike, since other WebDataset readers take samples as they come and shuffle within a
+    few thousand: sorted by class they would see one class at a time. Photos of train/ and val/ stay apart,
+    for such a reader is given one or the other by the names of the shards.
+    """
+    shuffled = generator("pack", 0, 0).permutation(len(fold))
+    return shuffled[np.argsort(fold[shuffled], kind="stable")]
+
+
+def in_order(pool: ThreadPoolExecutor, work: Callable[[T], R], items: Iterable[T], ahead: int) -> Iterator[R]:
+    """Results of `work` in the order of `items`; at most `ahead` of them are under way or waiting."""
+    waiting: deque[Future[R]] = deque()
+    try:
+        for item in items:
+            if len(waiting) == ahead:
+                yield waiting.popleft().result()
+            waiting.append(pool.submit(work, item))
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        for task in waiting:
+            task.cancel()
+
+
+def damaged(folder: Path, threads: int | None = None, progress: Progress | None = None) -> list[str]:
+    """Photos of a folder of shards whose bytes are not those that were packed: shard, member and path.
+
+    Reads every byte of every photo, in the order in which they lie. Raises UserError when a shard is missing
+    or has another size.
+    """
+    photos = Photos(folder, max_pixels=1 << 62, min_classes=1)
+    shards = photos.table.shards
+    if shards is None:
+        raise UserError(f"{folder}: no packed photos there; give the OUT of `flowerfast pack DATA OUT`")
+    crc32 = read_index(folder).columns["crc32"]
+    order = np.lexsort((shards.offset, shards.shard))
+    damaged_photos: list[str] = []
+    done = 0
+
+    def wrong(rows: np.ndarray) -> list[int]:
+        return [row for row in rows.tolist() if zlib.crc32(photos.read_one(row).data) != crc32[row]]
+
+    threads = threads or usable_cores()
+    with ThreadPoolExecutor(threads, "flowerfast-verify") as pool:
+        for rows in in_order(pool, wrong, iter_chunks(order, _CHUNK), 2 * threads):
+            damaged_photos += [photos.where(row) for row in rows]
+            done = min(done + _CHUNK, len(order))
+            if progress:
+                progress(done, len(order))
+    return damaged_photos
+
+
+def _prepare(photos: Photos, row: int, settings: PackSettings) -> Photo | str:
+    """The photo as it will be packed, or why it cannot be."""
+    table = photos.table
+    width, height = int(table.width[row]), int(table.height[row])
+    try:
+        encoded = photos.read_one(row)
+        if len(encoded) != table.size[row]:
+            return f"has {len(encoded)} bytes, had {table.size[row]} when scanned: changed since"
+        if settings.max_side is None or min(width, height) <= settings.max_side:
+            return Photo(encoded, _extension(encoded, photos.path(row)), width, height)
+        return _shrink(photos.decode(row, encoded), settings.max_side, settings.quality)
+    except (OSError, DecodeError) as error:
+        return one_line(error)
+
+
+def _shrink(pixels: np.ndarray, max_side: int, quality: int) -> Photo:
+    """Pixels, uint8 (h, w, 3), as a JPEG whose short side is `max_side`.
+
+    Chroma at half the resolution (4:2:0), as cameras write it: full chroma comes a little closer to the
+    pixels, and is paid for in bytes that every epoch reads.
+    """
+    height, width = pixels.shape[:2]
+    new_width, new_height = limited((np.array([width]), np.array([height])), max_side)
+    small = resize(pixels, int(new_height[0]), int(new_width[0]))
+    encoded = simplejpeg.encode_jpeg(
+        np.ascontiguousarray(small), quality, colorspace="RGB", colorsubsampling="420", fastdct=False
+    )
+    return Photo(np.frombuffer(encoded, np.uint8), "jpg", small.shape[1], small.shape[0])
+
+
+def _extension(encoded: np.ndarray, path: str) -> str:
+    """Extension by content, by which other readers choose a decoder; else the path's own."""
+    start = encoded[:4].tobytes()
+    known = (extension for magic, extension in _MAGIC.items() if start.startswith(magic))
+    return next(known, path.rpartition(".")[2].lower())
+
+
+def _result(table: Table, index: Index, fresh: bool) -> Packed:
+    left_out = {path for path, _ in index.bad}
+    kept = np.array([not left_out or table.path(row) not in left_out for row in range(len(table))])
+    return Packed(
+        photos=len(index.columns["label"]),
+        shrunk=int((index.columns["width"] != table.width[kept]).sum()),
+        shards=len(index.shards),
+        bytes_before=int(table.size.sum()),
+        bytes_after=sum(shard.size for shard in index.shards),
+        bad=tuple(BadFile(path, why) for path, why in index.bad),
+        fresh=fresh,
+    )

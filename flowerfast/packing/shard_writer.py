@@ -1,0 +1,239 @@
+"""Writing shards so that a kill costs one shard at most, and the bytes do not depend on how often it struck.
+
+OUT/shard-000000.tar, ...    finished shards; train- and val- where the photos came in these halves
+OUT/flowerfast-index.npz     written last: the folder is complete
+OUT/flowerfast-pack.json     what is packed here and how: a second run goes on only with the same
+OUT/.packing/                rows of the finished shards, until the index is written
+"""
+
+import json
+import re
+import shutil
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from flowerfast.errors import UserError
+from flowerfast.machine import write_text
+from flowerfast.packing.tar_shard import ROW, OpenShard, Photo
+from flowerfast.photos.shards import (
+    INDEX,
+    NPZ_ERRORS,
+    STATE,
+    Index,
+    Shard,
+    load_arrays,
+    save_arrays,
+    write_index,
+)
+from flowerfast.photos.table import Table
+
+_FOLD_NAMES = ("shard", "train", "val")
+_SHARD_NAME = re.compile(r"(shard|train|val)-\d{6}\.tar(\.partial)?")
+_PARTS = ".packing"
+
+
+@dataclass(frozen=True)
+class PackSettings:
+    """What decides the bytes of shards.
+
+    Attributes:
+        max_side: photos with a longer short side are shrunk to this many pixels; None: all are copied.
+        quality: JPEG quality of those, 1..100.
+        shard_bytes: a shard that would grow larger is finished and the next one begun.
+    """
+
+    max_side: int | None = None
+    quality: int = 90
+    shard_bytes: int = 500_000_000
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A finished shard.
+
+    Attributes:
+        shard: its file.
+        fold: whose photos it holds.
+        done: how many samples of the order are dealt with once it is written.
+        bad: (row, reason) of those that were left out since the shard before.
+        columns: arrays named in ROW, a row per photo.
+    """
+
+    shard: Shard
+    fold: int
+    done: int
+    bad: list[tuple[int, str]]
+    columns: dict[str, np.ndarray]
+
+
+@dataclass
+class ShardWriter:
+    """Packs photos, given in a fixed order of the table's rows, into shards.
+
+    Attributes:
+        folder: where to; `open_writer` has prepared it.
+        table: of the photos.
+        settings: how they are packed.
+    """
+
+    folder: Path
+    table: Table
+    settings: PackSettings
+    _parts: list[_Part] = field(default_factory=list)
+    _bad: list[tuple[int, str]] = field(default_factory=list)  # since the last finished shard
+    _open: OpenShard | None = None
+    done: int = 0
+    """How many samples of the order are dealt with."""
+
+    @property
+    def bad(self) -> list[tuple[int, str]]:
+        """(row, reason) of the samples that were left out."""
+        return [bad for part in self._parts for bad in part.bad] + self._bad
+
+    def add(self, row: int, photo: Photo) -> None:
+        """Write the next sample. Raises OSError."""
+        label, fold = int(self.table.label[row]), int(self.table.fold[row])
+        if self._open is not None:
+            grown = self._open.bytes_with(label, photo)
+            if fold != self._open.fold or grown > self.settings.shard_bytes:
+                self._finish_shard()
+        if self._open is None:
+            number = sum(part.fold == fold for part in self._parts)
+            self._open = OpenShard(self.folder / f"{_FOLD_NAMES[fold]}-{number:06d}.tar", fold)
+        self._open.add(row, label, photo)
+        self.done += 1
+
+    def leave_out(self, row: int, reason: str) -> None:
+        """The next sample cannot be packed."""
+        self._bad.append((row, reason))
+        self.done += 1
+
+    def finish(self) -> Index:
+        """Write the last shard and the index. Raises OSError; UserError when there is no photo."""
+        if self._open is not None:
+            self._finish_shard()
+        if not self._parts:
+            raise UserError(f"{self.table.root}: none of {self.done} photos can be packed; mend them")
+        index = self._index()
+        write_index(index, self.folder)
+        shutil.rmtree(self.folder / _PARTS, ignore_errors=True)
+        return index
+
+    def close(self) -> None:
+        """Remove the shard under way, if any."""
+        if self._open is not None:
+            self._open.abandon()
+            self._open = None
+
+    def _finish_shard(self) -> None:
+        opened = self._open
+        assert opened is not None
+        shard = opened.finish()
+        self._open = None
+        values = zip(*opened.rows, strict=True)
+        columns = {name: np.array(v, kind) for (name, kind), v in zip(ROW.items(), values, strict=True)}
+        part = _Part(shard, opened.fold, self.done, self._bad, columns)
+        about = {"shard": [shard.name, shard.size], "fold": part.fold, "done": part.done, "bad": part.bad}
+        save_arrays(_part_file(self.folder, len(self._parts)), about, columns)
+        self._parts.append(part)
+        self._bad = []
+
+    def _index(self) -> Index:
+        """Rows of all shards in the table's order."""
+        m, parts = self.table, self._parts
+        columns = {name: np.concatenate([part.columns[name] for part in parts]) for name in ROW}
+        columns["shard"] = np.repeat(np.arange(len(parts)), [len(part.columns["row"]) for part in parts])
+        order = np.argsort(columns["row"])
+        columns = {name: column[order] for name, column in columns.items()}
+        rows = columns.pop("row")
+        starts = np.concatenate([[0], m.path_ends[:-1]])
+        lengths = m.path_ends - starts
+        kept = np.zeros(len(m), bool)
+        kept[rows] = True
+        columns |= {
+            "label": m.label[rows],
+            "fold": m.fold[rows],
+            "path_bytes": m.path_bytes[np.repeat(kept, lengths)],
+            "path_ends": np.cumsum(lengths[rows]),
+        }
+        left_out = [(bad.path, bad.error) for bad in m.bad] + [(m.path(row), why) for row, why in self.bad]
+        shards = tuple(part.shard for part in parts)
+        return Index(m.classes, shards, asdict(self.settings), tuple(left_out), columns)
+
+
+def open_writer(folder: Path, table: Table, settings: PackSettings) -> ShardWriter | None:
+    """Writer that goes on with an earlier run of the same photos and settings; None when that has finished.
+
+    An unfinished run of other photos or settings is thrown away; a finished one never is.
+    Raises UserError when `folder` holds anything else or cannot be written.
+    """
+    # The classes are for people and other readers, who find labels in the tars as numbers only.
+    state = {
+        "classes": list(table.classes),
+        "settings": asdict(settings),
+        "photos": table.fingerprint,
+    }
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        before = _read_state(folder)
+        if (folder / INDEX).exists():
+            if before == state:
+                shutil.rmtree(folder / _PARTS, ignore_errors=True)
+                return None
+            raise UserError(
+                f"{folder}: holds shards of other photos or settings; name another folder or remove it"
+            )
+        if before is None and any(not entry.name.startswith(STATE) for entry in folder.iterdir()):
+            raise UserError(f"{folder}: is neither empty nor of packed photos; name another folder")
+        if before != state:
+            _clear(folder)
+            _write_state(folder, state)
+        (folder / _PARTS).mkdir(exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"{folder}: cannot be written ({error.strerror}); name a folder you may write to"
+        ) from error
+    parts = _finished_parts(folder)
+    return ShardWriter(folder, table, settings, parts, done=parts[-1].done if parts else 0)
+
+
+def _finished_parts(folder: Path) -> list[_Part]:
+    parts: list[_Part] = []
+    while True:
+        try:
+            about, columns = load_arrays(_part_file(folder, len(parts)))
+            part = _Part(Shard(*about["shard"]), about["fold"], about["done"], about["bad"], columns)
+            if (folder / part.shard.name).stat().st_size != part.shard.size:
+                return parts
+        except NPZ_ERRORS:
+            return parts  # as far as they go: what follows is packed again
+        parts.append(part)
+
+
+def _read_state(folder: Path) -> dict[str, Any] | None:
+    try:
+        state = json.loads((folder / STATE).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        return {}
+    return state if isinstance(state, dict) else {}
+
+
+def _write_state(folder: Path, state: dict[str, Any]) -> None:
+    write_text(folder / STATE, json.dumps(state, indent=1) + "\n")
+
+
+def _clear(folder: Path) -> None:
+    """Remove what an unfinished run has left."""
+    shutil.rmtree(folder / _PARTS, ignore_errors=True)
+    for file in folder.iterdir():
+        if _SHARD_NAME.fullmatch(file.name):
+            file.unlink()
+
+
+def _part_file(folder: Path, number: int) -> Path:
+    return folder / _PARTS / f"{number:06d}.npz"

@@ -1,0 +1,96 @@
+"""One shard being written: a tar as WebDataset has it, and where in it each photo lies."""
+
+import os
+import tarfile
+import zlib
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from flowerfast.photos.shards import Shard
+
+ROW = {
+    "row": np.int64,
+    "width": np.int32,
+    "height": np.int32,
+    "size": np.int64,
+    "offset": np.int64,
+    "crc32": np.uint32,
+}
+"""Values that are noted of each photo written: its row in the manifest, and columns of the index."""
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A photo ready to be written.
+
+    Attributes:
+        encoded: its file: uint8 (bytes,).
+        extension: of its member's name, without the dot.
+        width, height: in pixels.
+    """
+
+    encoded: np.ndarray
+    extension: str
+    width: int
+    height: int
+
+
+class OpenShard:
+    """A tar file under its temporary name."""
+
+    def __init__(self, file: Path, fold: int) -> None:
+        from webdataset import TarWriter  # takes a second to import, and only packing needs it
+
+        self.file, self.fold, self.end = file, fold, 0
+        self.rows: list[tuple[int, ...]] = []
+        self._partial = file.with_name(file.name + ".partial")
+        self._out = self._partial.open("wb")
+        # Whatever would differ from run to run or user to user is fixed, so that the bytes are too.
+        # A time with a fraction, as webdataset's own default, would cost each member a header of its own.
+        self._tar = TarWriter(self._out, user="", group="", mode=0o644, mtime=0, encoder=False)
+
+    def add(self, row: int, label: int, photo: Photo) -> None:
+        """Append a photo and its label. Raises OSError."""
+        key, encoded = f"{row:09d}", photo.encoded.data
+        # One call per member, in this order: what a single call writes is sorted by extension.
+        self._tar.write({"__key__": key, "cls": str(label).encode()})
+        self._tar.write({"__key__": key, photo.extension: encoded})
+        self.end = self._tar.tarstream.offset
+        offset = self.end - _blocks(len(encoded))
+        self.rows.append((row, photo.width, photo.height, len(encoded), offset, zlib.crc32(encoded)))
+
+    def bytes_with(self, label: int, photo: Photo) -> int:
+        """Size of the finished file if this photo were its last."""
+        return _tar_bytes(self.end + _entry_bytes(photo, label))
+
+    def finish(self) -> Shard:
+        """Complete the file and give it its name. Raises OSError."""
+        self._tar.close()
+        self._out.close()
+        os.replace(self._partial, self.file)
+        return Shard(self.file.name, self.file.stat().st_size)
+
+    def abandon(self) -> None:
+        """Remove the file."""
+        for part in (self._tar, self._out):
+            with suppress(OSError):  # what they have still to write may not fit on the disk
+                part.close()
+        self._partial.unlink(missing_ok=True)
+
+
+def _blocks(size: int) -> int:
+    """Bytes that content of `size` bytes takes in a tar."""
+    return -(-size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+
+
+def _tar_bytes(end: int) -> int:
+    """Bytes of a tar whose last member ends at `end`: two empty blocks follow, then it is padded."""
+    return -(-(end + 2 * tarfile.BLOCKSIZE) // tarfile.RECORDSIZE) * tarfile.RECORDSIZE
+
+
+def _entry_bytes(photo: Photo, label: int) -> int:
+    """Bytes that a photo and its label take in a tar, with a header each."""
+    return 2 * tarfile.BLOCKSIZE + _blocks(len(photo.encoded)) + _blocks(len(str(label)))

@@ -1,0 +1,1 @@
+"""Photos in folders and shards: listed, measured, split, read, decoded whole."""

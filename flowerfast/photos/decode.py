@@ -1,0 +1,73 @@
+"""Encoded bytes to RGB pixels, as the reference (Pillow, EXIF orientation ignored) would give them."""
+
+import io
+
+import numpy as np
+import simplejpeg
+from PIL import Image
+
+from flowerfast.errors import one_line
+from flowerfast.machine import ignore_warnings
+
+_JPEG = b"\xff\xd8"
+PILLOW = r"PIL\."
+"""Whose warnings are ignored: the scan has checked data.max_pixels, and what Pillow says of palettes and EXIF
+does not concern the pixels."""
+
+
+class DecodeError(Exception):
+    """A photo that the reference cannot decode either; the message is one line."""
+
+
+def decode(
+    encoded: np.ndarray, width: int, height: int, buffer: np.ndarray | None = None, shrink: int = 1
+) -> np.ndarray:
+    """RGB pixels of a photo: uint8 (height, width, 3), contiguous.
+
+    Args:
+        encoded: uint8 (bytes,), a whole JPEG, PNG, WebP or BMP file.
+        width, height: size in pixels that the scan found.
+        buffer: uint8, at least height * width * 3 long; JPEG pixels are decoded into it (a fifth faster than
+            fresh memory), so the result is valid until the buffer's next use.
+        shrink: 1, 2, 4 or 8: a JPEG may come at 1 / shrink of its size, rounded up. What cannot be decoded so
+            comes whole.
+
+    simplejpeg (libjpeg-turbo) gives the same pixels as Pillow and is faster; what it refuses (CMYK, damage
+    that Pillow tolerates, other formats) goes to Pillow.
+    Raises DecodeError when the file is no photo, is damaged, or has changed size since it was scanned.
+    """
+    if len(encoded) >= 2 and encoded[:2].tobytes() == _JPEG:
+        try:
+            now_height, now_width, space, _ = simplejpeg.decode_jpeg_header(encoded)
+            _same_size((now_width, now_height), (width, height))
+            if space in ("YCbCr", "Gray", "RGB"):
+                least = (-(-height // shrink), -(-width // shrink)) if shrink > 1 else (0, 0)
+                pixels: np.ndarray = simplejpeg.decode_jpeg(
+                    encoded, "RGB", min_height=least[0], min_width=least[1], min_factor=1, buffer=buffer
+                )
+                return pixels
+        except ValueError:
+            pass  # damaged, perhaps tolerably: Pillow decides, as in the reference
+    return _decode_pillow(encoded, width, height)
+
+
+def _decode_pillow(encoded: np.ndarray, width: int, height: int) -> np.ndarray:
+    ignore_warnings(module=PILLOW)
+    try:
+        with Image.open(io.BytesIO(encoded.tobytes())) as image:
+            _same_size(image.size, (width, height))
+            return np.array(image.convert("RGB"))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise DecodeError(reason(error)) from error
+
+
+def _same_size(now: tuple[int, int], scanned: tuple[int, int]) -> None:
+    if tuple(now) != tuple(scanned):
+        raise DecodeError(
+            f"is {now[0]}x{now[1]} now, was {scanned[0]}x{scanned[1]} when scanned: changed since"
+        )
+
+
+def reason(error: Exception) -> str:
+    """Why a file is no photo, in one line."""
+    return "not an image" if isinstance(error, Image.UnidentifiedImageError) else one_line(error)

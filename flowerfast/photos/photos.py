@@ -1,0 +1,239 @@
+"""`Photos`: a set of samples, wherever their files lie."""
+
+import copy
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from flowerfast.config import DataConfig
+from flowerfast.errors import UserError
+from flowerfast.machine import Progress
+from flowerfast.photos.bad import BadFiles
+from flowerfast.photos.decode import DecodeError, decode
+from flowerfast.photos.split import divide
+from flowerfast.photos.table import BadFile, read_table
+
+_READ = os.O_RDONLY | getattr(os, "O_BINARY", 0)  # Windows would translate line ends
+_DEFAULTS = DataConfig()
+
+
+class Photos:
+    """Samples of a folder: where each lies, its label and size, its bytes and pixels.
+
+    A sample is known by its index in the whole folder, in whatever subset it is: its random parameters and
+    its file follow from that. Subsets share the columns and the count of bad files.
+
+    Args:
+        folder: one folder of photos per class, one with train/ and val/, or one of packed shards.
+        max_pixels: photos of more pixels count as bad.
+        on_bad: photos that cannot be read or decoded are skipped and counted, or raise UserError.
+        max_bad: share of bad files above which UserError is raised all the same.
+        min_classes: classes that the folder must have.
+        progress: is told (files looked at, files in all) at the first scan.
+
+    Raises UserError when the folder is missing, holds no photos or too few classes.
+
+    Attributes:
+        table: columns of the whole folder, a row per sample index.
+        indices: int64 (n,), the samples of this set.
+    """
+
+    def __init__(
+        self,
+        folder: Path | str,
+        *,
+        max_pixels: int = _DEFAULTS.max_pixels,
+        on_bad: Literal["skip", "fail"] = _DEFAULTS.on_bad,
+        max_bad: float = _DEFAULTS.max_bad,
+        min_classes: int = 2,
+        progress: Progress | None = None,
+    ) -> None:
+        self.table = read_table(Path(folder), max_pixels, progress, min_classes)
+        self.indices = np.arange(len(self.table))
+        self._bad = BadFiles(self.table, on_bad, max_bad)
+        self._prefix: np.ndarray | None = None  # of the paths, for compiled reading
+        if self.table.shards is None and os.name == "posix" and find_spec("numba") is not None:
+            self._prefix = np.frombuffer(os.fsencode(self.root) + b"/", np.uint8)
+
+    @classmethod
+    def open(
+        cls, folder: Path | str, data: DataConfig, progress: Progress | None = None, min_classes: int = 2
+    ) -> "Photos":
+        """Photos as the settings `data` want them read."""
+        return cls(
+            folder,
+            max_pixels=data.max_pixels,
+            on_bad=data.on_bad,
+            max_bad=data.max_bad,
+            min_classes=min_classes,
+            progress=progress,
+        )
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __repr__(self) -> str:
+        return f"<Photos: {len(self)} samples of {len(self.classes)} classes in {self.root}>"
+
+    @property
+    def root(self) -> Path:
+        """The folder."""
+        return self.table.root
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, sorted; a label is the position."""
+        return self.table.classes
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Labels of this set's samples: int64 (n,)."""
+        labels: np.ndarray = self.table.label[self.indices].astype(np.int64)
+        return labels
+
+    @property
+    def bad(self) -> tuple[BadFile, ...]:
+        """Files of the whole folder that were left out so far, at the scan or when they were decoded."""
+        return (*self.table.bad, *self._bad.by_index.values())
+
+    @property
+    def bad_indices(self) -> frozenset[int]:
+        """Samples of the whole folder that could not be decoded so far."""
+        return frozenset(self._bad.by_index)
+
+    def report_bad(self, index: int, error: str) -> None:
+        """Note a sample that cannot be decoded. Raises UserError when `on_bad` or `max_bad` say so."""
+        self._bad.add(index, self.where(index), error)
+
+    def sizes(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(width, height) of photos in pixels as stored (EXIF orientation ignored), each int64 (m,)."""
+        return self.table.width[indices].astype(np.int64), self.table.height[indices].astype(np.int64)
+
+    def path(self, index: int) -> str:
+        """Path of a sample relative to `root`, with / between folders; of packed ones as it was."""
+        return self.table.path(index)
+
+    def where(self, index: int) -> str:
+        """Where a sample is, relative to `root`, for messages: its path, or shard, member and path."""
+        shards = self.table.shards
+        return self.path(index) if shards is None else f"{shards.where(index)} ({self.path(index)})"
+
+    # ------------------------------------------------------------------------------------------- subsets
+
+    def subset(self, indices: np.ndarray | Sequence[int]) -> "Photos":
+        """The samples with these indices, in this order; a mask, bool (n,), chooses among this set's.
+
+        Raises UserError for an index that is none.
+        """
+        chosen = np.asarray(indices)
+        chosen = self.indices[chosen] if chosen.dtype == bool else chosen.astype(np.int64)
+        wrong = chosen[(chosen < 0) | (chosen >= len(self.table))]
+        if len(wrong):
+            raise UserError(f"{self.root}: no sample {wrong[0]}; there are 0 to {len(self.table) - 1}")
+        part = copy.copy(self)
+        part.indices = chosen
+        return part
+
+    def split(self, val_fraction: float = 0.2, seed: int = 0) -> tuple["Photos", "Photos"]:
+        """(training photos, validation photos), stratified: see `split.divide`. Raises UserError.
+
+        A folder with train/ and val/ brings its own split.
+        """
+        if not 0 < val_fraction < 1:
+            raise UserError(f"val_fraction={val_fraction:g}: give a share between 0 and 1")
+        train, val = divide(self.table, self.indices, val_fraction, seed)
+        return self.subset(train), self.subset(val)
+
+    def with_classes(self, classes: Sequence[str]) -> "Photos":
+        """The same photos, labelled by position in `classes`, which holds all of theirs."""
+        same = copy.copy(self)
+        position = np.array([list(classes).index(name) for name in self.classes], np.int32)
+        same.table = replace(self.table, classes=tuple(classes), label=position[self.table.label])
+        return same
+
+    # -------------------------------------------------------------------------------------------- bytes
+
+    def read(
+        self, indices: np.ndarray, compiled: bool = True
+    ) -> tuple[list[np.ndarray | OSError], np.ndarray]:
+        """Encoded bytes of some samples, int64 (m,), as they are now; threads may call it.
+
+        Loose files are read in one call that does not hold the interpreter lock, unless `compiled` is False.
+        Each result is uint8 (bytes,), read-only, or why it cannot be read. Beside them bool (m,): whether the
+        photo is known to be a plain JPEG of its size, see `kernels.jpeg_header.is_plain`; False says nothing.
+        """
+        if self._prefix is None or not compiled:
+            return [self._try_to_read(index) for index in indices.tolist()], np.zeros(len(indices), np.bool_)
+        from flowerfast.kernels.files import FAILED, PLAIN, read_files  # numba: half a second
+
+        t = self.table
+        at = np.zeros(len(indices) + 1, np.int64)
+        np.cumsum(t.size[indices] + 1, out=at[1:])
+        room = np.empty(at[-1], np.uint8)
+        sizes = t.width[indices], t.height[indices]
+        outcome = read_files(self._prefix, t.path_bytes, t.path_ends, indices, at, room, *sizes)
+        room.flags.writeable = False
+        files: list[np.ndarray | OSError] = []
+        for k, index in enumerate(indices.tolist()):
+            # Else: what is wrong, or a file that has changed since the scan.
+            whole = outcome[k] != FAILED
+            files.append(room[at[k] : at[k + 1] - 1] if whole else self._try_to_read(index))
+        return files, outcome == PLAIN
+
+    def read_one(self, index: int) -> np.ndarray:
+        """Encoded bytes of a sample as they are now: uint8 (bytes,), read-only. Raises OSError.
+
+        Of packed photos: a view of the mapped shard, without a copy.
+        """
+        if self.table.shards is not None:
+            return self.table.shards.read(index, int(self.table.size[index]))
+        # Three system calls, since the size is known: each call in which a thread lets go of the interpreter
+        # lock is one after which it must wait for it.
+        file = os.open(os.path.join(self.root, self.path(index)), _READ)
+        try:
+            size = int(self.table.size[index])
+            encoded = os.read(file, size + 1)  # one more, to see a file that has grown
+            if len(encoded) != size:
+                encoded += b"".join(iter(lambda: os.read(file, 1 << 20), b""))
+        finally:
+            os.close(file)
+        return np.frombuffer(encoded, np.uint8)
+
+    def decode(
+        self,
+        index: int,
+        encoded: np.ndarray | None = None,
+        buffer: np.ndarray | None = None,
+        shrink: int = 1,
+    ) -> np.ndarray:
+        """Pixels of a sample: uint8 (height, width, 3), RGB. Raises OSError or DecodeError.
+
+        `encoded` are its bytes if they have been read already; `buffer` and `shrink` as in `decode.decode`.
+        """
+        width, height = int(self.table.width[index]), int(self.table.height[index])
+        return decode(self.read_one(index) if encoded is None else encoded, width, height, buffer, shrink)
+
+    def problem(self, index: int) -> str | None:
+        """Why a sample cannot be decoded, in one line; None: it can."""
+        try:
+            self.decode(index)
+        except (OSError, DecodeError) as error:
+            return str(error)
+        return None
+
+    def _try_to_read(self, index: int) -> np.ndarray | OSError:
+        try:
+            return self.read_one(index)
+        except OSError as error:
+            return error
+
+
+def iter_chunks(indices: np.ndarray, size: int) -> Iterator[np.ndarray]:
+    """Consecutive pieces of `indices`, `size` long; the last may be shorter."""
+    for start in range(0, len(indices), size):
+        yield indices[start : start + size]

@@ -1,0 +1,51 @@
+"""Which sample is in which half: stratified and seeded."""
+
+import numpy as np
+
+from flowerfast.errors import UserError
+from flowerfast.philox import generator
+from flowerfast.photos.table import Table
+
+
+def divide(
+    table: Table, indices: np.ndarray, val_fraction: float, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Hold out `val_fraction` of each class (at least one sample, and leave at least one to train on).
+
+    A folder with train/ and val/ brings its own split. Indices of both halves: int64, ascending.
+    Raises UserError when a class cannot be divided.
+    """
+    if table.fold.any():
+        return _given_split(table, indices)
+    train, val = [], []
+    labels = table.label[indices]
+    by_label = np.argsort(labels, kind="stable")
+    bounds = np.searchsorted(labels[by_label], np.arange(len(table.classes) + 1))
+    for label, name in enumerate(table.classes):
+        members = indices[by_label[bounds[label] : bounds[label + 1]]]
+        if len(members) < 2:
+            only = f" ({table.path(int(members[0]))})" if len(members) else ""
+            raise UserError(
+                f"{table.root}: class {name!r} has {len(members)} readable photo{only}; each class needs "
+                "two or more, to train and to validate on: add photos or remove the folder"
+            )
+        shuffled = generator("split", seed, label).permutation(members)
+        held = min(max(round(len(members) * val_fraction), 1), len(members) - 1)
+        val.append(shuffled[:held])
+        train.append(shuffled[held:])
+    return np.sort(np.concatenate(train)), np.sort(np.concatenate(val))
+
+
+def _given_split(table: Table, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    train, val = (np.sort(indices[table.fold[indices] == fold]) for fold in (1, 2))
+    for part, members in (("train", train), ("val", val)):
+        if not len(members):
+            raise UserError(f"{table.root / part}: no readable photos; fill it or remove train/ and val/")
+    absent = set(range(len(table.classes))) - set(table.label[train].tolist())
+    if absent:
+        name = table.classes[min(absent)]
+        raise UserError(
+            f"{table.root / 'train' / name}: no photos to train on, but val/ has them; add some or remove "
+            f"{table.root / 'val' / name}"
+        )
+    return train, val

@@ -1,0 +1,83 @@
+"""CPU executor in compiled loops: the pixels of the reference, in less than half its time.
+
+Several samples go through in one call that does not hold the interpreter lock, so threads are enough on any
+number of cores. Baseline JPEGs, which nearly all photos are, are decoded on the way, and only what the crop
+needs of them; everything else is decoded as the reference does.
+"""
+
+import threading
+
+import numpy as np
+
+from flowerfast.kernels import End
+from flowerfast.kernels.chain import Scratch, Steps, make_scratch, run
+from flowerfast.photos.decode import DecodeError
+from flowerfast.photos.photos import Photos
+from flowerfast.pixels.reference import resize
+from flowerfast.pixels.source import Source
+from flowerfast.plans.plan import Plan
+
+
+class CompiledExecutor:
+    """Executes plans in compiled loops on the calling thread. See `Executor` for the contract.
+
+    Args:
+        photos: the set that plans speak of.
+        source: gives the photos.
+    """
+
+    def __init__(self, photos: Photos, source: Source) -> None:
+        self.source, self._photos = source, photos
+        self._local = threading.local()
+
+    def fill(self, plan: Plan, rows: np.ndarray, span: range, until: End = End.all) -> dict[int, str]:
+        """Pixels of some samples into `rows`, uint8 (n, S, S, 3); why rows failed."""
+        failed: dict[int, str] = {}
+        if until is End.read and self.source.is_decoded:
+            return failed
+        files: dict[int, np.ndarray] = {}
+        pixels: dict[int, np.ndarray] = {}
+        for row, photo in zip(span, self.source.fetch(plan.indices[span.start : span.stop]), strict=True):
+            if isinstance(photo, str):
+                failed[row] = photo
+            else:
+                (files if photo.ndim == 1 else pixels)[row] = photo
+        if until is End.read:
+            return failed
+        steps = Steps(*(getattr(plan, name) for name in Steps._fields))
+        for row in self._run(steps, files, rows, True, until):
+            try:
+                pixels[row] = self._decode(plan, row, files[row])
+            except DecodeError as error:
+                failed[row] = str(error)
+        self._run(steps, pixels, rows, False, until)
+        return failed
+
+    def _run(
+        self, steps: Steps, photos: dict[int, np.ndarray], out: np.ndarray, encoded: bool, until: End
+    ) -> list[int]:
+        """Execute steps on files or pixels, by row; the rows that another decoder must take."""
+        if not photos:
+            return []
+        which = np.fromiter(photos, np.int64, len(photos))
+        address = np.array([photo.ctypes.data for photo in photos.values()], np.int64)
+        length = np.array([len(photo) if encoded else -1 for photo in photos.values()], np.int64)
+        shrink = steps.shrink[which]
+        size = int((steps.photo_width[which] * shrink).max()), int((steps.photo_height[which] * shrink).max())
+        done = run(address, length, which, steps, self._scratch(size, out.shape[1]), out, int(until))
+        left: list[int] = which[~done].tolist()
+        return left
+
+    def _scratch(self, size: tuple[int, int], side: int) -> Scratch:
+        """This thread's scratch, for files of up to `size` (width, height) and squares of `side` pixels."""
+        had, scratch = getattr(self._local, "scratch", ((0, 0, 0), None))
+        if scratch is None or had[2] != side or had[0] < size[0] or had[1] < size[1]:
+            had = max(had[0], size[0]), max(had[1], size[1]), side
+            scratch = make_scratch(*had)
+            self._local.scratch = had, scratch
+        return scratch
+
+    def _decode(self, plan: Plan, row: int, encoded: np.ndarray) -> np.ndarray:
+        """Pixels of a photo in the size that the plan expects."""
+        photo = self._photos.decode(int(plan.indices[row]), encoded, shrink=int(plan.shrink[row]))
+        return np.ascontiguousarray(resize(photo, int(plan.photo_height[row]), int(plan.photo_width[row])))

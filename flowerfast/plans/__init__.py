@@ -1,0 +1,1 @@
+"""What becomes of which sample, and when: plans as arrays, without a pixel."""

@@ -1,0 +1,225 @@
+"""Plans: what becomes of each sample, decided before any pixel is touched; and which samples come when.
+
+A plan is a pure function of (seed, epoch, sample index, photo size, settings). Numbers come from
+`numpy.random.Philox`, a counter-based generator: the key is (seed, purpose and epoch), and each sample owns a
+fixed block of the counter, so that neither batch size, order of calls, backend nor number of workers matters.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+
+from flowerfast.config import Augment
+from flowerfast.philox import generator, philox, stream_key
+from flowerfast.photos.photos import Photos
+from flowerfast.plans.geometry import Sizes, moved, random_windows, resized
+from flowerfast.plans.order import Order
+
+_BLOCKS = 8  # counter steps per sample; each yields four uint64
+_DRAWS = 4 * _BLOCKS  # 2 x 10 attempts and 9 more are used
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What becomes of n samples; all but `size` and `augmented` are arrays of length n.
+
+    Of a photo, decoded to 1 / shrink of its size and then of photo_height x photo_width pixels, the window
+    (top, left, height, width) is resized to out_height x out_width. Of that the square of `size` pixels at
+    (from_row, from_column) is taken, black beyond the edge, then mirrored, rotated, jittered and shifted.
+
+    Attributes:
+        indices: int64, sample indices.
+        shrink: int64, 1, 2, 4 or 8.
+        photo_height, photo_width, top, left, height, width: int64, pixels of the decoded photo.
+        out_height, out_width, from_row, from_column: int64, pixels of the resized window.
+        flip: bool, mirror horizontally.
+        angle: float32, degrees, counter-clockwise.
+        brightness, contrast: float32, factors around 1.
+        contrast_first: bool, contrast before brightness.
+        shift_x, shift_y: int64, pixels to the right and down.
+        size: side of the output, in pixels.
+        augmented: False when nothing follows the resize and the cut: the plan of an evaluation.
+    """
+
+    indices: np.ndarray
+    shrink: np.ndarray
+    photo_height: np.ndarray
+    photo_width: np.ndarray
+    top: np.ndarray
+    left: np.ndarray
+    height: np.ndarray
+    width: np.ndarray
+    out_height: np.ndarray
+    out_width: np.ndarray
+    from_row: np.ndarray
+    from_column: np.ndarray
+    flip: np.ndarray
+    angle: np.ndarray
+    brightness: np.ndarray
+    contrast: np.ndarray
+    contrast_first: np.ndarray
+    shift_x: np.ndarray
+    shift_y: np.ndarray
+    size: int
+    augmented: bool
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def select(self, rows: np.ndarray) -> "Plan":
+        """The plan of some of its samples: `rows` are positions, int64 (m,), or a mask, bool (n,)."""
+        return replace(self, **{name: getattr(self, name)[rows] for name in COLUMNS})
+
+    def without(self, indices: list[int]) -> "Plan":
+        """The plan of all samples but those with these indices."""
+        return self.select(~np.isin(self.indices, indices)) if indices else self
+
+    def at(self, sizes: Sizes, shrink: np.ndarray | None = None) -> "Plan":
+        """The plan for the same photos at other sizes (width, height): windows move to whole pixels."""
+        width, height = (np.asarray(s, np.int64) for s in sizes)
+        top, tall = moved(self.top, self.height, self.photo_height, height)
+        left, wide = moved(self.left, self.width, self.photo_width, width)
+        return replace(
+            self,
+            shrink=self.shrink if shrink is None else shrink,
+            photo_height=height,
+            photo_width=width,
+            top=top,
+            left=left,
+            height=tall,
+            width=wide,
+        )
+
+
+COLUMNS = tuple(field.name for field in fields(Plan) if field.name not in ("size", "augmented"))
+"""Names of a plan's arrays."""
+
+
+def still_plan(indices: np.ndarray, sizes: Sizes, size: int) -> Plan:
+    """Plan of photos of `sizes` (width, height) that resizes each whole photo to the square and no more."""
+    width, height = (np.asarray(s, np.int64) for s in sizes)
+    n = len(indices)
+    none, side, off, one = np.zeros(n, np.int64), np.full(n, size), np.zeros(n, bool), np.ones(n, np.float32)
+    return Plan(
+        indices=np.asarray(indices, np.int64),
+        shrink=np.ones(n, np.int64),
+        photo_height=height,
+        photo_width=width,
+        top=none,
+        left=none,
+        height=height,
+        width=width,
+        out_height=side,
+        out_width=side,
+        from_row=none,
+        from_column=none,
+        flip=off,
+        angle=np.zeros(n, np.float32),
+        brightness=one,
+        contrast=one,
+        contrast_first=off,
+        shift_x=none,
+        shift_y=none,
+        size=size,
+        augmented=False,
+    )
+
+
+def make_plan(seed: int, epoch: int, indices: np.ndarray, sizes: Sizes, augment: Augment, size: int) -> Plan:
+    """Plan of the samples `indices` (int64, n) in an epoch.
+
+    `sizes` is (width, height) of those photos in pixels, each (n,). The distributions are torchvision's:
+    RandomResizedCrop, RandomHorizontalFlip, RandomRotation, ColorJitter(brightness, contrast) with a random
+    order of the two, RandomAffine(translate) with its rounding to whole pixels.
+    """
+    u = _uniforms(seed, epoch, indices)
+    top, left, height, width = random_windows(u, sizes, augment)
+    reach = augment.translate * size
+    low_b, low_c = 1 - augment.brightness, 1 - augment.contrast
+    return replace(
+        still_plan(indices, sizes, size),
+        top=top,
+        left=left,
+        height=height,
+        width=width,
+        flip=u[:, 22] < augment.flip,
+        angle=((2 * u[:, 23] - 1) * augment.rotate).astype(np.float32),
+        brightness=(low_b + 2 * augment.brightness * u[:, 24]).astype(np.float32),
+        contrast=(low_c + 2 * augment.contrast * u[:, 25]).astype(np.float32),
+        contrast_first=u[:, 26] < 0.5,
+        shift_x=np.rint((2 * u[:, 27] - 1) * reach).astype(np.int64),
+        shift_y=np.rint((2 * u[:, 28] - 1) * reach).astype(np.int64),
+        augmented=True,
+    )
+
+
+def make_eval_plan(indices: np.ndarray, sizes: Sizes, size: int, crop_pct: float) -> Plan:
+    """Plan of torchvision's Resize(round(size / crop_pct)) and CenterCrop(size); `sizes` as above."""
+    out_width, out_height = resized(sizes, size, crop_pct)
+    return replace(
+        still_plan(indices, sizes, size),
+        out_height=out_height,
+        out_width=out_width,
+        from_row=np.rint((out_height - size) / 2).astype(np.int64),
+        from_column=np.rint((out_width - size) / 2).astype(np.int64),
+    )
+
+
+def _uniforms(seed: int, epoch: int, indices: np.ndarray) -> np.ndarray:
+    """Uniform draws in [0, 1), one row per sample: float64 (n, 32)."""
+    first = np.asarray(indices).astype(np.uint64) * np.uint64(_BLOCKS)
+    counters = first[:, None] + np.arange(1, _BLOCKS + 1, dtype=np.uint64)
+    raw = philox(stream_key("augment", seed, epoch), counters.reshape(-1)).reshape(len(first), _DRAWS)
+    return (raw >> np.uint64(11)) * 2.0**-53
+
+
+def epoch_order(seed: int, epoch: int, count: int) -> Order:
+    """Permutation of range(count) for an epoch; slices of it are int64 arrays."""
+    return Order(count, generator("order", seed, epoch))
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """Which samples share a batch, and their plan, in any epoch: a function of the settings alone.
+
+    Attributes:
+        photos: the samples.
+        size: side of the output, in pixels.
+        batch_size: samples per batch of all ranks together; the last batch of an epoch may be shorter.
+        seed: of order and augmentation.
+        augment: distributions of the random plan; None: the evaluation plan (resize, centre crop).
+        shuffle: a new order each epoch; False: the order of `photos`.
+        crop_pct: size / short side of the resized photo, for the evaluation plan.
+        rank, world_size: this process takes the `rank`-th of `world_size` equal parts of each batch, so that
+            all ranks together see the same sequence of samples, however many they are.
+    """
+
+    photos: Photos
+    size: int
+    batch_size: int
+    seed: int = 0
+    augment: Augment | None = None
+    shuffle: bool = False
+    crop_pct: float = 0.875
+    rank: int = 0
+    world_size: int = 1
+
+    def __len__(self) -> int:
+        return -(-len(self.photos) // self.batch_size)
+
+    def plans(self, epoch: int, start_batch: int = 0) -> Iterator[Plan]:
+        """Plans of the epoch's batches in order, from `start_batch` on."""
+        count = len(self.photos)
+        order = epoch_order(self.seed, epoch, count) if self.shuffle else np.arange(count)
+        for start in range(start_batch * self.batch_size, count, self.batch_size):
+            held = min(self.batch_size, count - start)
+            first, end = (start + held * rank // self.world_size for rank in (self.rank, self.rank + 1))
+            yield self.plan(epoch, self.photos.indices[order[first:end]])
+
+    def plan(self, epoch: int, indices: np.ndarray) -> Plan:
+        """Plan of some samples in an epoch."""
+        sizes = self.photos.sizes(indices)
+        if self.augment is None:
+            return make_eval_plan(indices, sizes, self.size, self.crop_pct)
+        return make_plan(self.seed, epoch, indices, sizes, self.augment, self.size)

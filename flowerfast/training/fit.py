@@ -1,0 +1,255 @@
+"""Training: `fit` decides when, `train_step` how, `evaluate` how well."""
+
+import math
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from itertools import takewhile
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from flowerfast.config import Config
+from flowerfast.errors import RunFailed, Stopped, UserError, one_line
+from flowerfast.loaders.batch import Batch
+from flowerfast.loaders.loader import Loader
+from flowerfast.loaders.ranges import stage
+from flowerfast.training.progress import Reporter, Spent, Standing, Totals
+from flowerfast.training.run_folder import RunFolder
+from flowerfast.training.state import Precision, TrainState
+from flowerfast.training.waiting import WaitClock
+from flowerfast.training.writer import Writer, snapshot
+
+Stop = Callable[[], int | None]
+"""Asked between steps: the number of the signal that wants the run to stop after saving, or None."""
+
+
+@dataclass
+class TrainingRun:
+    """One training run: what `fit` works with.
+
+    Attributes:
+        config, folder, classes: settings, where results go, names of the labels.
+        state: model, optimiser, schedule, precision.
+        train_loader, val_loader: batches of the two halves.
+        reporter: is told how it goes.
+        record: what the loader chose, for a resumed run to choose the same.
+        stop: says when to stop.
+        standing, totals: where the run stands, and the sums of the epoch under way.
+        spent: where this process's time has gone.
+        writer: brings the files of a save to the disk while training goes on.
+    """
+
+    config: Config
+    folder: RunFolder
+    classes: list[str]
+    state: TrainState
+    train_loader: Loader
+    val_loader: Loader
+    reporter: Reporter
+    record: dict[str, Any] = field(default_factory=dict)
+    stop: Stop = lambda: None
+    standing: Standing = field(default_factory=Standing)
+    totals: Totals = field(init=False)
+    spent: Spent = field(default_factory=Spent)
+    writer: Writer = field(default_factory=Writer)
+
+    def __post_init__(self) -> None:
+        self.totals = Totals(self.state.device)
+
+    def save(self, finished: bool = False, best: bool = False) -> None:
+        """Have last.pt written: from there a resumed run goes on as if nothing had happened.
+
+        Args:
+            finished: an epoch has just been closed: its weights come before last.pt, metrics.jsonl after it,
+                and a kill between two files costs that epoch at most.
+            best: its weights become best/ too, before last.pt says so.
+        """
+        with self.spent.on("write"):
+            self.writer.wait()  # before the copy, so that there is one copy at most
+            saved = snapshot(self.state_dict(), self.state.device)
+            files: list[Callable[[], object]] = [partial(self.folder.save_last, saved)]
+            if finished:
+                epoch, keep = self.standing.epoch - 1, self.config.checkpoints.keep
+                weights = [partial(self.folder.save_epoch, epoch, saved["trainer"]["network"], keep)]
+                if best:
+                    network = self.state.model.network
+                    weights.append(partial(self.folder.save_best, network, self.classes, epoch))
+                metrics = partial(self.folder.write_metrics, saved["progress"]["history"])
+                files = [*weights, *files, metrics]
+            self.writer.submit(files)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that an exact resume needs."""
+        return {
+            "trainer": self.state.state_dict(),
+            "totals": self.totals.state_dict(),
+            "progress": asdict(self.standing),
+            "loader": self.record,
+        }
+
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        """Back to a save. Raises UserError when it is not of this run."""
+        try:
+            self.state.load_state_dict(saved["trainer"])
+            self.totals.load_state_dict(saved["totals"])
+            self.standing = Standing(**saved["progress"])
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            raise UserError(
+                f"{self.folder.last}: does not fit this run ({one_line(error)}); start a new run"
+            ) from error
+
+
+def fit(run: TrainingRun, saved: dict[str, Any] | None = None) -> Standing:
+    """Train until the last epoch, or until patience ends; from a save on if there is one.
+
+    However it ends, nothing is being written any more. Raises Stopped after saving when `run.stop` says so,
+    RunFailed when the loss is no number, and what a write raised.
+    """
+    settings = run.config.train
+    with run.writer:
+        if saved is not None:
+            run.load_state_dict(saved)
+            run.folder.write_metrics(run.standing.history)  # a kill may have struck between it and last.pt
+        else:
+            run.save()
+        standing = run.standing
+        while standing.epoch < settings.epochs and not standing.out_of_patience(settings.patience):
+            train_epoch(run)
+            started = time.perf_counter()
+            with run.spent.on("evaluate"):
+                batches = takewhile(lambda _: run.stop() is None, run.val_loader.epoch(standing.epoch))
+                result = evaluate(run.state.model, batches, len(run.classes), run.state.precision)
+            if (signum := run.stop()) is not None:
+                run.save()
+                raise Stopped(signum)
+            close_epoch(run, result, time.perf_counter() - started)
+        with run.spent.on("write"):
+            run.writer.wait()
+    return standing
+
+
+def train_epoch(run: TrainingRun) -> None:
+    """Train on what is left of the epoch at which the run stands."""
+    standing, state = run.standing, run.state
+    state.model.train()
+    run.reporter.start_epoch(standing.epoch, len(run.train_loader), standing.batch)
+    clock = WaitClock(state.device)
+    seconds, waited = standing.seconds, standing.waited  # of an earlier start of this epoch
+    saved_at = time.monotonic()
+    for batch in clock.watch(run.train_loader.epoch(standing.epoch, standing.batch)):
+        run.spent.note_first_batch()
+        if len(batch):
+            loss, correct = _step(state, batch)
+            run.totals.add(loss, correct, len(batch))
+        standing.batch += 1
+        run.reporter.step(len(batch), run.totals)
+        signum = run.stop()
+        if signum is not None or time.monotonic() - saved_at >= run.config.checkpoints.every_seconds:
+            _check_finite(run)
+            standing.seconds, standing.waited = seconds + clock.total, waited + clock.waited()
+            run.save()
+            saved_at = time.monotonic()
+        if signum is not None:
+            raise Stopped(signum)
+    _check_finite(run)
+    standing.seconds, standing.waited = seconds + clock.total, waited + clock.waited()
+
+
+def train_step(state: TrainState, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+    """One step of SGD on a batch; (mean loss, right answers) as device scalars, without a host sync."""
+    with stage("forward"), state.precision.autocast(state.device):
+        logits = state.forward(batch.images)
+        loss = F.cross_entropy(logits, batch.labels, label_smoothing=state.config.label_smoothing)
+    with stage("backward"):
+        state.scaler.scale(loss).backward()
+    with stage("optimizer"):
+        state.scaler.step(state.optimizer)
+        state.scaler.update()
+        state.optimizer.zero_grad(set_to_none=True)
+    if state.config.schedule == "onecycle":
+        state.scheduler.step()
+    return loss.detach(), (logits.argmax(1) == batch.labels).sum()
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Mean cross-entropy, top-1 accuracy (0..1), and counts: int64 (C, C), rows true, columns predicted."""
+
+    loss: float
+    accuracy: float
+    confusion: np.ndarray
+
+
+@torch.inference_mode()
+def evaluate(model: nn.Module, batches: Iterable[Batch], classes: int, precision: Precision) -> Evaluation:
+    """Loss, accuracy and confusion matrix of a model over batches on the model's device."""
+    device = next(model.parameters()).device
+    was_training = model.training
+    model.eval()
+    loss = torch.zeros((), dtype=torch.float64, device=device)
+    counts = torch.zeros(classes * classes, dtype=torch.int64, device=device)
+    for batch in batches:
+        if not len(batch):
+            continue
+        with precision.autocast(device):
+            logits = model(batch.images).float()
+        loss += F.cross_entropy(logits, batch.labels, reduction="sum")
+        counts += torch.bincount(batch.labels * classes + logits.argmax(1), minlength=classes * classes)
+    model.train(was_training)
+    confusion = counts.view(classes, classes).cpu().numpy()
+    total = max(int(confusion.sum()), 1)
+    return Evaluation(loss.item() / total, int(confusion.trace()) / total, confusion)
+
+
+def close_epoch(run: TrainingRun, result: Evaluation, eval_seconds: float) -> None:
+    """Note the epoch's figures, move on to the next, have the files written."""
+    standing, state, totals = run.standing, run.state, run.totals
+    seconds = max(standing.seconds, 1e-9)
+    row: dict[str, Any] = {
+        "epoch": standing.epoch,
+        "train_loss": totals.loss(),
+        "train_acc": totals.accuracy(),
+        "val_loss": result.loss,
+        "val_acc": result.accuracy,
+        "lr": state.optimizer.param_groups[0]["lr"],
+        "images_per_sec": totals.samples / seconds,
+        "data_wait": min(standing.waited / seconds, 1.0),
+        "seconds": standing.seconds + eval_seconds,
+    }
+    state.end_epoch()
+    best = result.accuracy > standing.best_val_acc
+    if best:
+        standing.best_epoch, standing.best_val_acc = standing.epoch, result.accuracy
+        standing.confusion = result.confusion.tolist()
+    standing.history.append(row)
+    standing.epoch += 1
+    standing.batch, standing.seconds, standing.waited = 0, 0.0, 0.0
+    run.totals = Totals(state.device)
+    run.reporter.end_epoch(row, best)
+    run.save(finished=True, best=best)
+
+
+def _step(state: TrainState, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+    try:
+        return train_step(state, batch)
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise RunFailed(
+            "a batch of one sample is too little for batch normalisation at this image size; "
+            "change train.batch_size by one, or raise data.image_size"
+        ) from error
+
+
+def _check_finite(run: TrainingRun) -> None:
+    loss = run.totals.loss()
+    if not math.isfinite(loss):
+        raise RunFailed(
+            f"epoch {run.standing.epoch + 1}, batch {run.standing.batch}: the training loss is {loss}; "
+            "lower train.lr, or set train.amp=off"
+        )

@@ -1,0 +1,268 @@
+"""What a run leaves for people to look at: curves, confusion matrix, one HTML page.
+
+Everything is drawn from the data in the run folder, so it can be redrawn at any time. The figures use
+matplotlib's object interface: pyplot would keep global state and choose a GUI backend.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import PowerNorm
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from flowerfast.errors import UserError
+from flowerfast.machine import ignore_warnings, replacing, write_text
+from flowerfast.training.scores import check_confusion, ratio
+
+CURVES_PNG = "accuracy_loss_curve.png"
+CONFUSION_PNG = "confusion_matrix.png"
+TRAIN_COLOUR, VAL_COLOUR = "#0072b2", "#d55e00"  # Okabe and Ito: told apart by the colour-blind too
+MAX_NUMBERED = 30  # classes; beyond it the counts in the cells cannot be read
+MAX_LABELS = 120  # tick labels on an axis; beyond it every k-th class is named
+MAX_NAME = 32  # characters of a class name on an axis; the HTML table has the whole name
+
+
+def plot_curves(history: Sequence[Mapping[str, float]], out: Path) -> None:
+    """Draw accuracy and loss per epoch, training and validation, to a PNG; the best epoch is marked.
+
+    `history` holds the rows of metrics.jsonl (`epoch` counts from 0, accuracies are fractions of 1). The axis
+    counts epochs from 1. Best is the highest `val_acc`, the earliest of equals. Raises
+    ValueError without rows.
+    """
+    if not history:
+        raise ValueError("plot_curves needs at least one epoch, got none")
+    epochs = np.array([row["epoch"] for row in history], dtype=np.int64) + 1
+    val_acc = np.array([row["val_acc"] for row in history], dtype=np.float64)
+    best = int(np.argmax(np.nan_to_num(val_acc, nan=-1.0)))
+    figure = Figure(figsize=(10, 4.2), layout="constrained")
+    accuracy, loss = figure.subplots(1, 2)
+    for axes, key in ((accuracy, "acc"), (loss, "loss")):
+        _draw_lines(axes, epochs, history, key)
+        axes.axvline(epochs[best], color="0.55", linestyle=":", zorder=1)
+    accuracy.plot(
+        epochs[best],
+        val_acc[best],
+        "*",
+        color=VAL_COLOUR,
+        markersize=15,
+        markeredgecolor="white",
+        clip_on=False,
+        zorder=5,
+        label=f"best: {val_acc[best]:.1%} in epoch {epochs[best]}",
+    )
+    accuracy.set(title="Accuracy", ylim=_accuracy_limits(history))
+    accuracy.yaxis.set_major_formatter(PercentFormatter(xmax=1))
+    loss.set(title="Loss", ylim=(0, None))
+    figure.legend(*accuracy.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
+    _save(figure, out, dpi=150)
+
+
+def plot_confusion(confusion: np.ndarray, classes: Sequence[str], out: Path) -> None:
+    """Draw a confusion matrix, int64 (C, C), rows = true class, columns = predicted class, to a PNG.
+
+    The shade is the share of the row (the true class), the number the count; counts are left out where they
+    could not be read. The right-hand axis gives each class's recall ("–" for a class without samples).
+    Raises ValueError when the matrix and the class names do not fit together.
+    """
+    check_confusion(confusion, classes)
+    count = len(classes)
+    # The matrix fills the figure and has a fixed cell size; the tight bounding box then adds what the labels
+    # need, however long the names are.
+    cell = min(max(5.5 / count, 0.3 if count <= MAX_NUMBERED else 0.2), 1.3, 24 / count)  # inches
+    side = count * cell
+    figure = Figure(figsize=(side, side))
+    axes = figure.add_axes((0, 0, 1, 1))
+    shares = ratio(confusion, confusion.sum(axis=1, keepdims=True))
+    # On a linear scale a mistake that takes 3 % of a class would be as good as white.
+    image = axes.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, vmin=0, vmax=1), interpolation="nearest")
+    _label_classes(axes, confusion, classes, cell)
+    _number_cells(axes, confusion, shares, cell)
+    bar = figure.add_axes((1 + 1.1 / side, 0, 0.14 / side, 1))
+    figure.colorbar(image, cax=bar, format=PercentFormatter(xmax=1), label="share of the true class")
+    accuracy = float(ratio(np.trace(confusion), confusion.sum()))
+    axes.set_title(f"{accuracy:.1%} of {confusion.sum():,} images right", pad=10)
+    _save(figure, out, dpi=150 if count <= MAX_NUMBERED else 100)
+
+
+def write_report(run: Path) -> Path:
+    """Write `run/report.html` from the files of the run folder and return its path.
+
+    The page is one self-contained file without scripts or links. Reads summary.json, metrics.jsonl,
+    config.yaml and the two PNGs; a PNG that is missing is drawn first. Raises UserError when a file is
+    missing, damaged or lacks a value.
+    """
+    summary = _parse(run / "summary.json", _read(run / "summary.json"))
+    lines = _read(run / "metrics.jsonl").splitlines()
+    history = [_parse(run / "metrics.jsonl", line) for line in lines if line.strip()]
+    if not history:
+        raise UserError(f"{run / 'metrics.jsonl'} has no epoch yet: let the run finish one")
+    try:
+        page = _render(run, summary, history)
+    except (KeyError, jinja2.UndefinedError) as error:
+        raise UserError(
+            f"{run}: summary.json or metrics.jsonl lacks a value ({error}): train again with this version"
+        ) from error
+    out = run / "report.html"
+    write_text(out, page)
+    return out
+
+
+def _render(run: Path, summary: dict[str, Any], history: list[dict[str, Any]]) -> str:
+    confusion, classes = np.array(summary["confusion"], dtype=np.int64), summary["classes"]
+    if not (run / CURVES_PNG).exists():
+        plot_curves(history, run / CURVES_PNG)
+    if not (run / CONFUSION_PNG).exists():
+        plot_confusion(confusion, classes, run / CONFUSION_PNG)
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("flowerfast.training"),
+        autoescape=True,  # class names, paths and settings are the user's
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(percent=_percent, duration=_duration, thousands="{:,}".format)
+    return environment.get_template("report.html.j2").render(
+        title=run.resolve().name,
+        summary=summary,
+        history=history,
+        mistakes=_frequent_mistakes(confusion, classes),
+        config=_read(run / "config.yaml"),
+        curves=_data_uri(run / CURVES_PNG),
+        confusion=_data_uri(run / CONFUSION_PNG),
+    )
+
+
+def _draw_lines(axes: Axes, epochs: np.ndarray, history: Sequence[Mapping[str, float]], key: str) -> None:
+    last = int(epochs.max())
+    style: dict[str, Any] = {"marker": "o" if last <= 60 else "", "markersize": 4.5, "clip_on": False}
+    for half, colour, name in (("train", TRAIN_COLOUR, "training"), ("val", VAL_COLOUR, "validation")):
+        values = [row[f"{half}_{key}"] for row in history]
+        axes.plot(epochs, values, color=colour, label=name, zorder=3, **style)
+    step = next(s for s in (1, 5, 10, 25, 50, 100, 250, 500, 1000, last) if last <= 15 * s)
+    axes.set(xlabel="epoch", xlim=(0.5, last + 0.5), xticks=sorted({1, *range(step, last + 1, step)}))
+    axes.grid(color="0.9", axis="y")
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _accuracy_limits(history: Sequence[Mapping[str, float]]) -> tuple[float, float]:
+    """Limits around the values that never show accuracies outside 0 to 100 %."""
+    values = np.array([[row["train_acc"], row["val_acc"]] for row in history])
+    values = values[np.isfinite(values)]
+    if not values.size:
+        return 0.0, 1.0
+    margin = max(0.02, 0.06 * float(np.ptp(values)))
+    return max(0.0, float(values.min()) - margin), min(1.0, float(values.max()) + margin)
+
+
+def _label_classes(axes: Axes, confusion: np.ndarray, classes: Sequence[str], cell: float) -> None:
+    ticks = list(range(0, len(classes), math.ceil(len(classes) / MAX_LABELS)))
+    names = [_short(classes[i]) for i in ticks]
+    size = min(10.0, max(5.0, cell * 72 * 0.7))
+    support = confusion.sum(axis=1)
+    recall = ratio(np.diagonal(confusion), support)
+    if max(map(len, names)) * size * 0.6 < cell * 72:
+        angle, sideways, upright = 0, "center", "top"
+    elif len(classes) <= 12:
+        angle, sideways, upright = 40, "right", "top"
+    else:
+        angle, sideways, upright = 90, "right", "center"
+    # parse_math: a "$" in a folder's name is a dollar, not the start of a formula.
+    axes.set_yticks(ticks, names, fontsize=size, parse_math=False)
+    axes.set_xticks(
+        ticks,
+        names,
+        fontsize=size,
+        parse_math=False,
+        rotation=angle,
+        ha=sideways,
+        va=upright,
+        rotation_mode="anchor",
+    )
+    axes.set(xlabel="predicted class", ylabel="true class")
+    right = axes.secondary_yaxis("right")
+    right.set_yticks(ticks, [f"{recall[i]:.1%}" if support[i] else "–" for i in ticks], fontsize=size)
+    right.set_ylabel("recall", labelpad=8)
+
+
+def _number_cells(axes: Axes, confusion: np.ndarray, shares: np.ndarray, cell: float) -> None:
+    digits = len(f"{confusion.max()}")
+    size = min(12.0, cell * 72 * 0.85 / (0.62 * digits))  # a digit is 0.62 of the font size wide
+    if len(confusion) > MAX_NUMBERED or size < 4.5:
+        return
+    for (row, column), number in np.ndenumerate(confusion):
+        colour = "white" if shares[row, column] > 0.35 else "0.15" if number else "0.75"
+        axes.text(column, row, f"{number}", ha="center", va="center", fontsize=size, color=colour)
+
+
+def _short(name: str) -> str:
+    """Make a class name fit an axis: one line, only what can be encoded, at most MAX_NAME characters."""
+    line = " ".join(name.encode("utf-8", "replace").decode("utf-8").split())
+    return line if len(line) <= MAX_NAME else line[: MAX_NAME - 1] + "…"
+
+
+def _save(figure: Figure, out: Path, dpi: int) -> None:
+    FigureCanvasAgg(figure)
+    # A script that the font lacks is drawn as boxes; the HTML table has the names in full.
+    ignore_warnings(message="Glyph .* missing from")
+    with replacing(out) as fresh:
+        figure.savefig(fresh, format="png", dpi=dpi, facecolor="white", bbox_inches="tight", pad_inches=0.12)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UserError(f"cannot read {path} ({reason}): give the folder of a run that has ended") from error
+
+
+def _parse(path: Path, text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path} is damaged ({error}): train again or restore the file") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{path} is damaged (not a JSON object): train again or restore the file")
+    return value
+
+
+def _frequent_mistakes(confusion: np.ndarray, classes: Sequence[str]) -> list[dict[str, Any]]:
+    """List up to eight cells off the diagonal with the highest counts, highest first."""
+    wrong = confusion.copy()
+    np.fill_diagonal(wrong, 0)
+    order = np.argsort(-wrong, axis=None, kind="stable")[:8]
+    cells = (divmod(int(flat), len(classes)) for flat in order if wrong.flat[flat] > 0)
+    support = confusion.sum(axis=1)
+    return [
+        {"true": classes[t], "predicted": classes[p], "count": wrong[t, p], "share": wrong[t, p] / support[t]}
+        for t, p in cells
+    ]
+
+
+def _data_uri(png: Path) -> str:
+    return "data:image/png;base64," + base64.b64encode(png.read_bytes()).decode("ascii")
+
+
+def _percent(value: float) -> str:
+    return f"{value:.1%}" if math.isfinite(value) else "–"
+
+
+def _duration(seconds: float) -> str:
+    """Show seconds as "12.3 s", "4 min 05 s" or "2 h 07 min", with a space at which no line breaks."""
+    if seconds < 59.95:
+        return f"{seconds:.1f}\N{NO-BREAK SPACE}s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d}\N{NO-BREAK SPACE}s"
+    return f"{minutes // 60} h {minutes % 60:02d}\N{NO-BREAK SPACE}min"

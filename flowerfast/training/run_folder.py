@@ -1,0 +1,175 @@
+"""The run folder: what is written, when, and how a run finds its way back.
+
+Every file that a resumed run reads is written under a temporary name and renamed, so that a kill at any
+moment leaves the old file or the new one, never half of one.
+"""
+
+import copy
+import json
+import os
+import shutil
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import timm.models
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from flowerfast.config import Config, load_config
+from flowerfast.errors import UserError, one_line
+from flowerfast.machine import replacing, write_text
+
+LAST_VERSION = 1
+
+
+class RunFolder:
+    """Paths and files of one run.
+
+    Args:
+        path: the folder; made by `create`, checked by `open`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config, self.split = path / "config.yaml", path / "split.json"
+        self.metrics, self.summary = path / "metrics.jsonl", path / "summary.json"
+        self.checkpoints, self.best = path / "checkpoints", path / "best"
+        self.last = self.checkpoints / "last.pt"
+        self.curves, self.confusion = path / "accuracy_loss_curve.png", path / "confusion_matrix.png"
+        self.tensorboard = path / "tensorboard"
+
+    @property
+    def has_save(self) -> bool:
+        """Whether a run has been saved there, to be resumed."""
+        return self.last.is_file()
+
+    def check_free(self) -> None:
+        """Raise UserError when there is something at the path already.
+
+        What a run leaves that died before its first save is nothing: a run may begin over it.
+        """
+        if not self.path.exists() or (self.path.is_dir() and (not _names(self.path) or self._unsaved())):
+            return
+        way_out = (
+            "continue it with --resume, or choose another --out" if self.has_save else "choose another --out"
+        )
+        raise UserError(f"{self.path}: exists already; {way_out}")
+
+    def _unsaved(self) -> bool:
+        """Whether this is what `create` and a first save that was never finished leave, and no more."""
+        before = {file.name for file in (self.checkpoints, self.config, self.split)}
+        begun = self.checkpoints.is_dir() and not _names(self.checkpoints) - {f"{self.last.name}.partial"}
+        return begun and {name.removesuffix(".partial") for name in _names(self.path)} <= before
+
+    def create(self, config: Config) -> None:
+        """Make the folder and write the resolved configuration."""
+        self.check_free()
+        try:
+            self.checkpoints.mkdir(parents=True, exist_ok=True)
+            write_text(self.config, config.to_yaml(), durable=True)
+        except OSError as error:
+            raise UserError(
+                f"{self.path}: cannot be written ({error.strerror}); choose another --out"
+            ) from error
+
+    def open(self) -> Config:
+        """Configuration of an existing run. Raises UserError when there is none to resume."""
+        if not self.config.is_file():
+            raise UserError(
+                f"{self.path}: no run to resume there ({self.config.name} is missing); drop --resume to start"
+            )
+        return load_config(self.config)
+
+    def save_last(self, state: Mapping[str, Any]) -> None:
+        """Write everything that an exact resume needs."""
+        # Given a path, torch keeps the interpreter to itself while it writes, and training stands still.
+        with replacing(self.last, durable=True) as fresh, open(fresh, "wb") as stream:
+            torch.save({"version": LAST_VERSION, **state}, stream)
+
+    def load_last(self) -> dict[str, Any]:
+        """State of `save_last`, on the CPU. Raises UserError when it is damaged or of another version."""
+        try:
+            with zipfile.ZipFile(self.last) as archive:
+                damaged = archive.testzip()  # torch itself does not look at the checksums
+            if damaged is not None:
+                raise ValueError(f"{damaged} is damaged")
+            state = torch.load(self.last, map_location="cpu", weights_only=True)
+        except Exception as error:  # of a damaged file torch makes almost any: UnpicklingError, KeyError, ...
+            raise UserError(f"{self.last}: cannot be read ({one_line(error)}); start a new run") from error
+        if not isinstance(state, dict) or state.get("version") != LAST_VERSION:
+            raise UserError(f"{self.last}: written by another version of flowerfast; start a new run")
+        return state
+
+    def epoch_file(self, epoch: int) -> Path:
+        """Where the weights of an epoch (0-based) lie."""
+        return self.checkpoints / f"epoch_{epoch:03d}.safetensors"
+
+    def save_epoch(self, epoch: int, weights: Mapping[str, torch.Tensor], keep: int | None) -> None:
+        """Write the weights of an epoch, tensors that share no memory; delete the oldest beyond `keep`."""
+        contiguous = {name: tensor.contiguous() for name, tensor in weights.items()}
+        with replacing(self.epoch_file(epoch), durable=True) as fresh:
+            save_file(contiguous, fresh)
+        for old in self.epoch_files()[:-keep] if keep is not None else []:
+            old.unlink()
+
+    def epoch_files(self) -> list[Path]:
+        """Weights of the epochs that are kept, by the number of the epoch."""
+        files = self.checkpoints.glob("epoch_*.safetensors")
+        numbered = {int(number): f for f in files if (number := f.stem.removeprefix("epoch_")).isdigit()}
+        return [file for _, file in sorted(numbered.items())]
+
+    def save_best(self, network: nn.Module, classes: Sequence[str], epoch: int) -> None:
+        """Make the saved weights of an epoch best/: config.json and weights, which timm loads by itself.
+
+        Of the network only its settings are read, so that it may be training meanwhile.
+        """
+        fresh = self.path / "best.tmp"
+        shutil.rmtree(fresh, ignore_errors=True)
+        settings = copy.copy(network)
+        vars(settings)["state_dict"] = dict  # timm writes weights and settings; here, no weights
+        timm.models.save_for_hf(
+            settings, str(fresh), model_config={"label_names": list(classes)}, safe_serialization=True
+        )
+        (fresh / "model.safetensors").unlink()
+        _link(self.epoch_file(epoch), fresh / "model.safetensors")
+        self.best.mkdir(exist_ok=True)
+        # The config is the same every time, so that replacing file by file never mixes two states.
+        for name in ("config.json", "model.safetensors"):
+            with replacing(self.best / name, durable=True) as file:
+                (fresh / name).rename(file)
+        fresh.rmdir()
+
+    def write_metrics(self, history: Sequence[Mapping[str, Any]]) -> None:
+        """Write metrics.jsonl, one object per epoch."""
+        text = "".join(json.dumps(row) + "\n" for row in history)
+        write_text(self.metrics, text, durable=True)
+
+    def write_summary(self, summary: Mapping[str, Any]) -> None:
+        """Write summary.json."""
+        write_text(self.summary, json.dumps(summary, indent=1) + "\n", durable=True)
+
+
+def _names(folder: Path) -> set[str]:
+    return {entry.name for entry in folder.iterdir()}
+
+
+def _link(source: Path, file: Path) -> None:
+    """Give a file a second name, or copy it where the file system has no hard links.
+
+    As files are replaced, never written in place, one name can change or go without the other.
+    """
+    try:
+        os.link(source, file)
+    except OSError:
+        shutil.copyfile(source, file)
+
+
+def free_run_path(base: Path, name: str) -> Path:
+    """First of base/name-001, -002 ... that does not exist."""
+    number = 1
+    while (base / f"{name}-{number:03d}").exists():
+        number += 1
+    return base / f"{name}-{number:03d}"

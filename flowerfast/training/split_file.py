@@ -1,0 +1,46 @@
+"""split.json of a run folder: which photo is in which half, by path."""
+
+import json
+from pathlib import Path
+
+from flowerfast.errors import UserError, one_line
+from flowerfast.machine import write_text
+from flowerfast.photos.photos import Photos
+
+
+def write_split(train: Photos, val: Photos, file: Path) -> None:
+    """Write the split by path, so that a person can read it and a resumed run can check it."""
+    paths = train.table.paths()
+    content = {
+        "fingerprint": train.table.fingerprint,
+        "classes": list(train.classes),
+        "train": [paths[i] for i in train.indices.tolist()],
+        "val": [paths[i] for i in val.indices.tolist()],
+    }
+    # A line per path by way of the separator: json's own indentation takes ten times as long.
+    write_text(file, json.dumps(content, separators=(",\n", ": "), ensure_ascii=True) + "\n")
+
+
+def read_split(file: Path, photos: Photos) -> tuple[Photos, Photos]:
+    """Split of an earlier start of the run, as halves of `photos`.
+
+    Raises UserError when the file is unreadable or when photos came, went or changed class since.
+    """
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        train_paths, val_paths, classes = (
+            list(map(str, content[key])) for key in ("train", "val", "classes")
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{file}: not a split that flowerfast wrote ({one_line(error)}); start a new run"
+        ) from None
+    index = {path: i for i, path in enumerate(photos.table.paths())}
+    for path in (*train_paths, *val_paths):
+        if path not in index:
+            raise UserError(f"{photos.root / path}: gone since the run began; put it back or start a new run")
+    if len(train_paths) + len(val_paths) != len(index) or tuple(classes) != photos.classes:
+        known = {*train_paths, *val_paths}
+        new = next((p for p in index if p not in known), "class folders")
+        raise UserError(f"{photos.root}: {new} is new since the run began; remove it or start a new run")
+    return photos.subset([index[p] for p in train_paths]), photos.subset([index[p] for p in val_paths])

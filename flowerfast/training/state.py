@@ -1,0 +1,110 @@
+"""What changes from step to step: model, optimiser, schedule, precision."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR, LRScheduler, OneCycleLR, StepLR
+
+from flowerfast.config import TrainConfig
+from flowerfast.training.model import Classifier
+
+
+@dataclass(frozen=True)
+class Precision:
+    """Mixed precision of a run: autocast type (None: off) and whether the loss is scaled (fp16)."""
+
+    dtype: torch.dtype | None
+
+    @classmethod
+    def choose(cls, amp: str, device: torch.device) -> "Precision":
+        """`auto`: bf16 on a CUDA GPU that has it, else fp16; off on a CPU, where it measured slower."""
+        if amp == "off" or (amp == "auto" and device.type == "cpu"):
+            return cls(None)
+        if amp == "auto":
+            return cls(torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16)
+        return cls({"bf16": torch.bfloat16, "fp16": torch.float16}[amp])
+
+    @property
+    def name(self) -> str:
+        """off, bf16 or fp16."""
+        return {None: "off", torch.bfloat16: "bf16", torch.float16: "fp16"}[self.dtype]
+
+    def autocast(self, device: torch.device) -> torch.autocast:
+        """Context in which the forward pass runs."""
+        return torch.autocast(device.type, dtype=self.dtype or torch.bfloat16, enabled=self.dtype is not None)
+
+
+@dataclass
+class TrainState:
+    """All that a step needs: model, optimiser, schedule, precision."""
+
+    model: Classifier
+    config: TrainConfig
+    device: torch.device
+    batches_per_epoch: int
+    precision: Precision = field(init=False)
+    optimizer: torch.optim.SGD = field(init=False)
+    scheduler: LRScheduler = field(init=False)
+    scaler: torch.amp.GradScaler = field(init=False)
+
+    def __post_init__(self) -> None:
+        c = self.config
+        self.precision = Precision.choose(c.amp, self.device)
+        self.optimizer = torch.optim.SGD(
+            self.model.parameters(),
+            lr=c.lr,
+            momentum=c.momentum,
+            weight_decay=c.weight_decay,
+            fused=self.device.type == "cuda",
+        )
+        self.scheduler = make_schedule(self.optimizer, c, self.batches_per_epoch)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision.dtype == torch.float16)
+        self.forward = torch.compile(self.model) if c.compile else self.model
+
+    def end_epoch(self) -> None:
+        """Step the schedules that go by epoch."""
+        if self.config.schedule != "onecycle":
+            self.scheduler.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that changes from step to step."""
+        state = {
+            "network": self.model.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "rng": torch.get_rng_state(),
+        }
+        if self.device.type == "cuda":
+            state["cuda_rng"] = torch.cuda.get_rng_state(self.device)
+        return state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Back to a saved step."""
+        self.optimizer.step()  # of nothing: tells the schedule that the optimiser goes first, as it did
+        self.model.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scheduler.load_state_dict(state["scheduler"])
+        self.scaler.load_state_dict(state["scaler"])
+        torch.set_rng_state(state["rng"])
+        if self.device.type == "cuda" and "cuda_rng" in state:
+            torch.cuda.set_rng_state(state["cuda_rng"], self.device)
+
+
+def place_model(model: Classifier, config: TrainConfig, device: torch.device) -> Classifier:
+    """The model on its device, in the memory format that `train.channels_last` says."""
+    model = model.to(device)
+    last = config.channels_last == "on" or (config.channels_last == "auto" and device.type == "cuda")
+    return model.to(memory_format=torch.channels_last) if last else model
+
+
+def make_schedule(optimizer: torch.optim.SGD, config: TrainConfig, batches_per_epoch: int) -> LRScheduler:
+    """Schedule of the learning rate; onecycle steps per batch, the others per epoch."""
+    if config.schedule == "step":
+        return StepLR(optimizer, config.step_size, config.gamma)
+    if config.schedule == "cosine":
+        return CosineAnnealingLR(optimizer, config.epochs)
+    if config.schedule == "onecycle":
+        return OneCycleLR(optimizer, config.lr, epochs=config.epochs, steps_per_epoch=batches_per_epoch)
+    return ConstantLR(optimizer, factor=1.0)

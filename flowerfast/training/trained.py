@@ -1,0 +1,217 @@
+"""A trained run at work: evaluate it on a folder, predict single photos.
+
+Preprocessing (size, crop, mean, standard deviation, class names) comes from the folder that was saved with
+the weights, never from the caller.
+"""
+
+import json
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import timm
+import torch
+from PIL import Image
+from safetensors import SafetensorError
+
+from flowerfast.config import DataConfig
+from flowerfast.errors import UserError, one_line
+from flowerfast.loaders.device import pick_device
+from flowerfast.loaders.loader import Loader
+from flowerfast.machine import Progress
+from flowerfast.photos.decode import DecodeError, decode, reason
+from flowerfast.photos.photos import Photos
+from flowerfast.photos.table import read_size
+from flowerfast.pixels.reference import augment
+from flowerfast.plans.plan import make_eval_plan
+from flowerfast.training.fit import evaluate as evaluate_model
+from flowerfast.training.model import Classifier, with_normalisation
+from flowerfast.training.run_folder import RunFolder
+from flowerfast.training.scores import classification_report
+from flowerfast.training.split_file import read_split
+from flowerfast.training.state import Precision
+
+Half = Literal["all", "train", "val"]
+Picture = Path | str | Image.Image | np.ndarray | torch.Tensor
+"""A file, a Pillow image, or RGB pixels: uint8, (h, w, 3) as an array or (3, h, w) as a tensor."""
+_MAX_PIXELS = DataConfig().max_pixels
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What is on one photo.
+
+    Attributes:
+        path: the file, or the place in the sequence of what was no file.
+        top: (class, probability), most likely first; empty when the file cannot be read.
+        error: why it cannot be read, in one line, or None.
+    """
+
+    path: str
+    top: tuple[tuple[str, float], ...]
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A trained classifier and what it expects.
+
+    Attributes:
+        model: uint8 (N, 3, S, S) to logits (N, classes), in evaluation mode.
+        classes: names of the logits.
+        image_size, crop_pct: of the evaluation plan.
+        device: where the model is.
+    """
+
+    model: Classifier
+    classes: tuple[str, ...]
+    image_size: int
+    crop_pct: float
+    device: torch.device
+
+    @torch.inference_mode()
+    def predict(
+        self, images: Picture | Sequence[Picture], top_k: int = 3, max_pixels: int = _MAX_PIXELS
+    ) -> list[Prediction]:
+        """The `top_k` most likely classes of each photo, in their order.
+
+        A file that cannot be read, or of more than `max_pixels`, gives a `Prediction` with an `error`. Raises
+        UserError for what is no photo at all.
+        """
+        single = isinstance(images, Picture) or not isinstance(images, Iterable)
+        listed: Sequence[Picture] = [images] if single else images  # type: ignore[list-item, assignment]
+        return [self._predict(picture, place, top_k, max_pixels) for place, picture in enumerate(listed)]
+
+    def _predict(self, picture: Picture, place: int, top_k: int, max_pixels: int) -> Prediction:
+        name = str(picture) if isinstance(picture, (str, Path)) else str(place)
+        try:
+            photo = _pixels(picture, max_pixels)
+        except UserError:
+            raise
+        except (OSError, ValueError, DecodeError) as error:
+            return Prediction(name, (), reason(error))
+        logits = self.model(self.prepare(photo)[None].to(self.device))
+        best = logits[0].float().softmax(0).topk(min(top_k, len(self.classes)))
+        names = [self.classes[i] for i in best.indices.tolist()]
+        return Prediction(name, tuple(zip(names, best.values.tolist(), strict=True)))
+
+    def prepare(self, photo: np.ndarray) -> torch.Tensor:
+        """A photo, uint8 (h, w, 3), as the model takes it: uint8 (3, S, S), resized and cut."""
+        sizes = np.array([photo.shape[1]]), np.array([photo.shape[0]])
+        square = np.empty((self.image_size, self.image_size, 3), np.uint8)
+        augment(photo, make_eval_plan(np.zeros(1), sizes, self.image_size, self.crop_pct), 0, square)
+        return torch.from_numpy(square).permute(2, 0, 1)
+
+
+def _pixels(picture: Picture, max_pixels: int) -> np.ndarray:
+    """RGB pixels of a photo: uint8 (h, w, 3)."""
+    if isinstance(picture, (str, Path)):
+        width, height = read_size(Path(picture), max_pixels)
+        return decode(np.fromfile(picture, np.uint8), width, height)
+    pixels: Any = picture
+    if isinstance(picture, Image.Image):
+        pixels = np.array(picture.convert("RGB"))
+    elif isinstance(picture, torch.Tensor) and picture.dtype == torch.uint8 and picture.dim() == 3:
+        pixels = picture.permute(1, 2, 0).cpu().numpy()
+    if (
+        isinstance(pixels, np.ndarray)
+        and pixels.dtype == np.uint8
+        and pixels.shape[2:] == (3,)
+        and pixels.size
+    ):
+        return np.require(pixels, requirements=["C", "W"])  # as torch wants it: in one piece, and writable
+    shape = tuple(getattr(picture, "shape", ()))
+    raise UserError(
+        f"predict: {type(picture).__name__} of shape {shape} is no photo; give a path, a Pillow image, or "
+        "RGB pixels, uint8 (h, w, 3) as an array or (3, h, w) as a tensor"
+    )
+
+
+def load_run(run: Path | str, device: str | torch.device = "auto") -> TrainedModel:
+    """Best model of a run folder (or of its best/). Raises UserError when there is none."""
+    run, where = Path(run), pick_device(device)
+    folder = run / "best" if (run / "best").is_dir() else run
+    try:
+        stored = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        cfg, classes = stored["pretrained_cfg"], tuple(stored["label_names"])
+        network = timm.create_model(f"local-dir:{folder}", pretrained=True)  # else random weights
+        size, crop_pct = int(cfg["input_size"][-1]), float(cfg["crop_pct"])
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError, SafetensorError) as error:
+        raise UserError(
+            f"{run}: no trained model there ({one_line(error)}); give the --out folder of a finished epoch"
+        ) from error
+    return TrainedModel(with_normalisation(network).to(where).eval(), classes, size, crop_pct, where)
+
+
+def evaluate(
+    run: Path | str,
+    data: Path | str,
+    *,
+    half: Half = "all",
+    batch_size: int = 64,
+    device: str | torch.device = "auto",
+    options: DataConfig | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Accuracy of a run's best model on a folder of class folders, on clean images.
+
+    Classes are matched by name; the model may know more than the folder has.
+
+    Args:
+        run: run folder, or its best/.
+        data: folder of class folders, or shards.
+        half: "all" photos, or "train" or "val" for that half of the run's own split.
+        batch_size: samples per batch.
+        device: auto, cpu or cuda.
+        options: settings of section `data`: backend, workers, on_bad, ...; the image size is the model's.
+        progress: is told (files looked at, files in all) at the first scan.
+
+    Returns the content of `flowerfast evaluate --json`: loss, accuracy, macro_f1 and per class precision,
+    recall and f1 as shares of 1, confusion (rows true, columns predicted), bad_files.
+    Raises UserError when a folder is no class of the model, or the photos are not those of the split.
+    """
+    if half not in get_args(Half):
+        raise UserError(f"half={half!r}: give one of {', '.join(get_args(Half))}")
+    started, data, settings = time.perf_counter(), Path(data), options or DataConfig()
+    trained = load_run(run, device)
+    photos = Photos.open(data, settings, progress, min_classes=1)
+    unknown = [name for name in photos.classes if name not in trained.classes]
+    if unknown:
+        raise UserError(
+            f"{data / unknown[0]}: the model knows no such class; it knows {', '.join(trained.classes)}"
+        )
+    part = _half(Path(run), photos, half).with_classes(trained.classes)
+    with Loader(
+        part,
+        size=trained.image_size,
+        batch_size=batch_size,
+        crop_pct=trained.crop_pct,
+        device=trained.device,
+        options=settings,
+    ) as loader:
+        precision = Precision.choose("auto", trained.device)
+        result = evaluate_model(trained.model, loader.epoch(0), len(trained.classes), precision)
+    return {
+        "data": str(data),
+        "half": half,
+        "samples": int(result.confusion.sum()),
+        "loss": result.loss,
+        **classification_report(result.confusion, trained.classes),
+        "classes": list(trained.classes),
+        "confusion": result.confusion.tolist(),
+        "bad_files": [{"path": b.path, "error": b.error} for b in photos.bad],
+        "backend": loader.backend,
+        "seconds": time.perf_counter() - started,
+    }
+
+
+def _half(run: Path, photos: Photos, half: Half) -> Photos:
+    if half == "all":
+        return photos
+    inside = RunFolder(run.resolve().parent)  # best/ has none of its own
+    folder = inside if inside.split.is_file() and not RunFolder(run).split.is_file() else RunFolder(run)
+    train, val = read_split(folder.split, photos)
+    return train if half == "train" else val

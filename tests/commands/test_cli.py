@@ -1,0 +1,406 @@
+"""The command line as a user meets it: what works, what is refused and how."""
+
+import json
+import re
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+
+from flowerfast import __version__
+from flowerfast.photos.photos import Photos
+from flowerfast.training import fit
+
+Cli = Callable[..., tuple[int, str, str]]
+SHORT = [
+    argument
+    for setting in (
+        "model.name=test_resnet", "model.pretrained=false", "data.image_size=32", "data.workers=2",
+        "train.epochs=2", "train.batch_size=8", "train.lr=0.05",
+    )
+    for argument in ("--set", setting)
+]  # fmt: skip
+
+
+def load(file: Path) -> Any:
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def load_rows(run: Path) -> list[dict[str, float]]:
+    """Rows of metrics.jsonl without what is timed."""
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    timed = ("seconds", "images_per_sec", "data_wait")
+    return [{k: v for k, v in row.items() if k not in timed} for row in rows]
+
+
+def sets(*settings: str) -> list[str]:
+    return [argument for setting in settings for argument in ("--set", setting)]
+
+
+# ------------------------------------------------------------------------------------------------------ train
+
+
+def test_train_says_how_it_goes_and_what_came_of_it(cli: Cli, photos: Path, tmp_path: Path) -> None:
+    code, out, err = cli("train", photos, *SHORT, "--out", "run")
+    assert (code, err) == (0, "")
+    summary = load(tmp_path / "run/summary.json")
+    for said in (
+        f"data: 30 photos to train on, 6 to validate on, 3 classes: {photos}",
+        "backend: ", "decoded cache: none (data.cache=none)", "run folder: run",
+        "epoch 1/2: train loss ", "epoch 2/2: train loss ",
+        f"best validation accuracy {summary['best_val_acc']:.1%} in epoch {summary['best_epoch'] + 1} of 2, ",
+        "report: run/report.html",
+    ):  # fmt: skip
+        assert said in out
+
+
+def test_a_bad_photo_is_named(cli: Cli, photos: Path) -> None:
+    (photos / "blue/01.jpg").write_bytes(b"no photo at all")
+    code, out, _ = cli("train", photos, *SHORT, *sets("train.epochs=1"), "--out", "run")
+    assert (code, "skipped: blue/01.jpg: not an image" in out) == (0, True)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_after_saving_and_resume_goes_on(
+    cli: Cli, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, signum: signal.Signals
+) -> None:
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    assert cli("train", photos, *SHORT, "--out", "undisturbed")[0] == 0
+    step, steps = fit.train_step, list[object]()
+
+    def stopping(*arguments: Any) -> Any:
+        steps.append(arguments)
+        if len(steps) == 6:
+            signal.raise_signal(signum)
+        return step(*arguments)
+
+    monkeypatch.setattr(fit, "train_step", stopping)
+    code, _, err = cli("train", photos, *SHORT, "--out", "run")
+    assert (code, len(steps)) == (128 + signum, 6)
+    assert err == f"flowerfast: stopped by {signum.name} after saving; go on with --resume\n"
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+    assert cli("train", "--resume", "--out", "run")[0] == 0
+    assert len(steps) == 8
+    assert load_rows(tmp_path / "run") == load_rows(tmp_path / "undisturbed")
+
+
+def test_a_run_that_fails_exits_with_1(cli: Cli, photos: Path) -> None:
+    code, _, err = cli("train", photos, *SHORT, *sets("train.lr=1e30"), "--out", "run")
+    assert code == 1
+    assert re.fullmatch(r"flowerfast: error: epoch 1, batch 4: the training loss is \w+; lower .*\n", err)
+
+
+def test_a_damaged_save_is_refused_in_one_line(cli: Cli, photos: Path, tmp_path: Path) -> None:
+    assert cli("train", photos, *SHORT, *sets("train.epochs=1"), "--out", "run")[0] == 0
+    last = tmp_path / "run/checkpoints/last.pt"
+    last.write_bytes(last.read_bytes()[:-1000])
+    code, _, err = cli("train", "--resume", "--out", "run")
+    assert code == 2
+    assert re.fullmatch(r"flowerfast: error: run/checkpoints/last\.pt: cannot be read \(.*\); .*\n", err)
+
+
+def one_class(root: Path) -> None:
+    (root / "only").mkdir(parents=True)
+    for name in ("a", "b"):
+        Image.new("RGB", (40, 40)).save(root / f"only/{name}.jpg")
+
+
+def lone_photo(root: Path) -> None:
+    one_class(root)
+    (root / "lonely").mkdir()
+    Image.new("RGB", (40, 40)).save(root / "lonely/a.jpg")
+
+
+def config_without_photos(root: Path) -> None:
+    root.with_name("mine.yaml").write_text("train: {epochs: 1}\n")
+
+
+@pytest.mark.parametrize(
+    ("make", "arguments", "message"),
+    [
+        (None, ["missing"], r"missing: no such folder; give"),
+        (None, ["--set", "data.path=missing"], r"missing: no such folder; give"),
+        (lambda r: r.mkdir(), ["data"], r"data: it holds no class folders; expected"),
+        (lambda r: (r / "empty").mkdir(parents=True), ["data"], r"data: no photos in 1 folders"),
+        (one_class, ["data"], r"only one class with photos \(only\)"),
+        (lone_photo, ["data"], r"class 'lonely' has 1 readable photo"),
+        (None, ["photos", "--set", "train.lrr=1"], r"unknown key 'train.lrr'; did you mean 'train.lr'\?"),
+        (None, ["photos", "--set", "train.lr=-1"], r"train.lr=-1.*greater than 0"),
+        (None, ["photos", "--set", "train.epochs=0"], r"train.epochs=0.*greater than or equal to 1"),
+        (None, ["photos", "--set", "train.epochs"], r"--set train.epochs: expected key=value"),
+        (None, ["photos", "--config", "nowhere.yaml"], r"nowhere.yaml: no such config file"),
+        (None, ["--config", "paper"], r"--config paper: no photos are named; give their folder"),
+        (config_without_photos, ["--config", "mine.yaml"], r"--config mine.yaml: no photos are named"),
+        (None, ["photos", "--backend", "dali"], r"data.backend=dali: "),
+        (None, ["photos", "--backend", "gpu"], r"data.backend='gpu': input should be 'auto', 'cpu'"),
+        (None, ["photos", "--set", "model.name=resnet81"], r"model.name='resnet81': timm has no such model"),
+        (None, ["photos", "--set", "model.weights=no.safetensors"], r"no.safetensors: no such file"),
+        (None, ["photos", "--out", "photos"], r"photos: exists already; choose another --out"),
+        (None, ["photos", "--resume"], r"--resume: name the run to go on with, --out RUN"),
+        (None, ["photos", "--resume", "--out", "none"], r"none: no run to resume there"),
+        (None, ["photos", "--set", "train.device=cuda"], r"train.device=cuda: torch sees no CUDA GPU"),
+        (None, ["photos", "--set", "data.cache=vram"], r"data.cache=vram: the cpu backend keeps"),
+    ],
+)
+def test_bad_input_gets_one_line_and_code_2(
+    cli: Cli,
+    photos: Path,
+    tmp_path: Path,
+    make: Callable[[Path], object] | None,
+    arguments: list[str],
+    message: str,
+) -> None:
+    if torch.cuda.is_available() and ("cuda" in message or "dali" in message or "vram" in message):
+        pytest.skip("there is a GPU")
+    if make is not None:
+        make(tmp_path / "data")
+    before = set(tmp_path.rglob("*"))
+    out = [] if "--out" in arguments or "--resume" in arguments else ["--out", "run"]
+    code, _, err = cli("train", *arguments, *out)
+    assert code == 2
+    assert re.fullmatch(rf"flowerfast: error: .*{message}.*\n", err)
+    assert set(tmp_path.rglob("*")) == before  # nothing was begun
+
+
+def test_weights_of_another_shape_are_refused(cli: Cli, photos: Path, tmp_path: Path) -> None:
+    torch.save(timm.create_model("test_vit").state_dict(), tmp_path / "vit.pth")
+    code, _, err = cli("train", photos, *SHORT, "--set", "model.weights=vit.pth", "--out", "run")
+    assert code == 2
+    assert re.search(r"vit\.pth: does not fit model\.name=test_resnet: \d+ tensors missing", err)
+
+
+def test_tensorboard_events_lie_in_the_run_folder(cli: Cli, photos: Path, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    code, _, err = cli("train", photos, *SHORT, "--set", "log.tensorboard=true", "--out", "run")
+    assert (code, err) == (0, "")
+    assert list((tmp_path / "run/tensorboard").glob("events.out.tfevents.*"))
+
+
+def test_tensorboard_missing_is_said_before_anything_is_written(
+    cli: Cli, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flowerfast.commands.display.find_spec", lambda _: None)
+    code, _, err = cli("train", photos, *SHORT, "--set", "log.tensorboard=true", "--out", "run")
+    assert code == 2
+    assert 'pip install "flowerfast[tensorboard]"' in err
+    assert not (tmp_path / "run").exists()
+
+
+# ---------------------------------------------------------------------------- all commands, small commands
+
+
+def test_usage_errors_exit_with_2(cli: Cli) -> None:
+    assert cli("train", "--no-such-option")[0] == 2
+    assert cli("no-such-command")[0] == 2
+    assert cli("predict", "nowhere", "photo.jpg")[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "key", "takes"),
+    [
+        (["evaluate", "RUN", "PHOTOS", "--set", "train.lr=1"], "train.lr", "data.workers, .*train.device"),
+        (["evaluate", "RUN", "PHOTOS", "--set", "data.image_size=64"], "data.image_size", "data.workers"),
+        (["evaluate", "RUN", "PHOTOS", "--set", "data.cache=ram"], "data.cache", "data.backend"),
+        (["evaluate", "RUN", "PHOTOS", "--set", "train.batch_size=8"], "train.batch_size", "data.workers"),
+        (["predict", "RUN", "PHOTOS", "--set", "data.image_size=64"], "data.image_size",
+         "data.max_pixels, train.device"),
+        (["predict", "RUN", "PHOTOS", "--set", "data.on_bad=fail"], "data.on_bad", "data.max_pixels"),
+        (["pack", "PHOTOS", "OUT", "--set", "train.epochs=3"], "train.epochs",
+         "data.workers, data.on_bad, data.max_bad, data.max_pixels"),
+        (["pack", "PHOTOS", "OUT", "--set", "data.path=x"], "data.path", "data.workers"),
+        (["pack", "--verify", "OUT", "--set", "data.on_bad=fail"], "data.on_bad", "data.workers"),
+        (["parity", "PHOTOS", "--set", "data.cache=ram"], "data.cache", r"augment\.\*, model\.name"),
+        (["parity", "PHOTOS", "--set", "model.pretrained=false"], "model.pretrained", "model.name"),
+    ],
+)  # fmt: skip
+def test_a_setting_that_a_command_would_ignore_is_refused(
+    cli: Cli, trained: Any, tmp_path: Path, arguments: list[str], key: str, takes: str
+) -> None:
+    names = {"RUN": trained.run, "PHOTOS": trained.photos}
+    code, out, err = cli(*(names.get(argument, argument) for argument in arguments))
+    assert (code, out) == (2, "")
+    command = "pack --verify" if "--verify" in arguments else arguments[0]
+    said = rf"--set {re.escape(key)}: {command} does not use it; it takes .*{takes}"
+    assert re.fullmatch(rf"flowerfast: error: {said}.*\n", err)
+    assert not (tmp_path / "OUT").exists()
+
+
+PACKING = ["data.workers=1", "data.on_bad=fail", "data.max_bad=0.1", "data.max_pixels=10000"]
+READING = [*PACKING, "data.backend=cpu", "data.kernels=torchvision", "data.decode_scale=auto",
+           "data.prefetch=1", "data.dali_prefetch=1", "train.device=cpu"]  # fmt: skip
+COMPARING = [*READING, "data.path=PHOTOS", "data.image_size=32", "data.decoder=cpu",
+             "data.hw_decoder_load=0.5", "augment.rotate=3", "augment.crop_scale=[0.5, 1]",
+             "model.name=test_resnet", "eval.crop_pct=0.9", "train.batch_size=4", "train.seed=1"]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("arguments", "settings"),
+    [(["evaluate", "RUN", "PHOTOS"], READING), (["predict", "RUN", "PHOTOS"], ["data.max_pixels=10000",
+     "train.device=cpu"]), (["pack", "PHOTOS", "OUT"], PACKING), (["parity"], COMPARING)],
+    ids=["evaluate", "predict", "pack", "parity"],
+)  # fmt: skip
+def test_settings_that_a_command_uses_are_taken(
+    cli: Cli, trained: Any, arguments: list[str], settings: list[str]
+) -> None:
+    names = {"RUN": trained.run, "PHOTOS": trained.photos}
+    given = [setting.replace("PHOTOS", str(trained.photos)) for setting in settings]
+    code, _, err = cli(*(names.get(argument, argument) for argument in arguments), *sets(*given))
+    assert (code, err) == (0, "")
+
+
+def test_the_older_name_of_the_cpu_backend_is_taken(cli: Cli, trained: Any, tmp_path: Path) -> None:
+    for backend in ("torchvision", "cpu"):
+        assert cli("evaluate", trained.run, trained.photos, "--backend", backend, "--json", "e.json")[0] == 0
+        assert load(tmp_path / "e.json")["backend"] == "cpu"
+
+
+def test_version_and_settings(cli: Cli) -> None:
+    assert cli("--version") == (0, f"flowerfast {__version__}\n", "")
+    code, out, _ = cli("settings")
+    assert code == 0
+    assert "train.lr" in out
+    assert "checkpoints.keep" in out
+
+
+def test_synth_makes_a_folder_that_can_be_scanned(cli: Cli, tmp_path: Path) -> None:
+    code, out, _ = cli("synth", "flowers", "--per-class", 2, "--seed", 3)
+    assert code == 0
+    assert "10 photos" in out
+    photos = Photos(tmp_path / "flowers")
+    assert photos.classes == ("daisy", "dandelion", "rose", "sunflower", "tulip")
+    assert np.bincount(photos.labels).tolist() == [2] * 5
+    assert cli("synth", "flowers", "--per-class", 3)[0] == 2
+
+
+# ------------------------------------------------------------------------------------------ evaluate, predict
+
+
+def test_evaluate_uses_what_was_stored(cli: Cli, trained: Any, tmp_path: Path) -> None:
+    for run in (trained.run, trained.run / "best"):
+        code, out, err = cli("evaluate", run, trained.photos, "--half", "val", "--json", "eval.json")
+        assert (code, err) == (0, "")
+        result = load(tmp_path / "eval.json")
+        assert result["accuracy"] == pytest.approx(trained.summary["best_val_acc"])
+        assert result["accuracy"] > 0.8
+        assert result["confusion"] == trained.summary["confusion"]
+        assert "recall" in out
+        assert f"accuracy {result['accuracy']:.2%}" in out
+    code, out, err = cli("evaluate", trained.run, trained.photos, "--json", "-")
+    assert (code, err) == (0, "")
+    assert json.loads(out)["samples"] == 36
+
+
+def test_predict_tells_people_and_scripts(cli: Cli, trained: Any, tmp_path: Path) -> None:
+    red, blue = trained.photos / "red", trained.photos / "blue/00.jpg"
+    code, out, err = cli("predict", trained.run, red, "--json", "-", "--top-k", 2)
+    assert (code, err) == (0, "")
+    rows = json.loads(out)  # nothing else is printed
+    assert [row["path"] for row in rows] == [str(file) for file in sorted(red.iterdir())]
+    assert all(list(row) == ["path", "top"] and len(row["top"]) == 2 for row in rows)
+    assert sum(row["top"][0]["name"] == "red" for row in rows) >= 10
+    code, table, err = cli("predict", trained.run, red, "--json", "rows.json", "--top-k", 2)
+    assert (code, err) == (0, "")
+    assert load(tmp_path / "rows.json") == rows
+    assert "red" in table
+    code, out, _ = cli("predict", trained.run, blue)
+    assert (code, "blue" in out) == (0, True)
+    code, _, err = cli("predict", trained.run, blue, "--json", "rows.json/inside")
+    assert (code, len(err.splitlines())) == (2, 1)
+    assert err.startswith("flowerfast: error: --json rows.json/inside: cannot be written (File exists)")
+
+
+def test_predict_names_what_it_skips(cli: Cli, trained: Any, tmp_path: Path) -> None:
+    (tmp_path / "junk.jpg").write_text("no photo")
+    code, out, err = cli("predict", trained.run, "junk.jpg", trained.photos / "red/00.jpg", "--json", "-")
+    assert (code, err) == (0, "skipped: junk.jpg: not an image\n")
+    assert len(json.loads(out)) == 1
+    code, _, err = cli("predict", trained.run, "junk.jpg")
+    assert code == 2
+    assert err.splitlines()[-1] == (
+        "flowerfast: error: junk.jpg: none of 1 files can be read as a photo; give JPEG, PNG or WebP"
+    )
+    code, _, err = cli("predict", trained.run, trained.photos / "red", *sets("data.max_pixels=100"))
+    assert (code, "56x48 pixels, more than data.max_pixels=100" in err) == (2, True)
+
+
+# ------------------------------------------------------------------------------------------------------- pack
+
+
+def test_pack_then_train_evaluate_and_compare_on_shards(cli: Cli, photos: Path, tmp_path: Path) -> None:
+    code, out, err = cli("pack", photos, "shards", "--shard-size", 0.02)
+    assert (code, err) == (0, "")
+    assert re.search(r"36 photos in \d+ shards, .* 36 copied, 0 shrunk, 0 skipped", out)
+    assert len(list((tmp_path / "shards").glob("shard-*.tar"))) > 1
+    assert cli("train", photos, *SHORT, "--out", "loose")[0] == 0
+    code, out, err = cli("train", "shards", *SHORT, "--out", "packed")
+    assert (code, err) == (0, "")
+    assert load_rows(tmp_path / "packed") == load_rows(tmp_path / "loose")  # the very same training
+    loose, packed = (load(tmp_path / name / "split.json") for name in ("loose", "packed"))
+    assert (packed["train"], packed["val"]) == (loose["train"], loose["val"])
+    results = []
+    for data in (photos, "shards"):
+        assert cli("evaluate", "packed", data, "--half", "val", "--json", "eval.json")[0] == 0
+        results.append(load(tmp_path / "eval.json"))
+    assert results[0]["confusion"] == results[1]["confusion"]
+    more = sets("train.epochs=3", f"data.path={tmp_path / 'shards'}")
+    assert cli("train", "--resume", "--out", "loose", *more)[0] == 0  # begun on the folder, ended on shards
+    assert cli("train", "--resume", "--out", "packed", *sets("train.epochs=3"))[0] == 0
+    assert load_rows(tmp_path / "packed") == load_rows(tmp_path / "loose")
+    assert len(load_rows(tmp_path / "packed")) == 3
+
+
+def test_pack_tells_what_it_did_as_json_and_what_it_skipped(cli: Cli, photos: Path, tmp_path: Path) -> None:
+    (photos / "blue/01.jpg").write_bytes(b"no photo at all")
+    code, out, err = cli("pack", photos, "shards", "--max-side", 32, "--quality", 80, "--json", "-")
+    assert (code, err) == (0, "")
+    result = json.loads(out)
+    assert (result["photos"], result["shrunk"], result["shards"]) == (35, 35, 1)
+    assert result["bad"] == [{"path": "blue/01.jpg", "error": "not an image"}]
+    assert result["bytes_after"] == (tmp_path / "shards/shard-000000.tar").stat().st_size
+    code, out, err = cli("pack", photos, "shards", "--max-side", 32, "--quality", 80)
+    assert (code, err) == (0, "skipped: blue/01.jpg: not an image\n")
+    assert out.startswith("packed already: 35 photos in 1 shard,")
+
+
+def test_pack_verify_finds_damage(cli: Cli, photos: Path, tmp_path: Path) -> None:
+    assert cli("pack", photos, "shards")[0] == 0
+    code, out, err = cli("pack", "--verify", "shards", "--set", "data.workers=1")
+    assert (code, err) == (0, "")
+    assert "0 photos are damaged" in out
+    shard = tmp_path / "shards/shard-000000.tar"
+    harmed = bytearray(shard.read_bytes())
+    harmed[600:700] = bytes(100)  # the first label: no photo's bytes
+    harmed[1600:1700] = bytes(100)
+    shard.write_bytes(harmed)
+    code, out, err = cli("pack", "--verify", "shards")
+    assert code == 1
+    assert re.fullmatch(r"damaged: shards/shard-000000\.tar: \d{9}\.jpg \(\w+/\d\d\.jpg\)\n", err)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["pack", "missing", "shards"], r"missing: no such folder"),
+        (["pack", "photos"], r"pack photos: say where the shards go, flowerfast pack DATA OUT"),
+        (["pack", "photos", "photos"], r"photos: is neither empty nor of packed photos"),
+        (["pack", "--verify", "photos"], r"photos: no packed photos there"),
+        (["pack", "--verify", "photos", "shards"], r"--verify photos shards: give one folder"),
+        (["pack", "photos", "shards", "--max-side", "0"], r"--max-side"),
+        (["pack", "photos", "shards", "--quality", "101"], r"--quality"),
+        (["pack", "photos", "shards", "--set", "data.on_bad=maybe"], r"data\.on_bad='?maybe"),
+    ],
+)
+def test_pack_refuses_in_words(
+    cli: Cli, photos: Path, tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    code, _, err = cli(*arguments)
+    assert code == 2
+    assert re.search(message, err)
+    assert "Traceback" not in err
+    assert not (tmp_path / "shards").exists()

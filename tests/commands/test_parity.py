@@ -1,0 +1,370 @@
+"""Parity: backends agree on flowers, odd files and real photos, and a backend that is wrong is found out."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from flowerfast.commands import parity
+from flowerfast.commands.parity import BOUNDS, STEPS, Histogram, compare_backends, step_plans
+from flowerfast.config import Augment, Config, DataConfig, load_config
+from flowerfast.demo.synthetic import synthesize
+from flowerfast.errors import UserError
+from flowerfast.loaders import engine
+from flowerfast.loaders.loader import Loader
+from flowerfast.photos.photos import Photos
+from flowerfast.plans.plan import COLUMNS, Plan, Sampler, make_plan
+from flowerfast.training.trained import TrainedModel
+
+CPU = torch.device("cpu")
+Arrange = Callable[[str], None]
+pytestmark = pytest.mark.filterwarnings("ignore:Palette images with Transparency")
+
+
+@pytest.fixture(params=["dali-cpu", pytest.param("dali", marks=pytest.mark.gpu)])
+def backend(request: pytest.FixtureRequest) -> str:
+    """DALI on the CPU, and on a GPU where there is one."""
+    pytest.importorskip("nvidia.dali")
+    if request.param == "dali" and not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def flowers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Rendered flowers, four of each kind."""
+    return synthesize(tmp_path_factory.mktemp("rendered") / "flowers", 4, processes=1)
+
+
+@pytest.fixture(scope="module")
+def odd(zoo: Path) -> Path:
+    """Files of every kind that a folder may hold."""
+    return zoo
+
+
+def config(data: Path, backend: str = "cpu", size: int = 64, *more: str) -> Config:
+    # What nvJPEG decodes is further from the reference; the bounds are for the same pixels at the start.
+    fixed = {"data.workers": 2, "data.decoder": "cpu", "train.batch_size": 8}
+    changing = {"data.path": str(data), "data.backend": backend, "data.image_size": size}
+    return load_config(None, more, fixed | changing)
+
+
+# ------------------------------------------------------------------------------------------------ agreement
+
+
+def test_backends_agree_on_rendered_flowers(backend, flowers):
+    result = compare_backends(config(flowers, backend, 96), epochs=2)
+    assert result.ok
+    assert [step.step for step in result.steps] == list(STEPS)
+    assert [step.samples for step in result.steps] == [20, 40, 40, 40, 40, 20]
+    for step in result.steps:
+        assert BOUNDS.hold(step.mean, step.p99), step
+    assert result.steps[0].max == 0
+
+
+@pytest.mark.parametrize("size", [32, 96])
+def test_backends_agree_on_odd_files(backend, odd, size):
+    result = compare_backends(config(odd, backend, size), epochs=3)
+    photos = Photos(odd)
+    assert result.photos == len(photos) > 40
+    assert not result.bad
+    assert result.ok
+    for step in result.steps:
+        assert BOUNDS.hold(step.mean, step.p99), step
+        assert step.worst_mean <= 1, step
+    large = np.minimum(*photos.sizes(photos.indices)) >= size
+    assert result.steps[0].samples == large.sum()
+    assert not large.all()
+
+
+def test_compiled_loops_are_exact_and_scaled_decoding_is_not(flowers, odd):
+    for photos, more in ((flowers, ()), (odd, ()), (flowers, ("data.decode_scale=auto",))):
+        result = compare_backends(config(photos, "cpu", 32, *more))
+        assert [step.max > 0 for step in result.steps if step.step in BOUNDS.steps] == [bool(more)] * 2
+
+
+def assert_decodes_as_pillow(backend: str, root: Path) -> None:
+    photos = Photos(root, on_bad="fail")
+    plan = dict(step_plans(Sampler(photos, 32, 8, augment=Augment()), photos.indices, 0))["decode"]
+    device, options = "cuda" if backend == "dali" else "cpu", DataConfig(workers=2, decoder="cpu")
+    with Loader(
+        photos, size=32, augment=Augment(), device=device, backend=backend, options=options
+    ) as loader:
+        found = loader.execute(plan)
+    assert len(plan) > 35
+    for row, index in enumerate(plan.indices.tolist()):
+        with Image.open(root / photos.path(index)) as image:
+            photo = np.asarray(image.convert("RGB"))
+        top, left = (photo.shape[0] - 32) // 2, (photo.shape[1] - 32) // 2
+        assert np.array_equal(found[row], photo[top : top + 32, left : left + 32]), photos.path(index)
+
+
+def test_dali_decodes_odd_files_as_pillow_does(backend, odd):
+    assert_decodes_as_pillow(backend, odd)
+
+
+def test_the_cpu_backend_decodes_odd_files_as_pillow_does(odd):
+    assert_decodes_as_pillow("cpu", odd)
+
+
+@pytest.mark.real_data
+def test_backends_agree_on_real_photos(backend, real_photos):
+    result = compare_backends(config(real_photos, backend, 224), samples=160)
+    assert result.photos > 100
+    assert result.ok
+    for step in result.steps:
+        assert BOUNDS.hold(step.mean, step.p99), step
+
+
+# ---------------------------------------------------------------------------------------------------- parts
+
+
+@pytest.mark.parametrize("count", [1, 2, 101, 5000])
+@pytest.mark.parametrize("largest", [0, 1, 3, 255])
+def test_histogram_gives_numpys_statistics(count, largest):
+    rng = np.random.default_rng(count * 256 + largest)
+    pairs = [rng.integers(0, largest + 1, (2, count)).astype(np.uint8) for _ in range(3)]
+    histogram = Histogram()
+    for found, expected in pairs:
+        apart = histogram.add(found, expected)
+        assert apart.tolist() == np.abs(found.astype(int) - expected).tolist()
+    values = np.abs(np.diff(np.concatenate(pairs, axis=1).astype(int), axis=0))
+    assert histogram.mean() == pytest.approx(values.mean())
+    assert histogram.max() == values.max()
+    for q in (0, 1, 50, 99, 99.9, 100):
+        assert histogram.percentile(q) == pytest.approx(np.percentile(values, q))
+
+
+def test_step_plans_leave_out_what_follows_the_step(odd):
+    photos = Photos(odd)
+    sampler = Sampler(photos, 64, 8, seed=4, augment=Augment())
+    plans = dict(step_plans(sampler, photos.indices, 2))
+    assert list(plans) == ["crop+resize", "flip+rotate", "jitter", "whole chain"]
+    whole = make_plan(4, 2, photos.indices, photos.sizes(photos.indices), Augment(), 64)
+    neutral = {"flip": 0, "angle": 0, "brightness": 1, "contrast": 1, "shift_x": 0, "shift_y": 0}
+    kept = {"crop+resize": 0, "flip+rotate": 2, "jitter": 4, "whole chain": 6}
+    for step, plan in plans.items():
+        assert (plan.size, plan.augmented) == (64, True)
+        left_out = list(neutral)[kept[step] :]
+        for name in COLUMNS:
+            expected = np.full(len(plan), neutral[name]) if name in left_out else getattr(whole, name)
+            assert np.array_equal(getattr(plan, name), expected), (step, name)
+    assert {"decode", "evaluation"} < set(dict(step_plans(sampler, photos.indices, 0)))
+
+
+def test_samples_are_drawn_by_the_seed(flowers):
+    drawn = [
+        compare_backends(config(flowers, "cpu", 32, f"train.seed={seed}"), samples)
+        for seed, samples in ((0, 6), (0, 6), (1, 6), (0, 100))
+    ]
+    assert [result.photos for result in drawn] == [6, 6, 6, 20]
+    assert drawn[0].steps == drawn[1].steps
+
+
+def test_files_that_cannot_be_decoded_are_left_out_and_named(photo_folder):
+    root = photo_folder({"a": 12, "b": 12}, sizes=[(80, 70)])
+    for name in ("a/a_003.jpg", "b/b_000.jpg"):
+        (root / name).write_bytes((root / name).read_bytes()[:-150])
+    (root / "a/a_005.jpg").write_bytes(b"no photo")
+    result = compare_backends(config(root, "cpu", 32, "data.max_bad=0.2"))
+    assert sorted(bad.path for bad in result.bad) == ["a/a_003.jpg", "a/a_005.jpg", "b/b_000.jpg"]
+    assert result.photos == 21
+    assert result.steps[0].samples == 21
+    with pytest.raises(UserError, match=r"2 of 24 files cannot be read"):
+        compare_backends(config(root))
+    with pytest.raises(UserError, match=r"a_005\.jpg: .*data\.on_bad=skip"):
+        compare_backends(config(root, "cpu", 32, "data.on_bad=fail"))
+
+
+def test_nothing_to_compare_is_an_error(photo_folder):
+    root = photo_folder({"a": 1, "b": 1}, sizes=[(80, 70)])
+    for file in root.rglob("*.jpg"):
+        file.write_bytes(file.read_bytes()[:-150])
+    with pytest.raises(UserError, match=r"none of the 2 photos drawn can be decoded"):
+        compare_backends(config(root, "cpu", 32, "data.max_bad=1"))
+
+
+def test_photos_smaller_than_the_output_are_not_compared_at_decode(photo_folder):
+    result = compare_backends(config(photo_folder(), "cpu", 64))
+    assert [step.step for step in result.steps] == list(STEPS[1:])
+    assert result.notes == ("decode: not compared, no photo drawn has 64x64 pixels or more",)
+
+
+def test_progress_is_told(flowers):
+    calls: list[tuple[int, int]] = []
+    settings = config(flowers, "cpu", 32)
+    compare_backends(settings, epochs=2, bar=lambda done, total: calls.append((done, total)))
+    assert calls[-6:] == [(n, 6) for n in range(1, 7)]
+
+
+# ------------------------------------------------------------------------------------------------- sabotage
+
+
+def mistaken(execute: Callable[[Plan], np.ndarray], mistake: str, plan: Plan) -> np.ndarray:
+    """What an executor with a mistake makes of a plan."""
+    if mistake == "brighter":
+        return np.minimum(execute(plan).astype(np.int16) + 4, 255).astype(np.uint8)
+    if mistake == "inverted":
+        return 255 - execute(plan)
+    if mistake == "evaluation" and not plan.augmented:
+        plan = replace(plan, from_row=plan.from_row + 2)
+    elif mistake == "rotation":
+        plan = replace(plan, angle=-plan.angle)
+    elif mistake == "jitter":
+        plan = replace(plan, brightness=plan.contrast, contrast=plan.brightness)
+    elif mistake == "translate":
+        plan = replace(plan, shift_x=plan.shift_y, shift_y=plan.shift_x)
+    return execute(plan)
+
+
+@pytest.fixture
+def sabotage(monkeypatch: pytest.MonkeyPatch) -> Arrange:
+    """Function (mistake): from now on the executor under test, the first of the two, makes it."""
+
+    def arrange(mistake: str) -> None:
+        opened: list[Loader] = []
+
+        def make(*arguments: Any, **settings: Any) -> Loader:
+            opened.append(Loader(*arguments, **settings))
+            if len(opened) % 2:
+                monkeypatch.setattr(opened[-1], "execute", partial(mistaken, opened[-1].execute, mistake))
+            return opened[-1]
+
+        monkeypatch.setattr(parity, "Loader", make)
+
+    return arrange
+
+
+@pytest.mark.parametrize(
+    ("mistake", "first"),
+    [("brighter", 0), ("rotation", 2), ("jitter", 3), ("translate", 4), ("evaluation", 5)],
+)
+def test_a_wrong_executor_is_found_out_at_its_step(sabotage: Arrange, flowers, mistake, first):
+    right = compare_backends(config(flowers))
+    assert right.ok
+    assert {step.max for step in right.steps} == {0}
+    sabotage(mistake)
+    result = compare_backends(config(flowers))
+    assert not result.ok
+    assert not result.to_json()["ok"]
+    beyond = [not BOUNDS.hold(step.mean, step.p99) for step in result.steps]
+    assert beyond.index(True) == first
+    assert all(step.max == 0 for step in result.steps[:first])
+    worst = max(result.steps, key=lambda step: step.mean)
+    assert worst.worst_mean >= worst.mean
+    assert (flowers / worst.worst_photo).is_file()
+
+
+# --------------------------------------------------------------------------------------------- command line
+
+
+@pytest.fixture
+def cli_parity(cli: Callable) -> Callable:
+    """`flowerfast parity` with two workers, on small pictures."""
+    return partial(cli, "parity", "--set", "data.workers=2", "--set", "data.image_size=48")
+
+
+def test_cli_within_the_bounds(cli_parity, flowers, tmp_path):
+    code, out, err = cli_parity(flowers, "--backend", "cpu", "--samples", 9, "--json", "result.json")
+    assert (code, err) == (0, "")
+    assert "cpu (decoding on the CPU) against torchvision: within the bounds" in out.splitlines()[-1]
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result["ok"]
+    assert (result["photos"], result["epochs"], result["image_size"]) == (9, 1, 48)
+    assert [step["step"] for step in result["steps"]] == list(STEPS)
+    assert set(result["steps"][0]) == {
+        "step", "samples", "mean", "p99", "max", "worst_photo", "worst_mean", "top1_differs",
+    }  # fmt: skip
+    assert result["bounds"] == {"mean": 0.5, "p99": 3, "steps": ["whole chain", "evaluation"]}
+    assert (result["backend"], result["decoder"], result["reference"]) == ("cpu", "cpu", "torchvision")
+    assert result["data"] == "flowers"
+    assert result["settings"]["data"]["hw_decoder_load"] == DataConfig().hw_decoder_load
+    assert str(flowers.parent) not in json.dumps(result)  # a record to publish does not tell where
+    assert {"torch", "pillow"} <= set(result["versions"])
+    assert result["device"]
+
+
+def test_cli_outside_the_bounds(cli_parity, flowers, sabotage: Arrange):
+    sabotage("rotation")
+    code, out, err = cli_parity(flowers, "--backend", "cpu")
+    assert (code, err) == (1, "")
+    assert "outside the bounds" in out.splitlines()[-1]
+    code, out, _ = cli_parity(flowers, "--backend", "cpu", "--json", "-")
+    assert code == 1
+    assert json.loads(out)["ok"] is False
+
+
+def test_cli_names_skipped_files(cli_parity, photo_folder):
+    root = photo_folder(sizes=[(80, 70)])
+    (root / "rose/rose_000.jpg").write_bytes(b"no photo")
+    code, _, err = cli_parity(root, "--backend", "cpu")
+    assert code == 0
+    assert err == "skipped: rose/rose_000.jpg: not an image\n"
+
+
+def test_cli_compares_rendered_flowers_with_dali_by_default(cli_parity, flowers, monkeypatch):
+    pytest.importorskip("nvidia.dali")
+    monkeypatch.setattr(parity, "demo_photos", lambda bar: flowers)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    code, out, _ = cli_parity()
+    assert code == 0
+    assert out.splitlines()[-1].startswith("dali-cpu (decoding on the CPU) against torchvision: within")
+
+
+def test_cli_refuses_what_cannot_run(cli_parity, flowers, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    code, _, err = cli_parity(flowers, "--backend", "dali")
+    assert (code, len(err.splitlines())) == (2, 1)
+    assert "use data.backend=dali-cpu or cpu" in err
+    monkeypatch.setattr(engine, "find_spec", lambda _: None)
+    for arguments in ((), ("--backend", "dali-cpu")):
+        code, _, err = cli_parity(flowers, *arguments)
+        assert (code, len(err.splitlines())) == (2, 1)
+        assert 'NVIDIA DALI is not installed; on Linux: pip install "flowerfast[dali]"' in err
+    code, _, err = cli_parity("nowhere", "--backend", "cpu")
+    assert (code, "no such folder" in err) == (2, True)
+    code, _, err = cli_parity(flowers, "--backend", "cpu", "--run", "nowhere")
+    assert (code, "no trained model there" in err) == (2, True)
+    assert cli_parity(flowers, "--samples", 0)[0] == 2
+
+
+def test_cli_takes_the_models_own_crop_when_told_to(cli_parity, flowers, tmp_path):
+    found = []
+    for crop_pct, share in (("null", 0.95), ("0.875", 0.875), (None, 0.875)):
+        more = () if crop_pct is None else ("--set", f"eval.crop_pct={crop_pct}")
+        code, _, err = cli_parity(flowers, "--backend", "cpu", "--samples", 5, "--json", "result.json", *more)
+        assert (code, err) == (0, "")
+        found.append((json.loads((tmp_path / "result.json").read_text())["crop_pct"], share))
+    assert all(said == share for said, share in found)
+
+
+class DarkOrLight(torch.nn.Module):
+    """A model of two classes: uint8 (N, 3, S, S) to logits (N, 2)."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        light = images.float().mean((1, 2, 3)) - 127.5
+        return torch.stack([-light, light], 1)
+
+
+def test_cli_counts_where_a_models_answers_differ(
+    cli_parity, flowers, sabotage: Arrange, tmp_path, monkeypatch
+):
+    trained = TrainedModel(DarkOrLight(), ("dark", "light"), 32, 0.8, CPU)  # type: ignore[arg-type]
+    monkeypatch.setattr(parity, "load_run", lambda run, device: trained)
+    arguments = (flowers, "--backend", "cpu", "--run", "run", "--json", "result.json")
+    for mistake, share in ((None, 0), ("inverted", 1)):
+        if mistake:
+            sabotage(mistake)
+        _, out, _ = cli_parity(*arguments)
+        assert f"{share:.2%}" in out
+        result = json.loads((tmp_path / "result.json").read_text())
+        assert (result["run"], result["image_size"], result["crop_pct"]) == ("run", 32, 0.8)
+        shares = {step["step"]: step["top1_differs"] for step in result["steps"]}
+        assert shares == {step: share if step in BOUNDS.steps else None for step in STEPS}

@@ -1,0 +1,170 @@
+"""Packing photos: order, shrinking, what is left out, progress, a full disk, checking what was packed."""
+
+import io
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from flowerfast.config import DataConfig
+from flowerfast.errors import RunFailed, UserError
+from flowerfast.packing import pack as module
+from flowerfast.packing.pack import damaged, in_order, pack, shard_order
+from flowerfast.packing.shard_writer import PackSettings
+from flowerfast.photos.photos import Photos
+
+Write = Callable[..., Path]
+SMALL = PackSettings(shard_bytes=20_480)
+CONFIG = DataConfig(workers=2)
+
+
+def test_classes_are_mixed_along_the_shards() -> None:
+    label = np.repeat(np.arange(4), 500)
+    order = shard_order(np.zeros(2000, np.uint8))
+    assert np.array_equal(np.sort(order), np.arange(2000))
+    for piece in np.split(label[order], 20):
+        assert np.bincount(piece, minlength=4).min() > 5
+    fold = np.random.default_rng(0).integers(1, 3, 2000)
+    assert np.array_equal(fold[shard_order(fold)], np.sort(fold))
+
+
+def test_large_photos_are_shrunk_to_their_short_side_and_others_copied(
+    tmp_path: Path, write_photo: Write
+) -> None:
+    photos, out = tmp_path / "photos", tmp_path / "out"
+    sizes = {"wide": (160, 80), "tall": (50, 200), "square": (41, 41), "small": (40, 90), "tiny": (8, 8)}
+    for name, size in sizes.items():
+        write_photo(photos / "a" / f"{name}.png", size, 1)
+    result = pack(photos, out, PackSettings(max_side=40, quality=95), CONFIG)
+    assert (result.photos, result.shrunk) == (5, 3)
+    shards, folder = Photos(out, min_classes=1), Photos(photos, min_classes=1)
+    found = {Path(shards.path(i)).stem: i for i in range(5)}
+    sizes_now = list(zip(*(side.tolist() for side in shards.sizes(shards.indices)), strict=True))
+    assert {name: sizes_now[i] for name, i in found.items()} == {
+        "wide": (80, 40), "tall": (40, 160), "square": (40, 40), "small": (40, 90), "tiny": (8, 8),
+    }  # fmt: skip
+    for name, i in found.items():
+        with Image.open(io.BytesIO(shards.read_one(i).tobytes())) as image:
+            assert image.size == sizes_now[i]
+            kind = "JPEG" if name in ("wide", "tall", "square") else "PNG"
+            assert image.format == kind
+            assert f".{ {'JPEG': 'jpg', 'PNG': 'png'}[kind] } " in shards.where(i)
+            with Image.open(photos / f"a/{name}.png") as original:
+                expected = original.resize(image.size, Image.Resampling.BILINEAR)
+            apart = np.abs(np.asarray(image, np.int16) - np.asarray(expected, np.int16))
+            assert apart.mean() < (4 if kind == "JPEG" else 0.01)
+    assert shards.table.paths() == folder.table.paths()
+
+
+def test_bad_files_are_left_out_named_and_counted(photo_folder: Write, tmp_path: Path) -> None:
+    photos = photo_folder({"a": 6, "b": 6}, sizes=[(60, 50)])
+    (photos / "a/a_000.jpg").write_bytes(b"no photo")
+    whole = (photos / "b/b_003.jpg").read_bytes()
+    (photos / "b/b_003.jpg").write_bytes(whole[: len(whole) * 3 // 4])  # its header is fine
+    lenient = DataConfig(workers=2, max_bad=0.5)
+    result = pack(photos, tmp_path / "out", replace(SMALL, max_side=32), lenient)
+    assert {bad.path for bad in result.bad} == {"a/a_000.jpg", "b/b_003.jpg"}
+    assert (result.photos, result.shrunk) == (10, 10)
+    shards = Photos(tmp_path / "out")
+    assert len(shards) == 10
+    assert not {"a/a_000.jpg", "b/b_003.jpg"} & set(shards.table.paths())
+    assert np.array_equal(shards.labels, [0] * 5 + [1] * 5)
+    assert pack(photos, tmp_path / "out", replace(SMALL, max_side=32), lenient) == replace(
+        result, fresh=False
+    )
+    copied = pack(
+        photos, tmp_path / "copied", SMALL, lenient
+    )  # without decoding, its damage is carried along
+    assert (copied.photos, [bad.path for bad in copied.bad]) == (11, ["a/a_000.jpg"])
+    with pytest.raises(UserError, match=r"2 of 12 files cannot be read, more than data\.max_bad=0\.1"):
+        pack(photos, tmp_path / "strict", replace(SMALL, max_side=32), DataConfig(max_bad=0.1))
+    with pytest.raises(UserError, match=r"a/a_000\.jpg: not an image.*data\.on_bad=skip"):
+        pack(photos, tmp_path / "fail", SMALL, DataConfig(on_bad="fail"))
+    assert not (tmp_path / "fail").exists()
+
+
+def test_a_photo_that_changes_after_the_scan_is_bad(
+    photo_folder: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos = photo_folder({"a": 3, "b": 3})
+    begin = module.open_writer
+
+    def change(*args: Any) -> object:
+        with (photos / "a/a_001.jpg").open("ab") as file:
+            file.write(b"more")
+        return begin(*args)
+
+    monkeypatch.setattr(module, "open_writer", change)
+    result = pack(photos, tmp_path / "out", SMALL, CONFIG)
+    assert [bad.path for bad in result.bad] == ["a/a_001.jpg"]
+    assert "changed since" in result.bad[0].error
+
+
+def test_progress_counts_what_an_earlier_run_has_done(photo_folder: Write, tmp_path: Path) -> None:
+    photos, told = photo_folder(), list[tuple[int, int]]()
+
+    def stop_at_ten(done: int, total: int) -> None:
+        if done == 14:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        pack(photos, tmp_path / "out", SMALL, CONFIG, bars=lambda _: nullcontext(stop_at_ten))
+    pack(photos, tmp_path / "out", SMALL, CONFIG, bars=lambda _: nullcontext(lambda *a: told.append(a)))
+    assert told[-1] == (15, 15)
+    assert [done for done, _ in told] == list(range(told[0][0], 16))
+    assert 1 < told[0][0] < 14
+
+
+def test_a_full_disk_is_told_in_one_line_and_the_run_can_go_on(photo_folder: Write, tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource")
+    photos, out = photo_folder(sizes=[(300, 200)]), tmp_path / "out"
+    Photos(photos)  # its headers are kept, in a file of their own
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, limits[1]))
+    try:
+        with pytest.raises(RunFailed, match=r"out: cannot be written \(.+\); make room, then run the same"):
+            pack(photos, out, PackSettings(), CONFIG)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not list(out.glob("*.partial"))
+    pack(photos, out, PackSettings(), CONFIG)
+    assert damaged(out) == []
+
+
+def test_verify_names_photos_that_were_altered(photo_folder: Write, tmp_path: Path) -> None:
+    photos, out = photo_folder(), tmp_path / "out"
+    pack(photos, out, SMALL, CONFIG)
+    assert damaged(out, threads=2) == []
+    shards = Photos(out)
+    assert shards.table.shards is not None
+    name = out / shards.where(7).split(": ")[0]
+    altered = bytearray(name.read_bytes())
+    altered[int(shards.table.shards.offset[7]) + 20] ^= 1
+    name.write_bytes(altered)
+    assert damaged(out) == [shards.where(7)]
+    with pytest.raises(UserError, match="no packed photos there"):
+        damaged(photos)
+
+
+def test_results_come_in_order_and_few_are_under_way() -> None:
+    started: list[int] = []
+    taken = 0
+
+    def work(item: int) -> int:
+        started.append(item)
+        time.sleep(0.003 * (item % 3))
+        return item * item
+
+    with ThreadPoolExecutor(3) as pool:
+        for i, square in enumerate(in_order(pool, work, iter(range(40)), 5)):
+            assert square == i * i
+            taken += 1
+            assert len(started) <= taken + 5
+    assert taken == 40

@@ -1,0 +1,438 @@
+"""The scan of a folder: what counts as a photo, in which order, and when the cache may be believed."""
+
+import io
+import os
+import struct
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from torchvision.datasets import ImageFolder
+
+from flowerfast.config import DataConfig
+from flowerfast.errors import UserError
+from flowerfast.photos import table as module
+from flowerfast.photos.table import Table, read_size
+
+Write = Callable[..., Path]
+MAX_PIXELS = DataConfig().max_pixels
+ARRAYS = ("label", "width", "height", "size", "fold", "path_bytes", "path_ends")
+
+
+@pytest.fixture
+def scans(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Files whose header was read, in order."""
+    seen: list[Path] = []
+
+    def counting(file: Path, max_pixels: int) -> tuple[int, int]:
+        seen.append(file)
+        return read_size(file, max_pixels)
+
+    monkeypatch.setattr(module, "read_size", counting)
+    return seen
+
+
+def read_table(root: Path, max_pixels: int = MAX_PIXELS, **options: Any) -> Table:
+    return module.read_table(root, max_pixels, **options)
+
+
+def same(one: Table, other: Table) -> bool:
+    arrays = all(np.array_equal(getattr(one, a), getattr(other, a)) for a in ARRAYS)
+    return arrays and (one.classes, one.bad, one.fingerprint) == (other.classes, other.bad, other.fingerprint)
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A PNG that claims a size and ends before the pixels."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    shape = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", shape) + chunk(b"IDAT", b"")
+
+
+def undecodable(folder: Path) -> Path:
+    """A path whose name is no UTF-8; the test is skipped where the file system refuses such names."""
+    path = folder / os.fsdecode(b"caf\xe9.jpg")
+    try:
+        path.touch()
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    return path
+
+
+def test_rows_hold_label_size_and_bytes_of_each_file(photo_folder: Write) -> None:
+    root = photo_folder({"rose": 2, "daisy": 3}, sizes=[(40, 30), (33, 57)])
+    table = read_table(root)
+    assert table.classes == ("daisy", "rose")
+    assert table.label.tolist() == [0, 0, 0, 1, 1]
+    assert table.paths() == [f"daisy/daisy_00{i}.jpg" for i in range(3)] + [
+        "rose/rose_000.jpg",
+        "rose/rose_001.jpg",
+    ]
+    assert list(zip(table.width.tolist(), table.height.tolist(), strict=True)) == [
+        (40, 30),
+        (33, 57),
+        (40, 30),
+        (40, 30),
+        (33, 57),
+    ]
+    assert table.size.tolist() == [(root / p).stat().st_size for p in table.paths()]
+    assert table.fold.tolist() == [0] * 5
+    assert not table.bad
+    dtypes = [getattr(table, name).dtype for name in ARRAYS]
+    assert dtypes == [np.int32, np.int32, np.int32, np.int64, np.uint8, np.uint8, np.int64]
+
+
+def test_classes_and_order_are_those_of_imagefolder(tmp_path: Path, write_photo: Write) -> None:
+    names = ["Zin/b.jpg", "Zin/a.png", "aster/10.jpg", "aster/2.jpg", "10/x.bmp", "2/x.bmp", "été/é.png"]
+    nested = ["aster/wild/near/1.jpg", "aster/wild/9.JPEG", "aster/garden/Z.webp", "aster/garden/a.PNG"]
+    for name in names + nested:
+        write_photo(tmp_path / name)
+    ours, theirs = read_table(tmp_path), ImageFolder(str(tmp_path))
+    assert list(ours.classes) == theirs.classes == ["10", "2", "Zin", "aster", "été"]
+    samples = [(Path(path).relative_to(tmp_path).as_posix(), label) for path, label in theirs.samples]
+    assert list(zip(ours.paths(), ours.label.tolist(), strict=True)) == samples
+    assert len(samples) == len(names + nested)
+
+
+@pytest.mark.parametrize(
+    "suffix", [".jpg", ".JPG", ".jpeg", ".Jpeg", ".png", ".PNG", ".webp", ".WEBP", ".bmp"]
+)
+def test_suffixes_in_either_case(photo_folder: Write, suffix: str) -> None:
+    table = read_table(photo_folder({"a": 1, "b": 1}, sizes=[(21, 13)], suffix=suffix))
+    assert [(w, h) for w, h in zip(table.width, table.height, strict=True)] == [(21, 13)] * 2
+
+
+def test_other_and_hidden_files_and_folders_are_left_alone(photo_folder: Write, write_photo: Write) -> None:
+    root = photo_folder({"daisy": 1, "rose": 1})
+    before = read_table(root).paths()
+    for hidden in (".git/x.jpg", "daisy/.thumbs/x.jpg", "daisy/.x.jpg", "rose/._rose_000.jpg", "loose.jpg"):
+        write_photo(root / hidden)
+    (root / "daisy/notes.txt").write_text("x")
+    (root / "daisy/jpg").write_text("x")
+    (root / "daisy/folder.jpg").mkdir()
+    (root / "empty").mkdir()
+    (root / "only_text/deep").mkdir(parents=True)
+    (root / "only_text/deep/a.txt").write_text("x")
+    after = read_table(root)
+    assert after.paths() == before
+    assert after.classes == ("daisy", "rose")
+    assert not after.bad
+
+
+def test_folder_without_photos_leaves_no_gap_in_the_labels(photo_folder: Write) -> None:
+    root = photo_folder({"a": 1, "c": 2})
+    (root / "b").mkdir()
+    assert read_table(root).label.tolist() == [0, 1, 1]
+
+
+def test_train_and_val_folders_bring_their_fold(photo_folder: Write, write_photo: Write) -> None:
+    root = photo_folder({"train/daisy": 2, "train/rose": 1, "val/daisy": 1, "val/rose": 1, "test/tulip": 1})
+    table = read_table(root)
+    assert table.classes == ("daisy", "rose")
+    assert table.paths() == [
+        "train/daisy/daisy_000.jpg",
+        "train/daisy/daisy_001.jpg",
+        "train/rose/rose_000.jpg",
+        "val/daisy/daisy_000.jpg",
+        "val/rose/rose_000.jpg",
+    ]
+    assert table.fold.tolist() == [1, 1, 1, 2, 2]
+    assert table.label.tolist() == [0, 0, 1, 0, 1]
+
+
+def test_classes_of_train_and_val_are_joined(photo_folder: Write) -> None:
+    table = read_table(photo_folder({"train/b": 1, "train/c": 1, "val/a": 1, "val/c": 1}))
+    assert table.classes == ("a", "b", "c")
+    assert table.label.tolist() == [1, 2, 0, 2]
+
+
+def test_a_class_may_be_named_train(photo_folder: Write) -> None:
+    table = read_table(photo_folder({"train": 1, "ship": 1}))
+    assert table.classes == ("ship", "train")
+    assert table.fold.tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("orientation", [3, 6, 8])
+def test_size_is_of_the_stored_pixels_whatever_exif_says(
+    tmp_path: Path, write_photo: Write, orientation: int
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    for kind in "ab":
+        write_photo(tmp_path / kind / "x.jpg", (50, 20), exif=exif)
+    table = read_table(tmp_path)
+    assert (table.width.tolist(), table.height.tolist()) == ([50, 50], [20, 20])
+
+
+def test_headers_alone_are_read(photo_folder: Write) -> None:
+    root = photo_folder({"a": 1, "b": 1})
+    (root / "a/huge.png").write_bytes(png_header(6000, 4000))
+    table = read_table(root)
+    assert table.width[table.paths().index("a/huge.png")] == 6000
+
+
+def test_corrupt_files_are_named_with_a_reason(photo_folder: Write) -> None:
+    root = photo_folder({"daisy": 2, "rose": 2})
+    (root / "daisy/garbage.jpg").write_bytes(b"not a photo at all")
+    (root / "daisy/empty.jpg").write_bytes(b"")
+    (root / "rose/cut.jpg").write_bytes((root / "rose/rose_000.jpg").read_bytes()[:40])
+    (root / "rose/dangling.jpg").symlink_to(root / "nowhere.jpg")
+    table = read_table(root)
+    assert len(table) == 4
+    reasons = {bad.path: bad.error for bad in table.bad}
+    assert sorted(reasons) == ["daisy/empty.jpg", "daisy/garbage.jpg", "rose/cut.jpg", "rose/dangling.jpg"]
+    assert reasons["daisy/garbage.jpg"] == "not an image"
+    assert reasons["rose/dangling.jpg"] == "No such file or directory"
+    assert all(reason and "\n" not in reason for reason in reasons.values())
+    assert set(reasons).isdisjoint(table.paths())
+
+
+def test_max_pixels_is_the_largest_size_taken(photo_folder: Write) -> None:
+    root = photo_folder({"a": 2, "b": 2}, sizes=[(40, 30), (41, 30)])
+    table = read_table(root, max_pixels=1200)
+    assert table.width.tolist() == [40, 40]
+    assert [bad.path for bad in table.bad] == ["a/a_001.jpg", "b/b_001.jpg"]
+    assert table.bad[0].error == "41x30 pixels, more than data.max_pixels=1200"
+    assert len(read_table(root, max_pixels=1230)) == 4  # another limit, another scan
+
+
+def test_huge_photos_are_judged_by_max_pixels_without_a_warning() -> None:
+    hundred_million = png_header(10_000, 10_000)  # Pillow warns from 89 million on
+    assert read_size(io.BytesIO(hundred_million), 100_000_000) == (10_000, 10_000)
+    with pytest.raises(ValueError, match=r"10000x10000 pixels, more than data\.max_pixels=80000000"):
+        read_size(io.BytesIO(hundred_million), 80_000_000)
+    with pytest.raises(ValueError, match="pixels"):
+        read_size(io.BytesIO(png_header(100_000, 100_000)), 80_000_000)
+
+
+def test_names_beyond_ascii(tmp_path: Path, write_photo: Write) -> None:
+    names = ["Gänseblümchen/ä b.jpg", "向日葵/ひまわり.jpg", "🌷/🌷🌷.jpg"]
+    for name in names:
+        write_photo(tmp_path / name)
+    for _ in range(2):  # scanned, then cached
+        table = read_table(tmp_path)
+        assert table.paths() == names
+
+
+def test_names_that_are_no_utf8(photo_folder: Write, write_photo: Write, scans: list[Path]) -> None:
+    root = photo_folder({"a": 1, "b": 1})
+    good, bad = undecodable(root / "a"), undecodable(root / "b")
+    write_photo(good, (17, 19))
+    for _ in range(2):  # scanned, then cached
+        table = read_table(root)
+        assert table.paths() == ["a/a_000.jpg", f"a/{good.name}", "b/b_000.jpg"]
+        assert [b.path for b in table.bad] == [f"b/{bad.name}"]
+    assert len(scans) == 4
+
+
+def test_the_cache_saves_the_second_scan(
+    photo_folder: Write, scans: list[Path], own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = photo_folder({"daisy": 3, "rose": 2})
+    (root / "rose/garbage.jpg").write_bytes(b"no")
+    first = read_table(root)
+    assert len(scans) == 6
+    assert len(list((own_cache / "manifests").iterdir())) == 1  # and no temporary file
+    second = read_table(root)
+    monkeypatch.chdir(root.parent)
+    third = read_table(Path(root.name))
+    assert len(scans) == 6
+    assert same(first, second)
+    assert same(first, third)
+    assert third.root == Path(root.name)
+
+
+def test_each_folder_has_a_cache_of_its_own(photo_folder: Write, scans: list[Path]) -> None:
+    one, other = photo_folder({"a": 1, "b": 1}), photo_folder({"a": 1, "b": 1}, name="other")
+    for root in (one, other, one, other):
+        assert read_table(root).root == root
+    assert len(scans) == 4
+
+
+def _add(root: Path) -> None:
+    (root / "a/new.jpg").write_bytes((root / "a/a_000.jpg").read_bytes())
+
+
+def _remove(root: Path) -> None:
+    (root / "a/a_001.jpg").unlink()
+
+
+def _rename(root: Path) -> None:
+    (root / "a/a_001.jpg").rename(root / "a/a_009.jpg")
+
+
+def _move_to_another_class(root: Path) -> None:
+    (root / "a/a_001.jpg").rename(root / "b/a_001.jpg")
+
+
+def _rewrite_at_the_same_length(root: Path) -> None:
+    file = root / "a/a_001.jpg"
+    before = file.stat()
+    file.write_bytes(file.read_bytes())
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns + 1_000_000))
+
+
+def _rewrite_at_the_same_time(root: Path) -> None:
+    file = root / "a/a_001.jpg"
+    before = file.stat()
+    file.write_bytes(file.read_bytes() + b"\0")
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [_add, _remove, _rename, _move_to_another_class, _rewrite_at_the_same_length, _rewrite_at_the_same_time],
+)
+def test_the_cache_is_invalid_once_files_change(
+    photo_folder: Write, scans: list[Path], change: Callable[[Path], None]
+) -> None:
+    root = photo_folder({"a": 3, "b": 2})
+    before = read_table(root)
+    scans.clear()
+    change(root)
+    after = read_table(root)
+    assert len(scans) == len(after)
+    assert after.fingerprint != before.fingerprint
+    found = {path.relative_to(root).as_posix() for path in root.rglob("*.jpg")}
+    assert set(after.paths()) == found
+    scans.clear()
+    assert same(read_table(root), after)
+    assert not scans
+
+
+def test_a_damaged_cache_is_scanned_anew(photo_folder: Write, own_cache: Path, scans: list[Path]) -> None:
+    root = photo_folder({"a": 2, "b": 2})
+    expected = read_table(root)
+    (cache,) = (own_cache / "manifests").iterdir()
+    whole = cache.read_bytes()
+    plain = io.BytesIO()
+    np.save(plain, np.zeros(3))
+    damaged = [b"", b"garbage", b"PK\x03\x04", whole[:-30], whole[: len(whole) // 2], plain.getvalue()]
+    rng = np.random.default_rng(0)
+    for at in rng.integers(0, len(whole), 200):
+        damaged.append(whole[:at] + bytes([whole[at] ^ int(rng.integers(1, 256))]) + whole[at + 1 :])
+    rescanned = 0
+    for content in damaged:
+        cache.write_bytes(content)
+        scans.clear()
+        assert same(read_table(root), expected)
+        rescanned += bool(scans)
+    assert rescanned > len(damaged) / 2
+
+
+@pytest.mark.parametrize("at", ["folder", "manifests", "entry"])
+def test_a_cache_that_cannot_be_used_costs_a_scan_not_the_run(
+    photo_folder: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scans: list[Path], at: str
+) -> None:
+    root = photo_folder({"a": 1, "b": 1})
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("FLOWERFAST_CACHE", str(folder))
+    if at == "folder":
+        folder.write_text("a file in the way")
+    elif at == "manifests":
+        folder.mkdir()
+        (folder / "manifests").write_text("a file in the way")
+    else:
+        read_table(root)
+        (entry,) = (folder / "manifests").iterdir()
+        entry.unlink()
+        entry.mkdir()
+        scans.clear()
+    for _ in range(2):
+        assert len(read_table(root)) == 2
+    assert len(scans) == 4
+    if at == "entry":
+        assert [p.is_dir() for p in (folder / "manifests").iterdir()] == [True]  # no litter
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda root: None, "no such folder; give a folder"),
+        (lambda root: root.write_text("x"), "is no folder; give a folder"),
+        (lambda root: root.mkdir(), "it holds no class folders; expected photos/CLASS/photo.jpg"),
+        (lambda root: (root / "daisy").mkdir(parents=True), "no photos in 1 folders; looked for .bmp, .jpeg"),
+    ],
+    ids=["missing", "a file", "empty", "empty class"],
+)
+def test_folders_without_photos_are_refused(tmp_path: Path, make: Callable[[Path], None], said: str) -> None:
+    root = tmp_path / "photos"
+    make(root)
+    with pytest.raises(UserError) as caught:
+        read_table(root)
+    assert str(caught.value).startswith(f"{root}: {said}")
+    assert "\n" not in str(caught.value)
+
+
+def test_photos_beside_class_folders_are_explained(tmp_path: Path, write_photo: Write) -> None:
+    write_photo(tmp_path / "1.JPG")
+    with pytest.raises(UserError, match=r"photos lie beside, not in, class folders; expected .*CLASS/photo"):
+        read_table(tmp_path)
+
+
+def test_one_class_is_too_few_to_classify(photo_folder: Write) -> None:
+    root = photo_folder({"daisy": 3})
+    (root / "rose").mkdir()
+    with pytest.raises(
+        UserError, match=r"only one class with photos \(daisy\); .* two or more class folders"
+    ):
+        read_table(root)
+    assert read_table(root, min_classes=1).classes == ("daisy",)
+
+
+def test_a_folder_of_nothing_but_corrupt_files_is_refused(photo_folder: Write) -> None:
+    root = photo_folder({"daisy": 1, "rose": 1})
+    for file in root.rglob("*.jpg"):
+        file.write_bytes(b"no")
+    with pytest.raises(
+        UserError, match=r"none of 2 photos can be read; first: daisy/daisy_000\.jpg: not an image"
+    ):
+        read_table(root)
+
+
+def test_a_row_takes_less_than_100_bytes(tmp_path: Path) -> None:
+    picture = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(picture, "JPEG")
+    for kind in ("sunflowers", "dandelion"):
+        (tmp_path / kind).mkdir()
+        for i in range(150):
+            (tmp_path / kind / f"{6_953_297 + i}_8576bf4ea3_n_{i:05d}.jpg").write_bytes(picture.getvalue())
+    for _ in range(2):  # scanned, then cached
+        table = read_table(tmp_path)
+        arrays = [value for value in vars(table).values() if isinstance(value, np.ndarray)]
+        assert len(arrays) == len(ARRAYS)
+        assert sum(array.nbytes for array in arrays) / len(table) < 100
+        rest = [value for value in vars(table).values() if not isinstance(value, np.ndarray)]
+        assert not any(isinstance(value, list | dict | set) for value in rest)
+
+
+def test_progress_is_told_in_a_long_scan_only(photo_folder: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = photo_folder({"a": 3, "b": 2})
+    told: list[tuple[int, int]] = []
+    clock = iter(np.arange(0, 100, 0.06).tolist())  # a file and a look at the clock take 0.06 s
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    read_table(root, progress=lambda done, total: told.append((done, total)))
+    assert told
+    assert all(1 <= done <= total == 5 for done, total in told)
+    assert told == sorted(told)
+    told.clear()
+    read_table(root, progress=lambda done, total: told.append((done, total)))
+    assert not told  # cached
+
+
+@pytest.mark.real_data
+def test_real_photos(real_photos: Path) -> None:
+    table = read_table(real_photos)
+    assert not table.bad
+    assert table.width.min() > 32
+    assert table.height.min() > 32
+    assert list(table.classes) == ImageFolder(str(real_photos)).classes
+    with Image.open(real_photos / table.path(7)) as image:
+        assert image.size == (table.width[7], table.height[7])

@@ -1,0 +1,102 @@
+"""Both executors: one that stops early leaves the rows alone; which of them runs here."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from flowerfast.config import Augment
+from flowerfast.errors import UserError
+from flowerfast.kernels import End
+from flowerfast.loaders.cache.store import Cached, PhotoCache
+from flowerfast.photos.photos import Photos
+from flowerfast.pixels import executor as module
+from flowerfast.pixels import reference
+from flowerfast.pixels.compiled import CompiledExecutor
+from flowerfast.pixels.executor import Executor, open_executor
+from flowerfast.pixels.reference import PlainExecutor
+from flowerfast.pixels.source import Files
+from flowerfast.plans.plan import Plan, make_plan
+
+Execute = Callable[..., tuple[np.ndarray, dict[int, str]]]
+EARLY = [end for end in End if end is not End.all]
+both = pytest.mark.parametrize("kind", [PlainExecutor, CompiledExecutor])
+
+
+@pytest.fixture
+def photos(photo_folder: Callable[..., Path]) -> Photos:
+    return Photos(photo_folder())
+
+
+def plan_of(photos: Photos) -> Plan:
+    return make_plan(0, 0, photos.indices, photos.sizes(photos.indices), Augment(), 32)
+
+
+@both
+@pytest.mark.parametrize("cached", [False, True])
+def test_rows_are_left_alone_until_the_last_end(
+    photos: Photos, execute: Execute, kind: Callable[..., Executor], cached: bool
+) -> None:
+    executor = kind(photos, Cached(PhotoCache(photos, 64)) if cached else Files(photos, compiled=True))
+    expected, failed = execute(executor, plan_of(photos))
+    assert not failed
+    for end in EARLY:
+        rows, failed = execute(executor, plan_of(photos), end)
+        assert not failed
+        assert (rows == 77).all(), end
+    assert np.array_equal(execute(executor, plan_of(photos), End.all)[0], expected)
+
+
+@both
+def test_a_damaged_file_is_read_but_not_decoded(
+    photos: Photos, execute: Execute, kind: Callable[..., Executor]
+) -> None:
+    (photos.root / photos.path(3)).write_bytes(b"\xff\xd8" + bytes(int(photos.table.size[3]) - 2))
+    (photos.root / photos.path(5)).unlink()
+    executor = kind(photos, Files(photos, compiled=True))
+    for end in End:
+        _, failed = execute(executor, plan_of(photos), end)
+        assert set(failed) == ({5} if end is End.read else {3, 5}), end
+
+
+def test_the_plain_executor_does_no_step_too_many(photos: Photos, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+    for owner, name in ((Photos, "decode"), (reference, "resize"), (reference, "_paste")):
+        real = getattr(owner, name)
+        monkeypatch.setattr(
+            owner, name, lambda *a, _real=real, _name=name: (done.append(_name), _real(*a))[1]
+        )
+    executor, plan = PlainExecutor(photos, Files(photos, compiled=False)), plan_of(photos)
+    rows, found = np.empty((len(plan), 32, 32, 3), np.uint8), {}
+    for end in End:
+        done.clear()
+        executor.fill(plan, rows, range(1), end)
+        found[end] = done.copy()
+    whole = ["decode", "resize"]  # the photo as the plan expects it, which here it is already
+    assert found[End.read] == []
+    assert found[End.decode] == whole
+    for end in (End.resize, End.turn, End.jitter):
+        assert found[end] == [*whole, "resize"]
+    assert found[End.all] == [*whole, "resize", "_paste"]
+
+
+@pytest.mark.parametrize("kernels", ["auto", "numba", "torchvision"])
+def test_the_executor_asked_for_is_opened(photos: Photos, kernels: str) -> None:
+    source = Files(photos, compiled=True)
+    executor, notes = open_executor(kernels, photos, source)
+    assert isinstance(executor, PlainExecutor if kernels == "torchvision" else CompiledExecutor)
+    assert executor.source is source
+    assert all("first batch takes seconds" in note for note in notes)
+
+
+def test_without_numba_the_plain_executor_runs_and_says_so(
+    photos: Photos, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "find_spec", lambda name: None)
+    source = Files(photos, compiled=False)
+    executor, notes = open_executor("auto", photos, source)
+    assert isinstance(executor, PlainExecutor)
+    assert "pip install numba" in notes[0]
+    with pytest.raises(UserError, match=r"data\.kernels=numba: numba is not installed"):
+        open_executor("numba", photos, source)

@@ -1,0 +1,133 @@
+"""`import flowerfast as ff`: what the public names are and do, together."""
+
+import inspect
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib import import_module, resources
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import flowerfast as ff
+
+Write = Callable[..., Path]
+TINY = {
+    "model.name": "test_resnet",
+    "model.pretrained": False,
+    "data.image_size": 32,
+    "data.workers": 2,
+    "train.epochs": 1,
+    "train.batch_size": 4,
+}
+
+
+def test_the_import_alone_loads_neither_torch_nor_numpy_and_training_no_plots() -> None:
+    code = """
+import json, sys
+def loaded(*names): return [name for name in names if name in sys.modules]
+import flowerfast
+flowerfast.__version__, dir(flowerfast)
+found = [loaded("torch", "numpy", "timm", "PIL", "pydantic", "yaml", "flowerfast.config")]
+flowerfast.UserError
+found.append(loaded("torch", "numpy", "timm"))
+flowerfast.train
+found.append(loaded("torch", "matplotlib"))
+import flowerfast.training.report
+found.append(loaded("matplotlib.pyplot"))
+print(json.dumps(found))
+"""
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert json.loads(done.stdout) == [[], [], ["torch"], []]
+
+
+def test_public_names_are_the_documented_things() -> None:
+    assert sorted(ff.__all__) == ff.__all__
+    for name in ff.__all__:
+        value = getattr(ff, name)
+        assert value.__name__ == name
+        assert value.__module__.startswith("flowerfast.")
+        assert value is getattr(import_module(value.__module__), name)
+        assert len(inspect.getdoc(value) or "") > 20
+    assert set(ff.__all__) <= set(dir(ff))
+    assert "__version__" in dir(ff)
+    with pytest.raises(AttributeError, match=r"^module 'flowerfast' has no attribute 'load_trained'$"):
+        ff.load_trained  # type: ignore[attr-defined] # noqa: B018
+
+
+def test_the_package_is_typed() -> None:
+    assert resources.files("flowerfast").joinpath("py.typed").is_file()
+
+
+def test_train_then_predict_and_evaluate(
+    photo_folder: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos = photo_folder()
+    monkeypatch.chdir(tmp_path)
+    result = ff.train("photos", out="run", settings=TINY)
+    assert isinstance(result, ff.TrainResult)
+    assert result.folder == Path("run")
+    assert result.summary == json.loads(Path("run/summary.json").read_text())
+    assert 0 <= result.summary["best_val_acc"] <= 1
+    model = ff.load_run(result.folder)
+    assert isinstance(model, ff.TrainedModel)
+    assert model.classes == ("daisy", "rose", "tulip")
+    file = photos / "rose/rose_001.jpg"
+    with Image.open(file) as image:
+        pixels = np.array(image)
+        given = [file, str(file), image, pixels, torch.from_numpy(pixels).permute(2, 0, 1)]
+        answers = [*(model.predict(one)[0] for one in given), *model.predict(given), *model.predict([file])]
+    assert all(isinstance(answer, ff.Prediction) for answer in answers)
+    assert len({answer.top for answer in answers}) == 1
+    assert {name for name, _ in answers[0].top} == set(model.classes)
+    with pytest.raises(ff.UserError, match=r"^predict: float of shape \(\) is no photo; give a path"):
+        model.predict([0.5])  # type: ignore[list-item]
+    (missing,) = model.predict("missing.jpg")
+    assert (missing.path, missing.top, missing.error) == ("missing.jpg", (), "No such file or directory")
+    scores = ff.evaluate("run", "photos", half="val")
+    assert scores["confusion"] == result.summary["confusion"]
+    assert ff.evaluate(result.folder, photos, options=ff.DataConfig(workers=1))["samples"] == 15
+
+
+def test_errors_are_those_of_the_package(tmp_path: Path) -> None:
+    with pytest.raises(ff.UserError, match="no such folder"):
+        ff.train(tmp_path / "missing", out=tmp_path / "run", settings=TINY)
+    with pytest.raises(ff.UserError, match=r"unknown key 'lr'; did you mean 'train\.lr'"):
+        ff.train(tmp_path, settings={"lr": 1})
+    with pytest.raises(ff.UserError, match="no trained model there"):
+        ff.load_run(tmp_path)
+    assert issubclass(ff.UserError, ValueError)
+    assert issubclass(ff.RunFailed, RuntimeError)
+    assert ff.Stopped(15).signum == 15
+
+
+def test_a_loop_of_five_lines_trains(tmp_path: Path) -> None:
+    for name, level in (("dark", 60), ("light", 140)):
+        (tmp_path / name).mkdir()
+        for i in range(10):
+            Image.new("RGB", (40, 36), (level + 4 * i,) * 3).save(tmp_path / name / f"{i}.png")
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 32 * 32, 2))
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.001)
+    train, val = ff.Photos(tmp_path).split(0.2, seed=0)
+    losses = []
+    with ff.Loader(train, size=32, batch_size=8, augment=ff.Augment(rotate=0), device="cpu") as loader:
+        for epoch in range(15):
+            for images, labels in loader.epoch(epoch):
+                loss = torch.nn.functional.cross_entropy(network(images / 255 - 0.5), labels)
+                loss.backward()
+                optimizer.step()
+                optimizer.zero_grad()
+                losses.append(loss.item())
+    assert len(losses) == 15 * len(loader) == 15 * 2
+    assert np.mean(losses[-4:]) < 0.7 * np.mean(losses[:4])
+    with ff.Loader(val, size=32, device="cpu") as loader:
+        (batch,) = loader
+    assert isinstance(batch, ff.Batch)
+    assert batch.indices.tolist() == val.indices.tolist()
+    assert batch.labels.tolist() == val.labels.tolist()
+    assert network(batch.images / 255 - 0.5).argmax(1).tolist() == val.labels.tolist()

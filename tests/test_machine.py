@@ -1,0 +1,178 @@
+"""What the machine lets a process use, of a container too; and files that are never half."""
+
+import os
+import stat
+import warnings
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from flowerfast import machine
+
+Limit = Callable[..., None]
+
+
+@pytest.fixture
+def limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Limit:
+    """Function (group, **files) that sets limits of a control group; this process is in /pod/box.
+
+    In file names `_` stands for the dot. Without a call there is no limit at all.
+    """
+    root = tmp_path / "cgroup"
+    root.mkdir()
+    (tmp_path / "own").write_text("12:cpu:/elsewhere\n0::/pod/box\n")
+    monkeypatch.setattr(machine, "_CGROUPS", root)
+    monkeypatch.setattr(machine, "_OWN_CGROUP", tmp_path / "own")
+
+    def write(group: str = "pod/box", **files: object) -> None:
+        (root / group).mkdir(parents=True, exist_ok=True)
+        for name, content in files.items():
+            (root / group / name.replace("_", ".")).write_text(f"{content}\n")
+
+    return write
+
+
+@pytest.fixture
+def cores(monkeypatch: pytest.MonkeyPatch) -> int:
+    """The cores this process may run on: 8."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    return 8
+
+
+@pytest.mark.parametrize(
+    ("quota", "expected"),
+    [("max 100000", 8), ("400000 100000", 4), ("250000 100000", 3), ("10000 100000", 1),
+     ("9900000 100000", 8), ("50000 50000", 1)],
+)  # fmt: skip
+def test_cores_are_no_more_than_the_containers_quota(
+    limit: Limit, cores: int, quota: str, expected: int
+) -> None:
+    assert machine.usable_cores() == cores
+    limit(cpu_max=quota)
+    assert machine.usable_cores() == expected
+
+
+def test_the_strictest_group_above_counts(limit: Limit, cores: int) -> None:
+    limit(cpu_max="max 100000", memory_max="max")
+    limit("pod", cpu_max="200000 100000", memory_max=7000)
+    limit("pod/other", cpu_max="100000 100000", memory_max=1000)
+    limit("", cpu_max="300000 100000", memory_max=9000)
+    assert machine.usable_cores() == 2
+    assert machine.total_memory() == 7000
+    assert machine.free_memory() == 7000
+
+
+def test_in_a_namespace_of_its_own_the_group_is_the_root(limit: Limit, cores: int, tmp_path: Path) -> None:
+    (tmp_path / "own").write_text("0::/\n")
+    limit("", cpu_max="300000 100000", memory_max=9000)
+    assert (machine.usable_cores(), machine.total_memory()) == (3, 9000)
+
+
+def test_memory_is_what_the_container_has_left(limit: Limit) -> None:
+    host, free = machine.total_memory(), machine.free_memory()
+    assert host is not None
+    assert 0 < free <= host
+    limit(memory_max="max", memory_current=10)
+    assert machine.total_memory() == host
+    limit(memory_max=1000, memory_current=700, memory_stat="anon 500\ninactive_file 150\nactive_file 50")
+    assert machine.total_memory() == 1000
+    assert machine.free_memory() == 450  # pages of files are given up when memory is short
+    limit(memory_current=1200, memory_stat="anon 1200")
+    assert machine.free_memory() == 0
+    limit(memory_max=1 << 60)
+    assert machine.total_memory() == host
+
+
+def test_without_control_groups_the_host_counts(
+    monkeypatch: pytest.MonkeyPatch, cores: int, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(machine, "_CGROUPS", tmp_path / "none")
+    monkeypatch.setattr(machine, "_OWN_CGROUP", tmp_path / "none")
+    assert machine.usable_cores() == cores
+    assert machine.free_memory() > 1 << 20
+    assert machine.free_disk(tmp_path) > 0
+
+
+def test_the_users_cache_folder(monkeypatch: pytest.MonkeyPatch, own_cache: Path) -> None:
+    assert machine.user_cache_dir() == own_cache
+    monkeypatch.delenv("FLOWERFAST_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/xdg")
+    assert machine.user_cache_dir() == Path("/xdg/flowerfast")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert machine.user_cache_dir() == Path.home() / ".cache/flowerfast"
+
+
+def test_versions_name_what_decides_pixels() -> None:
+    assert {"python", "flowerfast", "torch", "numpy", "pillow", "simplejpeg"} <= machine.versions().keys()
+
+
+# --------------------------------------------------------------------------------- files that are never half
+
+
+@pytest.mark.parametrize("durable", [False, True])
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_file_takes_its_name_when_it_is_whole(tmp_path: Path, durable: bool, shared: bool) -> None:
+    file = tmp_path / "deep/er/file.txt"
+    for text in ("first", "second"):
+        with machine.replacing(file, durable=durable, shared=shared) as fresh:
+            fresh.write_text(text)
+            assert not file.exists() or file.read_text() == "first"
+        assert file.read_text() == text
+    assert list(file.parent.iterdir()) == [file]
+    umask = os.umask(0)
+    os.umask(umask)
+    assert stat.S_IMODE(file.stat().st_mode) == 0o666 & ~umask
+
+
+@pytest.mark.parametrize("error", [OSError, ValueError, KeyboardInterrupt])
+@pytest.mark.parametrize("begun", [False, True])
+@pytest.mark.parametrize("old", [None, "old"])
+def test_a_writer_that_fails_leaves_what_was_there(
+    tmp_path: Path, error: type[BaseException], begun: bool, old: str | None
+) -> None:
+    file = tmp_path / "file.txt"
+    if old is not None:
+        file.write_text(old)
+
+    def write() -> None:
+        with machine.replacing(file) as fresh:
+            if begun:
+                fresh.write_text("half")
+            raise error
+
+    with pytest.raises(error):
+        write()
+    assert [path.name for path in tmp_path.iterdir()] == ([file.name] if old is not None else [])
+    assert old is None or file.read_text() == old
+
+
+def test_a_library_that_writes_for_the_owner_alone_does_not_decide(tmp_path: Path) -> None:
+    with machine.replacing(tmp_path / "file") as fresh:
+        fresh.touch(0o600)
+    assert (tmp_path / "file").stat().st_mode & 0o044 == 0o044 & machine._MODE
+
+
+def test_texts_are_utf8_whatever_names_they_hold(tmp_path: Path) -> None:
+    machine.write_text(tmp_path / "file", "ü \udce9", durable=True)
+    assert (tmp_path / "file").read_bytes() == "ü \\udce9".encode()
+    with pytest.raises(OSError, match="file"):
+        machine.write_text(tmp_path / "file/below", "x")
+
+
+# -------------------------------------------------------------------------------------------------- warnings
+
+
+def test_warnings_are_ignored_once_and_for_good_by_any_number_of_threads() -> None:
+    """Of two `catch_warnings` that overlap in threads, one leaves its filter in place for ever."""
+    before = warnings.filters[:]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: machine.ignore_warnings(message="of no concern"), range(200)))
+    added = [entry for entry in warnings.filters if entry not in before]
+    assert 1 <= len(added) <= 8
+    machine.ignore_warnings(message="of no concern")
+    assert len(warnings.filters) == len(before) + len(added)
+    warnings.warn("Of no concern to anybody", UserWarning, stacklevel=1)
+    with pytest.raises(UserWarning, match="still an error"):
+        warnings.warn("still an error", UserWarning, stacklevel=1)

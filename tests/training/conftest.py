@@ -1,0 +1,89 @@
+"""Fixtures of the training tests: photos that a tiny network tells apart, runs of seconds."""
+
+import json
+import signal
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from flowerfast.training import run as run_module
+from flowerfast.training.fit import Stop
+from flowerfast.training.run import TrainResult, train
+
+_TINY = {
+    "model.name": "test_resnet",
+    "model.pretrained": False,
+    "data.image_size": 32,
+    "data.workers": 2,
+    "train.epochs": 2,
+    "train.batch_size": 8,
+    "train.lr": 0.05,
+    "train.device": "cpu",
+}
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Three classes of twelve photos, 56x48, each class of one colour with noise."""
+    root, rng = tmp_path / "photos", np.random.default_rng(0)
+    for name, colour in (("blue", (60, 60, 200)), ("green", (60, 200, 60)), ("red", (200, 60, 60))):
+        (root / name).mkdir(parents=True)
+        for i in range(12):
+            pixels = np.array(colour) + rng.integers(-40, 40, (48, 56, 3))
+            Image.fromarray(pixels.astype(np.uint8)).save(root / name / f"{i:02d}.jpg", quality=90)
+    return root
+
+
+@pytest.fixture
+def train_tiny(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., TrainResult]:
+    """Function (out="run", settings={}, data=photos, plots=False, **options of `train`) → TrainResult.
+
+    A run of a tiny network on `photos`, without plots and report at its end. With `resume` it is called with
+    the settings given and no others.
+    """
+    draw = run_module.draw
+
+    def run(
+        out: str | None = "run",
+        settings: dict[str, Any] | None = None,
+        data: Path | None = photos,
+        plots: bool = False,
+        **options: Any,
+    ) -> TrainResult:
+        monkeypatch.setattr(run_module, "draw", draw if plots else lambda *_: None)
+        folder = None if out is None else tmp_path / out
+        if options.get("resume"):
+            return train(out=folder, settings=settings, **options)
+        given = {} if "config" in options else _TINY
+        return train(data, out=folder, settings={**given, **(settings or {})}, **options)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def stop_after() -> Callable[[int], AbstractContextManager[Stop]]:
+    """Function (steps) → `stop` of `train`: SIGTERM once so many steps have been trained and validated."""
+
+    def stop(steps: int) -> AbstractContextManager[Stop]:
+        asked = count(1)
+        return nullcontext(lambda: signal.SIGTERM if next(asked) >= steps else None)
+
+    return stop
+
+
+@pytest.fixture(scope="session")
+def rows() -> Callable[[Path], list[dict[str, float]]]:
+    """Function (run folder) → rows of metrics.jsonl, without what is timed."""
+    timed = ("seconds", "images_per_sec", "data_wait")
+
+    def read(run: Path) -> list[dict[str, float]]:
+        lines = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+        return [{k: v for k, v in json.loads(line).items() if k not in timed} for line in lines]
+
+    return read

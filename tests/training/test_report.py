@@ -1,0 +1,315 @@
+"""The figures and the page of a run: right numbers, robust against odd names, self-contained."""
+
+from __future__ import annotations
+
+import base64
+import json
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from PIL import Image
+
+from flowerfast.errors import UserError
+from flowerfast.training.report import (
+    CONFUSION_PNG,
+    CURVES_PNG,
+    TRAIN_COLOUR,
+    plot_confusion,
+    plot_curves,
+    write_report,
+)
+from flowerfast.training.scores import classification_report
+
+HOSTILE = '<script>alert("1")</script>'
+
+
+def make_history(val_acc: list[float]) -> list[dict[str, float]]:
+    return [
+        {
+            "epoch": epoch,
+            "train_loss": 0.9 / (epoch + 1),
+            "train_acc": 0.6,
+            "val_loss": 0.25,
+            "val_acc": accuracy,
+            "lr": 0.001,
+            "images_per_sec": 1234.4,
+            "data_wait": 0.021,
+            "seconds": 3.5,
+        }
+        for epoch, accuracy in enumerate(val_acc)
+    ]
+
+
+def make_run(run: Path, **changes: Any) -> Path:
+    classes = ["daisy", HOSTILE]
+    confusion = np.array([[8, 2], [1, 9]])
+    summary: dict[str, Any] = {
+        "best_epoch": 1,
+        "best_val_acc": 0.875,
+        "epochs_run": 3,
+        "stopped_early": True,
+        "backend": "cpu",
+        "backend_reason": "no CUDA device & no DALI",
+        "device": "cpu",
+        "images_per_sec": 1234.4,
+        "data_wait": 0.021,
+        "seconds": 247.0,
+        "classes": classes,
+        "train_samples": 2936,
+        "val_samples": 20,
+        "per_class": classification_report(confusion, classes)["per_class"],
+        "confusion": confusion.tolist(),
+        "bad_files": [{"path": "roses/<b>x</b>\udcff.jpg", "error": "cut short"}],
+        "versions": {"torch": "2.9.1", "timm": "1.0.0"},
+        "model": "resnet18",
+        "parameters": 11179077,
+    }
+    summary |= changes
+    run.mkdir(exist_ok=True)
+    (run / "summary.json").write_text(json.dumps({k: v for k, v in summary.items() if v is not None}))
+    rows = make_history([0.8, 0.875, 0.85])
+    (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (run / "config.yaml").write_text("train:\n  lr: 0.001 # a < b\n")
+    for name in (CURVES_PNG, CONFUSION_PNG):
+        Image.new("RGB", (3, 2), "red").save(run / name)
+    return run
+
+
+class Page(HTMLParser):
+    """Collects tags, every address that a browser would follow, and the text."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.addresses: list[str] = []
+        self.texts: list[str] = []
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.addresses += [
+            value or "" for name, value in attrs if name in ("src", "href", "action", "srcset")
+        ]
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append(" ".join(data.split()))
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
+    """Collect the figures that are saved, so that their contents can be read without reading pixels."""
+    figures: list[Figure] = []
+    save = Figure.savefig
+
+    def record(self: Figure, *args: Any, **kwargs: Any) -> None:
+        figures.append(self)
+        save(self, *args, **kwargs)
+
+    monkeypatch.setattr(Figure, "savefig", record)
+    return figures
+
+
+def test_classification_report_by_hand() -> None:
+    # "c" has no samples and is never predicted: all its denominators are zero.
+    report = classification_report(np.array([[3, 1, 0], [2, 2, 0], [0, 0, 0]]), ["a", "b", "c"])
+    assert report["accuracy"] == pytest.approx(5 / 8)
+    assert report["macro_f1"] == pytest.approx((2 / 3 + 4 / 7 + 0) / 3)
+    expected = [
+        {"name": "a", "precision": 3 / 5, "recall": 3 / 4, "f1": 2 / 3, "support": 4},
+        {"name": "b", "precision": 2 / 3, "recall": 1 / 2, "f1": 4 / 7, "support": 4},
+        {"name": "c", "precision": 0.0, "recall": 0.0, "f1": 0.0, "support": 0},
+    ]
+    assert report["per_class"] == [pytest.approx(row) for row in expected]
+    json.dumps(report)  # plain Python numbers only
+
+
+def test_classification_report_without_samples_is_zero() -> None:
+    report = classification_report(np.zeros((2, 2), dtype=np.int64), ["a", "b"])
+    assert (report["accuracy"], report["macro_f1"]) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("shape", [(3, 3), (2, 3), (2,)])
+def test_matrix_that_does_not_fit_the_classes_is_refused(shape: tuple[int, ...], tmp_path: Path) -> None:
+    matrix = np.zeros(shape, dtype=np.int64)
+    with pytest.raises(ValueError, match=r"2 classes cannot have shape"):
+        classification_report(matrix, ["a", "b"])
+    with pytest.raises(ValueError, match=r"2 classes cannot have shape"):
+        plot_confusion(matrix, ["a", "b"], tmp_path / "c.png")
+
+
+def test_curves_mark_the_earliest_best_epoch(drawn: list[Figure], tmp_path: Path) -> None:
+    plot_curves(make_history([0.7, 0.9, 0.8, 0.9]), tmp_path / "c.png")
+    (figure,) = drawn
+    accuracy, loss = figure.axes
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [
+        "training",
+        "validation",
+        "best: 90.0% in epoch 2",
+    ]
+    for axes in (accuracy, loss):
+        assert list(axes.get_xticks()) == [1, 2, 3, 4]
+        assert np.asarray(axes.lines[0].get_xdata()).tolist() == [1, 2, 3, 4]
+        assert np.asarray(axes.lines[2].get_xdata()).tolist() == [2, 2]  # the line through the best epoch
+    assert np.asarray(accuracy.lines[1].get_ydata()).tolist() == [0.7, 0.9, 0.8, 0.9]
+    assert np.asarray(loss.lines[0].get_ydata()).tolist() == pytest.approx([0.9, 0.45, 0.3, 0.225])
+
+
+def test_one_epoch_shows_a_mark_in_both_panels(drawn: list[Figure], tmp_path: Path) -> None:
+    plot_curves(make_history([0.5]), tmp_path / "c.png")
+    assert [list(axes.get_xticks()) for axes in drawn[0].axes] == [[1], [1]]
+    with Image.open(tmp_path / "c.png") as image:
+        pixels = np.asarray(image.convert("RGB"))
+    panels = pixels[: int(0.8 * len(pixels))]  # the legend below has the colour too
+    blue = np.all(panels == [int(TRAIN_COLOUR[i : i + 2], 16) for i in (1, 3, 5)], axis=-1)
+    half = blue.shape[1] // 2
+    assert blue[:, :half].sum() > 30
+    assert blue[:, half:].sum() > 30
+
+
+@pytest.mark.parametrize("epochs", [15, 16, 90, 300, 40_000])
+def test_epoch_ticks_are_few_whole_numbers_from_one(epochs: int, drawn: list[Figure], tmp_path: Path) -> None:
+    plot_curves(make_history([0.5] * epochs), tmp_path / "c.png")
+    ticks = list(drawn[0].axes[0].get_xticks())
+    assert ticks[0] == 1
+    assert ticks[-1] <= epochs
+    assert len(ticks) <= 16
+    assert all(tick == int(tick) for tick in ticks)
+
+
+def test_accuracy_axis_stays_within_0_and_100_percent(drawn: list[Figure], tmp_path: Path) -> None:
+    plot_curves([row | {"train_acc": 0.0} for row in make_history([1.0, 1.0])], tmp_path / "c.png")
+    assert drawn[0].axes[0].get_ylim() == (0.0, 1.0)
+
+
+def test_a_run_that_diverged_can_be_drawn(drawn: list[Figure], tmp_path: Path) -> None:
+    nan = float("nan")
+    rows = make_history([0.4, 0.2])
+    rows[1] |= {"train_loss": nan, "val_loss": float("inf"), "val_acc": nan}
+    plot_curves(rows, tmp_path / "c.png")
+    assert drawn[0].legends[0].get_texts()[2].get_text() == "best: 40.0% in epoch 1"
+
+
+def test_no_epoch_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="at least one epoch"):
+        plot_curves([], tmp_path / "c.png")
+
+
+def test_confusion_shows_counts_shares_and_recall(drawn: list[Figure], tmp_path: Path) -> None:
+    matrix = np.array([[30, 10, 0], [0, 5, 0], [0, 0, 0]])
+    plot_confusion(matrix, ["a", "b", "c"], tmp_path / "c.png")
+    axes = drawn[0].axes[0]
+    assert [text.get_text() for text in axes.texts] == [str(n) for n in matrix.flat]
+    assert np.asarray(axes.images[0].get_array()).tolist() == [[0.75, 0.25, 0], [0, 1, 0], [0, 0, 0]]
+    assert axes.get_title() == "77.8% of 45 images right"
+    (recall,) = axes.child_axes
+    assert [label.get_text() for label in recall.get_yticklabels()] == ["75.0%", "100.0%", "–"]
+
+
+@pytest.mark.parametrize(("count", "numbers"), [(2, 4), (30, 900), (31, 0), (500, 0)])
+def test_confusion_of_any_size(count: int, numbers: int, drawn: list[Figure], tmp_path: Path) -> None:
+    plot_confusion(np.eye(count, dtype=np.int64), [f"class {i}" for i in range(count)], tmp_path / "c.png")
+    assert len(drawn[0].axes[0].texts) == numbers
+    assert len(drawn[0].axes[0].get_yticks()) <= 120
+    with Image.open(tmp_path / "c.png") as image:
+        assert max(image.size) < 3200
+
+
+def test_counts_too_long_for_their_cells_are_left_out(drawn: list[Figure], tmp_path: Path) -> None:
+    plot_confusion(np.eye(25, dtype=np.int64) * 10**9, [f"{i}" for i in range(25)], tmp_path / "c.png")
+    assert not drawn[0].axes[0].texts
+
+
+def test_odd_class_names_are_drawn_in_one_short_line(drawn: list[Figure], tmp_path: Path) -> None:
+    names = ["$x_$", "雛菊", "two\nlines", "bytes \udcff", "long " * 50, r"\frac"]
+    plot_confusion(np.eye(len(names), dtype=np.int64), names, tmp_path / "c.png")
+    shown = [label.get_text() for label in drawn[0].axes[0].get_yticklabels()]
+    assert shown[:4] == ["$x_$", "雛菊", "two lines", "bytes ?"]
+    assert len(shown[4]) == 32
+    assert shown[4].endswith("…")
+
+
+def test_drawing_again_gives_the_same_bytes(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        plot_curves(make_history([0.5, 0.6]), tmp_path / f"{name}.png")
+        plot_confusion(np.eye(3, dtype=np.int64), ["x", "y", "z"], tmp_path / f"{name}c.png")
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+    assert (tmp_path / "ac.png").read_bytes() == (tmp_path / "bc.png").read_bytes()
+
+
+def test_report_is_one_self_contained_escaped_page(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "r<i>un")
+    red, _ = (run / CURVES_PNG).read_bytes(), (run / CONFUSION_PNG).unlink()
+    out = write_report(run)
+    assert (run / CURVES_PNG).read_bytes() == red  # what is there is shown, not drawn anew
+    assert out == run / "report.html"
+    page = Page(out)
+    prefix = "data:image/png;base64,"
+    assert [base64.b64decode(address.removeprefix(prefix)) for address in page.addresses] == [
+        (run / CURVES_PNG).read_bytes(),
+        (run / CONFUSION_PNG).read_bytes(),
+    ]
+    assert not {"script", "link", "iframe", "i", "b"} & set(page.tags)
+    assert HOSTILE in page.texts
+    assert "roses/<b>x</b>\\udcff.jpg" in page.texts
+    assert "http:" not in (source := out.read_text(encoding="utf-8"))
+    assert "https:" not in source
+    assert "url(" not in source
+
+
+def test_report_has_the_figures_of_the_run(tmp_path: Path) -> None:
+    texts = Page(write_report(make_run(tmp_path / "run"))).texts
+    for expected in (
+        *("87.5%", "in epoch 2", "1,234", "2.1%", "stopped early, 4 min 07 s"),
+        *("cpu", "no CUDA device & no DALI", "train: lr: 0.001 # a < b", "2.9.1"),
+        *("88.9%", "80.0%", "84.2%"),  # precision 8/9, recall 8/10, F1 16/19 of the daisy
+        *("Skipped files (1)", "Most frequent mistakes"),
+    ):
+        assert expected in texts, expected
+    assert any("resnet18, 11,179,077 parameters" in text for text in texts)
+
+
+@pytest.mark.parametrize("bad_files", [[], None])
+def test_report_without_bad_files_has_no_such_section(bad_files: list[Any] | None, tmp_path: Path) -> None:
+    page = Page(write_report(make_run(tmp_path / "run", bad_files=bad_files)))
+    assert not any("Skipped" in text for text in page.texts)
+
+
+def test_report_marks_the_best_epoch_only(tmp_path: Path) -> None:
+    source = write_report(make_run(tmp_path / "run")).read_text(encoding="utf-8")
+    assert source.count('class="best"') == 1
+    assert '<tr class="best"><td>2</td>' in source
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("summary.json", None, r"summary\.json \(No such file or directory\): give the folder"),
+        ("summary.json", "{", r"summary\.json is damaged"),
+        ("summary.json", "[]", r"summary\.json is damaged \(not a JSON object\)"),
+        ("summary.json", "{}", r"lacks a value \('confusion'\)"),
+        ("metrics.jsonl", "\n", r"metrics\.jsonl has no epoch yet"),
+        ("metrics.jsonl", '{"epoch": 0', r"metrics\.jsonl is damaged"),
+        ("metrics.jsonl", '{"epoch": 0}', r"lacks a value"),
+        ("config.yaml", None, r"cannot read .*config\.yaml"),
+    ],
+)
+def test_incomplete_run_folder_is_one_clear_line(
+    file: str, content: str | None, message: str, tmp_path: Path
+) -> None:
+    run = make_run(tmp_path / "run")
+    if content is None:
+        (run / file).unlink()
+    else:
+        (run / file).write_text(content)
+    with pytest.raises(UserError, match=message) as caught:
+        write_report(run)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_headline_value_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="best_val_acc"):
+        write_report(make_run(tmp_path / "run", best_val_acc=None))

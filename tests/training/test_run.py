@@ -1,0 +1,258 @@
+"""`train`: from settings to a complete run folder; what it refuses, and what it leaves alone."""
+
+import json
+import signal
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import timm
+import torch
+
+from flowerfast.config import Config, load_config
+from flowerfast.demo.synthetic import demo_folder
+from flowerfast.errors import UserError
+from flowerfast.training.progress import Silent
+from flowerfast.training.run import MAY_CHANGE, TrainResult, resume_config, start_config
+from flowerfast.training.trained import load_run
+
+Train = Callable[..., TrainResult]
+Rows = Callable[[Path], list[dict[str, float]]]
+
+
+def test_a_run_leaves_a_complete_folder(train_tiny: Train, tmp_path: Path) -> None:
+    result = train_tiny(plots=True)
+    run = tmp_path / "run"
+    assert result.folder == run
+    left = {str(file.relative_to(run)) for file in run.rglob("*") if file.is_file()}
+    assert left == {
+        "config.yaml", "split.json", "metrics.jsonl", "summary.json", "report.html",
+        "accuracy_loss_curve.png", "confusion_matrix.png", "best/config.json", "best/model.safetensors",
+        "checkpoints/epoch_000.safetensors", "checkpoints/epoch_001.safetensors", "checkpoints/last.pt",
+    }  # fmt: skip
+    assert all((run / name).stat().st_size > 0 for name in left)
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [row["epoch"] for row in rows] == [0, 1]
+    assert set(rows[0]) == {
+        "epoch", "train_loss", "train_acc", "val_loss", "val_acc", "lr",
+        "images_per_sec", "data_wait", "seconds",
+    }  # fmt: skip
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary == result.summary
+    assert summary["best_val_acc"] == max(row["val_acc"] for row in rows)
+    assert (summary["backend"], summary["cache"], summary["epochs_run"]) == ("cpu", "none", 2)
+    assert summary["backend_reason"]
+    split = [summary[f"{part}_seconds"] for part in ("startup", "train", "eval", "write")]
+    assert min(split) > 0
+    assert sum(split) == pytest.approx(summary["seconds"])
+    assert np.array(summary["confusion"]).sum() == summary["val_samples"] == 6
+    assert summary["train_samples"] == 30
+
+
+def test_the_config_it_leaves_gives_the_same_run(train_tiny: Train, rows: Rows, tmp_path: Path) -> None:
+    first = train_tiny("a")
+    second = train_tiny("b", data=None, config=tmp_path / "a/config.yaml")
+    assert rows(first.folder) == rows(second.folder)
+    assert (tmp_path / "a/config.yaml").read_text() == (tmp_path / "b/config.yaml").read_text()
+
+
+def test_any_number_of_workers_gives_the_same_run(train_tiny: Train, rows: Rows) -> None:
+    one = train_tiny("one", {"data.workers": 1})
+    three = train_tiny("three", {"data.workers": 3, "data.prefetch": 1})
+    assert rows(one.folder) == rows(three.folder)
+
+
+def test_it_learns_and_the_best_model_loads_with_timm_alone(train_tiny: Train) -> None:
+    result = train_tiny(settings={"train.epochs": 6})
+    assert result.summary["best_val_acc"] >= 0.9
+    trained = load_run(result.folder, "cpu")
+    network = timm.create_model(f"local-dir:{result.folder / 'best'}", pretrained=True).eval()
+    cfg = network.pretrained_cfg
+    images = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)
+    mean, std = (torch.tensor(cfg[key]).view(1, 3, 1, 1) for key in ("mean", "std"))
+    with torch.inference_mode():
+        torch.testing.assert_close(
+            trained.model(images), network((images / 255 - mean) / std), atol=1e-4, rtol=1e-4
+        )
+    assert cfg["input_size"] == (3, 32, 32)
+    assert tuple(cfg["label_names"]) == trained.classes == ("blue", "green", "red")
+
+
+def test_it_runs_outside_the_main_thread_and_leaves_signals_alone(train_tiny: Train) -> None:
+    before = [signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)]
+    seen: list[Any] = []
+
+    class Watching(Silent):
+        def step(self, samples: int, read: Any) -> None:
+            seen.append([signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)])
+
+    def work() -> None:
+        seen.append(train_tiny(settings={"train.epochs": 1}, reporter=Watching()))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    *handlers, result = seen
+    assert result.summary["epochs_run"] == 1
+    assert handlers == [before] * 4
+
+
+def test_a_reporter_is_told_before_anything_is_written(train_tiny: Train, tmp_path: Path) -> None:
+    told: list[str] = []
+
+    class Telling(Silent):
+        def start_run(self, config: Config, folder: Path) -> None:
+            assert (folder, folder.exists(), config.train.epochs) == (tmp_path / "run", False, 1)
+            told.append("run")
+
+        def start_epoch(self, epoch: int, batches: int, done: int) -> None:
+            told.append(f"epoch {epoch}: {done} of {batches}")
+
+        def step(self, samples: int, read: Any) -> None:
+            told.append(f"{samples} samples")
+
+        def end_epoch(self, row: dict[str, Any], best: bool) -> None:
+            told.append(f"end of {row['epoch']}, best: {best}")
+
+        def note(self, text: str) -> None:
+            told.append(text.split(": ")[0])
+
+    train_tiny(settings={"train.epochs": 1}, reporter=Telling())
+    assert told == [
+        "run", "data", "backend", "decoded cache", "run folder", "epoch 0: 0 of 4",
+        "8 samples", "8 samples", "8 samples", "6 samples", "end of 0, best: True",
+    ]  # fmt: skip
+
+
+def test_a_run_without_a_name_gets_that_of_the_photos_and_the_next_number(
+    train_tiny: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("runs/photos-001").mkdir(parents=True)
+    assert train_tiny(None, {"train.epochs": 1}).folder == Path("runs/photos-002")
+    assert load_config("runs/photos-002/config.yaml").data.path == str(tmp_path / "photos")
+
+
+# ------------------------------------------------------------------------------------------------- settings
+
+
+def test_patience_stops_early(train_tiny: Train) -> None:
+    summary = train_tiny(settings={"train.epochs": 30, "train.patience": 1, "train.lr": 1e-9}).summary
+    assert summary["stopped_early"]
+    assert summary["epochs_run"] == summary["best_epoch"] + 2
+
+
+def test_keep_limits_the_weights_of_epochs(train_tiny: Train) -> None:
+    folder = train_tiny(settings={"train.epochs": 4, "checkpoints.keep": 2}).folder
+    names = sorted(p.name for p in (folder / "checkpoints").glob("epoch_*"))
+    assert names == ["epoch_002.safetensors", "epoch_003.safetensors"]
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "onecycle", "constant"])
+def test_other_schedules_and_augmented_validation(train_tiny: Train, rows: Rows, schedule: str) -> None:
+    result = train_tiny(settings={"train.schedule": schedule, "eval.augmented": True})
+    rates = [row["lr"] for row in rows(result.folder)]
+    assert rates[0] > rates[1] if schedule != "constant" else rates == [0.05, 0.05]
+    assert result.summary["val_protocol"] == "augmented"
+
+
+def test_memory_format_and_cached_photos_leave_the_result_alone(train_tiny: Train, rows: Rows) -> None:
+    plain = train_tiny("plain")
+    other = train_tiny("other", {"train.channels_last": "on", "data.cache": "ram", "data.cache_side": 4000})
+    for a, b in zip(rows(plain.folder), rows(other.folder), strict=True):
+        assert a == pytest.approx(b, rel=1e-3)
+    assert other.summary["cache"] == "ram"
+    assert load_run(other.folder, "cpu").classes == ("blue", "green", "red")
+
+
+def test_a_bad_photo_is_named_skipped_and_counted(train_tiny: Train, photos: Path, tmp_path: Path) -> None:
+    whole = (photos / "red/00.jpg").read_bytes()
+    (photos / "red/00.jpg").write_bytes(whole[: len(whole) // 2])
+    (photos / "blue/01.jpg").write_bytes(b"no photo at all")
+    summary = train_tiny(settings={"data.max_bad": 0.2}).summary
+    assert {row["path"] for row in summary["bad_files"]} == {"red/00.jpg", "blue/01.jpg"}
+    with pytest.raises(UserError, match=r"blue/01\.jpg: not an image.*data\.on_bad=skip"):
+        train_tiny("strict", {"data.max_bad": 0.2, "data.on_bad": "fail"})
+    assert not (tmp_path / "strict").exists()
+
+
+# -------------------------------------------------------------------------------------------- which config
+
+
+def test_photos_named_by_a_setting_do_not_get_the_recipe_of_rendered_flowers(
+    train_tiny: Train, photos: Path
+) -> None:
+    assert start_config(None, {"data.path": "p"}) == load_config(None, ["data.path=p"])
+    folder = train_tiny(data=None, settings={"data.path": str(photos), "train.epochs": 1}).folder
+    config, defaults = load_config(folder / "config.yaml"), Config()
+    assert config.data.path == str(photos)
+    for name in ("schedule", "weight_decay", "momentum"):
+        assert getattr(config.train, name) == getattr(defaults.train, name)
+    assert config.augment == defaults.augment
+
+
+@pytest.mark.parametrize("base", [None, "demo"])
+def test_without_photos_it_is_the_demo(base: str | None) -> None:
+    assert start_config(base, {}) == load_config("demo")
+    assert start_config(base, {"train.epochs": 3}).train.epochs == 3
+    assert start_config(None, {"data.path": None}) == load_config("demo")
+
+
+@pytest.mark.parametrize("base", ["paper", "mine.yaml"])
+def test_another_recipe_needs_photos(base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine.yaml").write_text("train: {epochs: 3}\n")
+    with pytest.raises(
+        UserError, match=rf"^--config {base}: no photos are named; give their folder"
+    ) as caught:
+        start_config(base, {})
+    assert "\n" not in str(caught.value)
+    assert start_config(base, {"data.path": "photos"}) == load_config(base, ["data.path=photos"])
+    Path("mine.yaml").write_text("data: {path: photos}\n")
+    assert start_config("mine.yaml", {}).data.path == "photos"
+
+
+def test_the_config_of_a_demo_run_is_a_config(
+    train_tiny: Train, rows: Rows, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def rendered(_: object = None) -> Path:
+        if not demo_folder().exists():
+            demo_folder().parent.mkdir(parents=True, exist_ok=True)
+            photos.rename(demo_folder())
+        return demo_folder()
+
+    monkeypatch.setattr("flowerfast.training.run.demo_photos", rendered)
+    quick = {"train.epochs": 1, "model.name": "test_resnet", "data.image_size": 32}
+    first = train_tiny("first", quick, data=None)
+    config = load_config(first.folder / "config.yaml")
+    assert (config.train.schedule, config.train.lr) == ("onecycle", 0.05)  # the recipe, and a setting
+    again = train_tiny("again", data=None, config=first.folder / "config.yaml")
+    assert rows(again.folder) == rows(first.folder)
+
+
+def test_a_resumed_run_may_change_what_leaves_the_past_alone_and_no_more() -> None:
+    stored = load_config("paper")
+    others = {
+        "data.path": "p", "data.backend": "cpu", "data.workers": 7, "data.kernels": "numba",
+        "data.prefetch": 9, "data.cache": "ram", "data.cache_gb": 1.0, "data.cache_dir": "d",
+        "data.dali_prefetch": 3,
+        "data.on_bad": "fail", "data.max_bad": 0.5, "train.patience": 9, "checkpoints.keep": 3,
+        "checkpoints.every_seconds": 1.0, "log.tensorboard": True, "log.nvtx": True,
+    }  # fmt: skip
+    assert set(others) == set(MAY_CHANGE)
+    for key, value in {**others, "train.epochs": 99}.items():
+        section, _, name = key.partition(".")
+        assert getattr(getattr(resume_config(stored, {key: value}), section), name) == value
+    for key, value in {
+        "train.lr": 0.5, "train.batch_size": 2, "data.hw_decoder_load": 0.1, "data.decoder": "gpu",
+        "data.decode_scale": "auto", "data.cache_side": 64, "model.name": "resnet34", "augment.flip": 0.1,
+        "eval.crop_pct": 1.0,
+    }.items():  # fmt: skip
+        with pytest.raises(UserError, match=rf"^{key}=\S+ the run began with .* and must keep that"):
+            resume_config(stored, {key: value})
+    by_batch = load_config("demo")
+    with pytest.raises(UserError, match=r"^train\.epochs=99: the run began with 14"):
+        resume_config(by_batch, {"train.epochs": 99})

@@ -1,0 +1,93 @@
+"""split.json: which photo is in which half, written once and read back on resume."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from flowerfast.config import DataConfig
+from flowerfast.errors import UserError
+from flowerfast.packing.pack import pack
+from flowerfast.packing.shard_writer import PackSettings
+from flowerfast.photos.photos import Photos
+from flowerfast.training.split_file import read_split, write_split
+
+Write = Callable[..., Path]
+
+
+def test_a_written_split_is_read_back(photo_folder: Write, write_photo: Write, tmp_path: Path) -> None:
+    root = photo_folder({"daisy": 6, "Gänseblümchen": 5})
+    try:
+        write_photo(root / "daisy" / os.fsdecode(b"caf\xe9.jpg"))
+    except OSError:  # this file system takes UTF-8 names only
+        write_photo(root / "daisy" / "café.jpg")
+    photos, file = Photos(root), tmp_path / "split.json"
+    halves = photos.split(0.3, 1)
+    write_split(*halves, file)
+    for again, half in zip(read_split(file, Photos(root)), halves, strict=True):
+        assert again.indices.tolist() == half.indices.tolist()
+        assert again.indices.dtype == np.int64
+    content = json.loads(file.read_text(encoding="utf-8"))
+    assert content["classes"] == ["Gänseblümchen", "daisy"]
+    assert content["fingerprint"] == photos.table.fingerprint
+    assert sorted(content["train"] + content["val"]) == sorted(photos.table.paths())
+
+
+def test_a_split_stays_readable_when_files_are_only_touched(photo_folder: Write, tmp_path: Path) -> None:
+    root = photo_folder({"a": 3, "b": 3})
+    train, val = Photos(root).split(0.3, 1)
+    write_split(train, val, tmp_path / "split.json")
+    os.utime(root / "a/a_000.jpg", ns=(1, 1))
+    again = read_split(tmp_path / "split.json", Photos(root))[1]
+    assert again.indices.tolist() == val.indices.tolist()
+
+
+def test_a_split_outlives_the_change_to_packed_photos(photo_folder: Write, tmp_path: Path) -> None:
+    photos = Photos(photo_folder())
+    pack(photos.root, tmp_path / "shards", PackSettings(), DataConfig())
+    train, val = photos.split(0.3, seed=5)
+    write_split(train, val, tmp_path / "split.json")
+    resumed = read_split(tmp_path / "split.json", Photos(tmp_path / "shards"))[0]
+    assert np.array_equal(resumed.indices, train.indices)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("a/a_001.jpg", None, r"photos/a/a_001\.jpg: gone since the run began; put it back"),
+        ("a/a_001.jpg", "b/a_001.jpg", r"photos/a/a_001\.jpg: gone since the run began"),
+        ("a/a_001.jpg", "a/zzz.jpg", r"photos/a/a_001\.jpg: gone since the run began"),
+        (None, "b/new.jpg", r"photos: b/new\.jpg is new since the run began; remove it"),
+        (None, "c/new.jpg", r"photos: c/new\.jpg is new since the run began; remove it"),
+    ],
+    ids=["gone", "moved to another class", "renamed", "new", "new class"],
+)
+def test_a_split_of_other_photos_is_refused(
+    photo_folder: Write, write_photo: Write, tmp_path: Path, old: str | None, new: str | None, said: str
+) -> None:
+    root = photo_folder({"a": 3, "b": 3})
+    write_split(*Photos(root).split(0.3, 1), tmp_path / "split.json")
+    if old:
+        (root / old).unlink()
+    if new:
+        write_photo(root / new)
+    with pytest.raises(UserError, match=said) as caught:
+        read_split(tmp_path / "split.json", Photos(root))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [None, b"", b"{", b"[]", b"3", b"\xff", b'{"train": []}', b'{"train": null, "val": 1, "classes": []}'],
+)
+def test_a_damaged_split_is_named(photo_folder: Write, tmp_path: Path, content: bytes | None) -> None:
+    file, photos = tmp_path / "split.json", Photos(photo_folder({"a": 2, "b": 2}))
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(
+        UserError, match=r"split\.json: not a split that flowerfast wrote .*; start a new run"
+    ):
+        read_split(file, photos)
