@@ -30,7 +30,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.peers import paper
-from flowerfast.bench.child import Child, Variant
+from flowerfast.bench.child import Variant
 from flowerfast.bench.environment import describe_photos, environment, write_results
 from flowerfast.bench.measure import Pace, measure, measure_here
 from flowerfast.bench.rounds import Drawn, Source
@@ -151,11 +151,7 @@ def as_words(row: dict[str, Any]) -> str:
 
 
 def start(session: Session) -> None:
-    """Is a photo decoded at all, and windows by the GPU? Compiles the CPU's loops for all that follow."""
-    if session.cuda:
-        probe = Variant("windows", "flowerfast.loaders.dali.probe:roi_problem", {"device_id": 0})
-        with Child(probe, {}) as child:
-            session.keep("start/window_problem", child.call(session.left))
+    """Is a photo decoded at all? Compiles the CPU's loops for all that follow."""
     names, failed = ["cpu", "dali, decoder=cpu", f"dali, decoder=gpu, load={HW_LOADS[0]:g}"], []
     for name in names if session.cuda else names[1:2]:
         variant = loader(session, session.sets[0], name, session.args.batch_size)
@@ -437,9 +433,7 @@ def run(arguments: list[str] | None) -> dict[str, Any]:
     """The whole run: content of the results file. Raises UserError."""
     begun, args = time.monotonic(), parse(arguments)
     if args.device == "cpu":
-        torch.set_num_threads(
-            1
-        )  # two wait for each other most of the time, models of rehearsals are so small
+        torch.set_num_threads(1)  # models of rehearsals are so small that two would wait for each other
     device, kept = pick_device(args.device), ("minutes", "parts", "batch_size", "image_size", "model")
     with tempfile.TemporaryDirectory(prefix="flowerfast-gpu-") as scratch:
         sets = find_photos(args.data, args.photos, Path(scratch))

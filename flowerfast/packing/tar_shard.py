@@ -19,7 +19,7 @@ ROW = {
     "offset": np.int64,
     "crc32": np.uint32,
 }
-"""Values that are noted of each photo written: its row in the manifest, and columns of the index."""
+"""Values that are noted of each photo written: its row in the table, and columns of the index."""
 
 
 @dataclass(frozen=True)

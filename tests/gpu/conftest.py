@@ -44,20 +44,6 @@ def folder_of(tmp_path_factory: pytest.TempPathFactory, place: Place) -> Callabl
     return lambda name: make_set(name, root, place.sizes)
 
 
-@pytest.fixture(scope="session")
-def _one_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("cache")
-
-
-@pytest.fixture(autouse=True)
-def own_cache(_one_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """One cache for all of these tests, in place of one each: whether the GPU's decoder can do windows is
-    found out anew, in a process of its own, but once.
-    """
-    monkeypatch.setenv("FLOWERFAST_CACHE", str(_one_cache))
-    return _one_cache
-
-
 @pytest.fixture
 def opened(place: Place, folder_of: Callable[[str], Path]) -> Iterator[Callable[..., Loader]]:
     """Function (set or photos, kind, batch_size, **settings of data) → Loader, closed after the test."""

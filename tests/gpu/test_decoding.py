@@ -55,7 +55,7 @@ def test_torch_and_dali_work_in_one_process(place: Place, modules: str):
 
 
 def test_photos_of_many_sizes_are_decoded(place: Place, opened: Opened, capfd: pytest.CaptureFixture[str]):
-    """By windows where the GPU's decoder can, else by the fallback: each comes once, none bad, none black."""
+    """Each comes once, none bad, none black."""
     loader = opened("many", "gpu")
     came, black = np.zeros(len(loader.photos), np.int64), 0
     for batch in loader.epoch(0):
