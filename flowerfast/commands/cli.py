@@ -204,7 +204,7 @@ def predict(
     photos = find_photos(images)
     predictions = load_run(run, config.train.device).predict(photos, top_k, config.data.max_pixels)
     named = [p for p in predictions if p.error is None]
-    if json_ != Path("-"):
+    if json_ != Path("-") and named:
         print_predictions(named)
     rows = [{"path": p.path, "top": [{"name": n, "probability": c} for n, c in p.top]} for p in named]
     write_json(json_, rows)
@@ -375,7 +375,7 @@ def pack(
         for photo in spoilt:
             complain(f"damaged: {data / photo}")
         if json_ != Path("-"):
-            out.print(f"{len(spoilt)} photos are damaged in {data}", soft_wrap=True)
+            out.print(f"{len(spoilt) or 'no'} photos are damaged in {data}", soft_wrap=True)
         write_json(json_, {"damaged": spoilt})
         raise typer.Exit(1 if spoilt else 0)
     if out_ is None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from flowerfast.packing.pack import Packed
     from flowerfast.training.trained import Prediction
 
-out = Console(highlight=False)
+out = Console(highlight=False, markup=False)  # names are the user's: [b] in one is no command
 
 
 def print_evaluation(result: dict[str, Any]) -> None:

@@ -42,7 +42,8 @@ class Loader:
             decoder, ...); its path, image_size and val_fraction are not looked at.
         keep: without augmentation, keep the batches of the first epoch where memory allows and yield them
             again in the next.
-        rank, world_size: this process takes the `rank`-th of `world_size` equal parts of each batch.
+        rank, world_size: this process takes the `rank`-th of `world_size` parts of each batch, which differ
+            by one sample at most; the short last batch may leave a process without any.
 
     Raises UserError when the backend, cache or device asked for is not to be had here.
 
@@ -73,10 +74,18 @@ class Loader:
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
+        for name, value, kind in (("photos", photos, Photos), ("augment", augment, Augment | None)):
+            if not isinstance(value, kind):
+                raise UserError(
+                    f"Loader: {name} is a {type(value).__name__}; give ff.{name.capitalize()}(...)"
+                )
         checked = {"data": {"image_size": size}, "train": {"batch_size": batch_size, "seed": seed}}
         validate({**checked, "eval": {"crop_pct": crop_pct}}, "Loader")
-        if not 0 <= rank < world_size:
-            raise UserError(f"Loader: rank={rank}, world_size={world_size}: rank counts from 0")
+        if not 0 <= rank < world_size <= batch_size:
+            raise UserError(
+                f"Loader: rank={rank}, world_size={world_size}, batch_size={batch_size}: rank counts from 0, "
+                "and each process needs a sample of every batch"
+            )
         shuffled = augment is not None if shuffle is None else shuffle
         self.photos, self.device = photos, pick_device(device)
         self.plan_sampler = Sampler(
@@ -92,7 +101,7 @@ class Loader:
         self._engine = open_engine(self.backend, self.plan_sampler, data, self.device, store)
         if keep and augment is None and len(photos) * 3 * size**2 < device_memory(self.device) / 4:
             self._engine = KeptEngine(self._engine)
-        self._next, self._resumed = (0, 0), False
+        self._next, self._resumed, self._closed = (0, 0), False, False
 
     def __len__(self) -> int:
         """Batches per epoch."""
@@ -128,15 +137,20 @@ class Loader:
 
         None: from the batch that `load_state_dict` named if it is of this epoch, else from the first.
         A file that cannot be decoded is left out of its batch (shorter then, at worst empty) and noted in
-        `photos.bad`. Raises UserError when there are too many, or the photos say that none may be.
+        `photos.bad`. Raises UserError when there are too many, or the photos say that none may be, for a
+        number of an epoch or batch that there is not, and when the loader is closed.
         """
+        self._check_open()
         if start_batch is None:
             start_batch = self._next[1] if self._resumed and epoch == self._next[0] else 0
+        if epoch < 0 or start_batch < 0:
+            raise UserError(f"epoch={epoch}, start_batch={start_batch}: both count from 0")
         self._next, self._resumed = (epoch, start_batch), False
         return self._counted(epoch, start_batch, self._engine.epoch(epoch, start_batch))
 
     def execute(self, plan: Plan) -> np.ndarray:
         """Pixels of one plan: uint8 (n, S, S, 3). Raises UserError on a file that cannot be decoded."""
+        self._check_open()
         return self._engine.execute(plan)
 
     def state_dict(self) -> dict[str, Any]:
@@ -151,19 +165,32 @@ class Loader:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where a loader of the same photos and settings stood, perhaps with other workers or ranks.
 
-        Raises UserError when the state is of other photos or settings.
+        The backend and cache in it are a record, not compared. Raises UserError when the state is of other
+        photos or settings.
         """
+        if not isinstance(state, dict):
+            raise UserError(f"loader state: expected what state_dict gave, got {type(state).__name__}")
         for name, mine in self._identity().items():
             if state.get(name) != mine:
                 raise UserError(
                     f"loader state: {name} is {state.get(name)!r}, this loader has {mine!r}; open it "
                     "with the photos and settings of the state"
                 )
-        self._next, self._resumed = (int(state["epoch"]), int(state["batch"])), True
+        epoch, batch = state.get("epoch"), state.get("batch")
+        if not (isinstance(epoch, int) and isinstance(batch, int) and epoch >= 0 and 0 <= batch <= len(self)):
+            raise UserError(
+                f"loader state: epoch={epoch!r}, batch={batch!r}: no place among {len(self)} batches an epoch"
+            )
+        self._next, self._resumed = (epoch, batch), True
 
     def close(self) -> None:
         """Free threads, memory and device resources; may be called twice."""
+        self._closed = True
         self._engine.close()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise UserError("this loader is closed; open another")
 
     def _identity(self) -> dict[str, Any]:
         sampler = self.plan_sampler

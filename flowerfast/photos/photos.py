@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-from flowerfast.config import DataConfig
+from flowerfast.config import DataConfig, validate
 from flowerfast.errors import UserError
 from flowerfast.machine import Progress
 from flowerfast.photos.bad import BadFiles
@@ -53,6 +53,8 @@ class Photos:
         min_classes: int = 2,
         progress: Progress | None = None,
     ) -> None:
+        given = {"max_pixels": max_pixels, "on_bad": on_bad, "max_bad": max_bad}
+        validate({"data": given}, "Photos")
         self.table = read_table(Path(folder), max_pixels, progress, min_classes)
         self.indices = np.arange(len(self.table))
         self._bad = BadFiles(self.table, on_bad, max_bad)
@@ -128,10 +130,18 @@ class Photos:
     def subset(self, indices: np.ndarray | Sequence[int]) -> "Photos":
         """The samples with these indices, in this order; a mask, bool (n,), chooses among this set's.
 
-        Raises UserError for an index that is none.
+        Raises UserError for what is no index of the folder.
         """
         chosen = np.asarray(indices)
-        chosen = self.indices[chosen] if chosen.dtype == bool else chosen.astype(np.int64)
+        chosen = chosen if chosen.size else np.zeros(0, np.int64)
+        if chosen.dtype == bool and chosen.shape == self.indices.shape:
+            chosen = self.indices[chosen]
+        if chosen.ndim != 1 or chosen.dtype.kind not in "iu":
+            raise UserError(
+                f"subset: got {chosen.dtype} of shape {chosen.shape}; give whole numbers in one row, or a "
+                f"mask of {len(self)}"
+            )
+        chosen = chosen.astype(np.int64)
         wrong = chosen[(chosen < 0) | (chosen >= len(self.table))]
         if len(wrong):
             raise UserError(f"{self.root}: no sample {wrong[0]}; there are 0 to {len(self.table) - 1}")

@@ -23,10 +23,12 @@ def divide(
     bounds = np.searchsorted(labels[by_label], np.arange(len(table.classes) + 1))
     for label, name in enumerate(table.classes):
         members = indices[by_label[bounds[label] : bounds[label + 1]]]
+        if not len(members) and len(indices) < len(table):
+            continue  # a subset need not have all classes
         if len(members) < 2:
-            only = f" ({table.path(int(members[0]))})" if len(members) else ""
+            has = f"1 readable photo ({table.path(int(members[0]))})" if len(members) else "0 readable photos"
             raise UserError(
-                f"{table.root}: class {name!r} has {len(members)} readable photo{only}; each class needs "
+                f"{table.root}: class {name!r} has {has}; each class needs "
                 "two or more, to train and to validate on: add photos or remove the folder"
             )
         shuffled = generator("split", seed, label).permutation(members)

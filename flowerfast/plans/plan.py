@@ -191,8 +191,8 @@ class Sampler:
         augment: distributions of the random plan; None: the evaluation plan (resize, centre crop).
         shuffle: a new order each epoch; False: the order of `photos`.
         crop_pct: size / short side of the resized photo, for the evaluation plan.
-        rank, world_size: this process takes the `rank`-th of `world_size` equal parts of each batch, so that
-            all ranks together see the same sequence of samples, however many they are.
+        rank, world_size: this process takes the `rank`-th of `world_size` parts of each batch (they differ by
+            one sample at most), so that all ranks together see the same samples, however many they are.
     """
 
     photos: Photos

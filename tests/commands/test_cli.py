@@ -372,7 +372,7 @@ def test_pack_verify_finds_damage(cli: Cli, photos: Path, tmp_path: Path) -> Non
     assert cli("pack", photos, "shards")[0] == 0
     code, out, err = cli("pack", "--verify", "shards", "--set", "data.workers=1")
     assert (code, err) == (0, "")
-    assert "0 photos are damaged" in out
+    assert "no photos are damaged" in out
     shard = tmp_path / "shards/shard-000000.tar"
     harmed = bytearray(shard.read_bytes())
     harmed[600:700] = bytes(100)  # the first label: no photo's bytes
@@ -404,3 +404,17 @@ def test_pack_refuses_in_words(
     assert re.search(message, err)
     assert "Traceback" not in err
     assert not (tmp_path / "shards").exists()
+
+
+def test_names_are_text_not_markup():
+    """Brackets in the names of classes and files are printed as they are."""
+    from flowerfast.commands.output import out, print_evaluation, print_predictions
+    from flowerfast.training.trained import Prediction
+
+    row = {"name": "[red] [/x", "precision": 1.0, "recall": 1.0, "f1": 1.0, "support": 2}
+    with out.capture() as printed:
+        print_evaluation({"per_class": [row], "bad_files": [], "accuracy": 1.0, "loss": 0.0, "samples": 2})
+        print_predictions([Prediction("w[/b].jpg", (("[bold]x[", 0.5),))])
+        out.print("report: q[/new]/report.html")
+    for name in ("[red] [/x", "w[/b].jpg", "[bold]x[", "q[/new]/report.html"):
+        assert name in printed.get()

@@ -256,3 +256,48 @@ def test_a_gpu_that_is_not_there_is_refused(photos: Photos, monkeypatch: pytest.
 def test_notes_tell_what_the_cache_could_not_hold(photos: Photos, open_loader: Open) -> None:
     loader = open_loader(photos, **RANDOM, cache="ram", cache_gb=1e-5)
     assert any("of 15 photos have a place" in note for note in loader.notes)
+
+
+# ------------------------------------------------------------------------------------- what it is given
+
+
+@pytest.mark.parametrize("batch", [-1, 5, "x", None])
+def test_a_state_of_no_place_is_refused(photos: Photos, open_loader: Open, batch: Any) -> None:
+    loader = open_loader(photos)
+    with pytest.raises(
+        UserError, match=r"loader state: epoch=0, batch=.*: no place among 4 batches an epoch"
+    ):
+        loader.load_state_dict({**loader.state_dict(), "batch": batch})
+    with pytest.raises(UserError, match="expected what state_dict gave, got list"):
+        loader.load_state_dict([])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("place", [(-1, 0), (0, -1)])
+def test_an_epoch_or_batch_before_the_first_is_refused(
+    photos: Photos, open_loader: Open, place: tuple[int, int]
+) -> None:
+    with pytest.raises(UserError, match="both count from 0"):
+        open_loader(photos).epoch(*place)
+
+
+def test_a_closed_loader_says_so(photos: Photos, open_loader: Open) -> None:
+    loader = open_loader(photos, keep=True)
+    list(loader)
+    loader.close()
+    for use in (lambda: iter(loader), lambda: loader.epoch(0), lambda: loader.execute(None)):
+        with pytest.raises(UserError, match="this loader is closed; open another"):
+            use()
+
+
+def test_more_processes_than_samples_of_a_batch_are_refused(photos: Photos, open_loader: Open) -> None:
+    with pytest.raises(UserError, match=r"world_size=5, batch_size=4: .*each process needs a sample"):
+        open_loader(photos, rank=1, world_size=5)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [({"photos": "folder"}, "photos is a str; give ff.Photos"), ({"augment": {}}, "augment is a dict; give")],
+)
+def test_what_is_of_another_kind_is_refused(photos: Photos, given: Settings, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        Loader(**{"photos": photos, **given})

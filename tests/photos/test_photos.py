@@ -138,3 +138,22 @@ def test_files_left_out_at_the_scan_count(photo_folder: Write) -> None:
     assert not photos.bad_indices  # they have no index
     with pytest.raises(UserError, match=r"4 of 15 files"):
         photos.report_bad(5, "bad")
+
+
+@pytest.mark.parametrize("wrong", [[1.5], [[1, 2], [3, 4]], "abc", 5, [True, False], [99], [-1]], ids=str)
+def test_what_is_no_index_is_refused(photo_folder: Write, wrong: object) -> None:
+    with pytest.raises(UserError, match=r"subset: got|no sample"):
+        Photos(photo_folder()).subset(wrong)
+
+
+def test_a_subset_without_a_class_is_split_all_the_same(photo_folder: Write) -> None:
+    photos = Photos(photo_folder({"a": 6, "b": 9, "c": 3}))
+    train, val = photos.subset(range(15)).split(0.2)
+    assert (len(train), len(val)) == (12, 3)
+    assert sorted([*train.indices, *val.indices]) == list(range(15))
+
+
+@pytest.mark.parametrize("given", [{"on_bad": "ignore"}, {"max_bad": 5}, {"max_pixels": 0}], ids=str)
+def test_settings_out_of_bounds_are_refused(photo_folder: Write, given: dict[str, object]) -> None:
+    with pytest.raises(UserError, match=rf"Photos: data\.{next(iter(given))}="):
+        Photos(photo_folder(), **given)

@@ -31,7 +31,7 @@ photos = Photos(sys.argv[1], on_bad="fail")
 before, taken, pixels = anonymous(), [], 0
 given = {"batch_size": 16, "augment": Augment(), "device": "cpu", "workers": 4}
 with Loader(photos, **given, backend="dali-cpu") as loader:
-    for epoch in range(3):
+    for epoch in range(5):
         for batch in loader:
             pixels = zlib.crc32(batch.images.permute(0, 2, 3, 1).numpy(), pixels)
         taken.append(anonymous() - before)
@@ -64,8 +64,8 @@ def run(folder: Path) -> dict[str, object]:
 def test_pool_takes_less_memory_and_the_same_pixels(
     photo_folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sides = np.random.default_rng(0).integers(300, 1000, (32, 2)).tolist()
-    folder = photo_folder({"daisy": 32, "rose": 32}, sizes=[(w, h) for w, h in sides])
+    sides = np.random.default_rng(0).integers(300, 1000, (48, 2)).tolist()
+    folder = photo_folder({"daisy": 48, "rose": 48}, sizes=[(w, h) for w, h in sides])
     ours = run(folder)
     monkeypatch.setenv(VARIABLE, DEFAULT)
     default = run(folder)
