@@ -30,6 +30,22 @@ def make_photo(path: Path, size: tuple[int, int] = (40, 30), seed: int = 0, **op
     return path
 
 
+@pytest.fixture(scope="session")
+def paint() -> Callable[[Path], Path]:
+    """Function (root) → root: three classes of twelve photos, 56x48, each class of one colour with noise."""
+
+    def make(root: Path) -> Path:
+        rng = np.random.default_rng(0)
+        for name, colour in (("blue", (60, 60, 200)), ("green", (60, 200, 60)), ("red", (200, 60, 60))):
+            (root / name).mkdir(parents=True)
+            for i in range(12):
+                pixels = np.array(colour) + rng.integers(-40, 40, (48, 56, 3))
+                Image.fromarray(pixels.astype(np.uint8)).save(root / name / f"{i:02d}.jpg", quality=90)
+        return root
+
+    return make
+
+
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Keep tests out of the user's cache: FLOWERFAST_CACHE is a folder of this test alone."""

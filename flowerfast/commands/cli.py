@@ -46,6 +46,9 @@ class Half(StrEnum):
     val = "val"
 
 
+PhotosOrFlowers = Annotated[
+    Path | None, typer.Argument(help="Folder of class folders, or of shards. Default: rendered flowers.")
+]
 BackendOption = Annotated[
     str | None,
     typer.Option(
@@ -220,9 +223,7 @@ def predict(
 
 @app.command()
 def parity(
-    data: Annotated[
-        Path | None, typer.Argument(help="Folder of class folders, or of shards. Default: rendered flowers.")
-    ] = None,
+    data: PhotosOrFlowers = None,
     backend: Annotated[
         str | None,
         typer.Option(
@@ -257,16 +258,14 @@ def parity(
 
 @app.command()
 def bench(
-    data: Annotated[
-        Path | None, typer.Argument(help="Folder of class folders, or of shards. Default: rendered flowers.")
-    ] = None,
+    data: PhotosOrFlowers = None,
     suite: Annotated[
         str, typer.Option(metavar="LIST", help="What to measure, any of these.")
     ] = "stages,loader,model,train",
     backend: BackendOption = None,
     set_: SetOption = None,
     quick: Annotated[
-        bool, typer.Option("--quick", help="Fewer loaders, all in one process: within half a minute.")
+        bool, typer.Option("--quick", help="Fewer loaders, all in one process: a first look.")
     ] = False,
     from_: Annotated[
         Path | None, typer.Option("--from", help="Take this earlier result (--json) instead of measuring.")

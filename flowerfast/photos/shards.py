@@ -127,8 +127,9 @@ def save_arrays(file: Path, about: dict[str, Any], arrays: dict[str, np.ndarray]
     """Write arrays and what describes them (JSON) as .npz; same content, same bytes. Raises OSError."""
     # ASCII: JSON escapes what is no valid UTF-8 in file names, and gives it back.
     text = np.frombuffer(json.dumps(about).encode("ascii"), np.uint8)
+    content: dict[str, Any] = {"about": text, **arrays}
     with replacing(file) as fresh, fresh.open("wb") as out:
-        np.savez(out, about=text, **arrays)  # type: ignore[arg-type]
+        np.savez(out, **content)
 
 
 def load_arrays(file: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:

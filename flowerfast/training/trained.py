@@ -81,8 +81,7 @@ class TrainedModel:
         A file that cannot be read, or of more than `max_pixels`, gives a `Prediction` with an `error`. Raises
         UserError for what is no photo at all.
         """
-        single = isinstance(images, Picture) or not isinstance(images, Iterable)
-        listed: Sequence[Picture] = [images] if single else images  # type: ignore[list-item, assignment]
+        listed = [images] if isinstance(images, Picture) or not isinstance(images, Iterable) else images
         return [self._predict(picture, place, top_k, max_pixels) for place, picture in enumerate(listed)]
 
     def _predict(self, picture: Picture, place: int, top_k: int, max_pixels: int) -> Prediction:

@@ -1,11 +1,10 @@
 """Fixtures of the command tests: photos that a tiny network tells apart, and a run that has learnt to."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from flowerfast.training import run as run_module
 from flowerfast.training.run import train
@@ -19,17 +18,6 @@ class Trained(NamedTuple):
     summary: dict[str, Any]
 
 
-def paint(root: Path) -> Path:
-    """Three classes of twelve photos, 56x48, each class of one colour with noise."""
-    rng = np.random.default_rng(0)
-    for name, colour in (("blue", (60, 60, 200)), ("green", (60, 200, 60)), ("red", (200, 60, 60))):
-        (root / name).mkdir(parents=True)
-        for i in range(12):
-            pixels = np.array(colour) + rng.integers(-40, 40, (48, 56, 3))
-            Image.fromarray(pixels.astype(np.uint8)).save(root / name / f"{i:02d}.jpg", quality=90)
-    return root
-
-
 @pytest.fixture(autouse=True)
 def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs end without curves and report, which take longer than the training."""
@@ -37,13 +25,13 @@ def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def photos(tmp_path: Path) -> Path:
+def photos(paint: Callable[[Path], Path], tmp_path: Path) -> Path:
     """Photos of this test alone."""
     return paint(tmp_path / "photos")
 
 
 @pytest.fixture(scope="session")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+def trained(paint: Callable[[Path], Path], tmp_path_factory: pytest.TempPathFactory) -> Trained:
     """A run that tells its photos apart; read only."""
     root = tmp_path_factory.mktemp("trained")
     settings = {

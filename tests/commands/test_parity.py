@@ -356,7 +356,7 @@ class DarkOrLight(torch.nn.Module):
 def test_cli_counts_where_a_models_answers_differ(
     cli_parity, flowers, sabotage: Arrange, tmp_path, monkeypatch
 ):
-    trained = TrainedModel(DarkOrLight(), ("dark", "light"), 32, 0.8, CPU)  # type: ignore[arg-type]
+    trained = TrainedModel(DarkOrLight(), ("dark", "light"), 32, 0.8, CPU)
     monkeypatch.setattr(parity, "load_run", lambda run, device: trained)
     arguments = (flowers, "--backend", "cpu", "--run", "run", "--json", "result.json")
     for mistake, share in ((None, 0), ("inverted", 1)):

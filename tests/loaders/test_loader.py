@@ -269,7 +269,7 @@ def test_a_state_of_no_place_is_refused(photos: Photos, open_loader: Open, batch
     ):
         loader.load_state_dict({**loader.state_dict(), "batch": batch})
     with pytest.raises(UserError, match="expected what state_dict gave, got list"):
-        loader.load_state_dict([])  # type: ignore[arg-type]
+        loader.load_state_dict([])
 
 
 @pytest.mark.parametrize("place", [(-1, 0), (0, -1)])

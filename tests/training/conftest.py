@@ -8,9 +8,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from flowerfast.training import run as run_module
 from flowerfast.training.fit import Stop
@@ -29,15 +27,9 @@ _TINY = {
 
 
 @pytest.fixture
-def photos(tmp_path: Path) -> Path:
-    """Three classes of twelve photos, 56x48, each class of one colour with noise."""
-    root, rng = tmp_path / "photos", np.random.default_rng(0)
-    for name, colour in (("blue", (60, 60, 200)), ("green", (60, 200, 60)), ("red", (200, 60, 60))):
-        (root / name).mkdir(parents=True)
-        for i in range(12):
-            pixels = np.array(colour) + rng.integers(-40, 40, (48, 56, 3))
-            Image.fromarray(pixels.astype(np.uint8)).save(root / name / f"{i:02d}.jpg", quality=90)
-    return root
+def photos(paint: Callable[[Path], Path], tmp_path: Path) -> Path:
+    """Photos of this test alone."""
+    return paint(tmp_path / "photos")
 
 
 @pytest.fixture

@@ -237,7 +237,7 @@ def test_a_save_that_was_cut_short_is_refused_at_any_length(folder: RunFolder) -
 def test_a_flipped_byte_anywhere_is_seen_or_of_no_consequence(folder: RunFolder) -> None:
     folder.save_last(STATE)
     whole, rng = folder.last.read_bytes(), random.Random(0)
-    tensors = whole.index(STATE["trainer"]["network"]["w"].numpy().tobytes())  # type: ignore[index]
+    tensors = whole.index(STATE["trainer"]["network"]["w"].numpy().tobytes())
     inside = range(tensors, tensors + 12_000)
     for place in (*rng.sample(range(len(whole)), 300), *rng.sample(inside, 20)):
         damaged = bytearray(whole)

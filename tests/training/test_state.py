@@ -103,7 +103,7 @@ def test_precision_on_a_cpu(amp: str, dtype: torch.dtype | None, name: str) -> N
 
 @pytest.mark.parametrize(("setting", "last"), [("on", True), ("off", False), ("auto", False)])
 def test_memory_format_of_a_model_on_a_cpu(setting: str, last: bool) -> None:
-    placed = place_model(model(), TrainConfig(channels_last=setting), CPU)  # type: ignore[arg-type]
+    placed = place_model(model(), TrainConfig(channels_last=setting), CPU)
     kernels = [p for p in placed.parameters() if p.dim() == 4 and min(p.shape[1:]) > 1]
     assert kernels
     assert all(p.is_contiguous(memory_format=torch.channels_last) == last for p in kernels)

@@ -17,6 +17,7 @@ wrong pixels. Only a file that somebody shortens while it is in use is beyond he
 import hashlib
 import mmap
 import os
+import sys
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -29,10 +30,8 @@ import numpy as np
 from flowerfast.machine import replacing
 from flowerfast.photos.table import Table
 
-try:
+if sys.platform != "win32":  # Windows has no such locks, and no pwrite either
     import fcntl
-except ImportError:  # Windows: no such locks, and no pwrite either
-    fcntl = None  # type: ignore[assignment]
 
 PIXELS_VERSION = 1
 """To be raised when `decode` or `resize` give other pixels, or the layout changes."""
@@ -42,7 +41,7 @@ _SUFFIX = ".photos"
 
 def disk_problem(folder: Path) -> str | None:
     """Why no cache file can be kept in `folder`, which is made if need be; None: it can."""
-    if fcntl is None:
+    if sys.platform == "win32":
         return "this system lacks the file locks that a shared cache needs"
     try:
         folder.mkdir(parents=True, exist_ok=True)
