@@ -18,6 +18,8 @@ _COLUMNS = ("images/s", "±", "× now", "cores", "MB", "waiting", "GPU", "GPU MB
 def report(result: dict[str, Any]) -> Iterator[RenderableType]:
     """Tables of what was measured, then the verdict."""
     yield Text(_about(result))
+    if why := result["settings"].get("backend_reason"):
+        yield Text(f"backend: {result['settings']['backend']} ({why})")
     if "stages" in result:
         yield _stages(result["stages"])
         yield Text(_sums(result["stages"]))

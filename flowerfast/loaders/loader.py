@@ -15,6 +15,7 @@ from flowerfast.loaders.cache.choice import choose_cache, device_memory, open_ca
 from flowerfast.loaders.device import pick_device
 from flowerfast.loaders.engine import choose_backend, open_engine, workplace
 from flowerfast.loaders.kept import KeptEngine
+from flowerfast.loaders.speeds import gpu_decodes
 from flowerfast.photos.photos import Photos
 from flowerfast.plans.plan import Plan, Sampler
 
@@ -53,6 +54,7 @@ class Loader:
             DataLoader).
         backend, backend_reason: who makes the pixels, and why.
         cache, cache_reason: where decoded photos are kept, and why.
+        hw_decoder_load: share of the GPU's hardware decoder; None where the GPU decodes nothing.
     """
 
     def __init__(
@@ -92,11 +94,19 @@ class Loader:
             photos, size, batch_size, seed, augment, shuffled, crop_pct, rank, world_size
         )
         data = _options(options, backend=backend, cache=cache, workers=workers)
-        self.backend, self.backend_reason = choose_backend(data, self.device)
+        data = data.model_copy(update={"image_size": size, **({"cache": "none"} if augment is None else {})})
+        self.backend, self.backend_reason = choose_backend(data, self.device, photos)
         place = workplace(self.backend, self.device)
-        self.cache, self.cache_reason = "none", "without augmentation photos are decoded exactly"
-        if augment is not None:
-            self.cache, self.cache_reason = choose_cache(data, self.backend, self.device, photos)
+        self.cache, self.cache_reason = choose_cache(data, self.backend, self.device, photos)
+        if augment is None:
+            self.cache_reason = "without augmentation photos are decoded exactly"
+        data = data.model_copy(update={"backend": self.backend, "cache": self.cache})
+        self.hw_decoder_load = None
+        if augment is not None and gpu_decodes(data):
+            from flowerfast.loaders.dali.settings import choose_share  # imports DALI: only when it is there
+
+            self.hw_decoder_load = choose_share(data, self.device, photos)
+            data = data.model_copy(update={"hw_decoder_load": self.hw_decoder_load})
         store = open_cache(self.cache, data, photos, place)
         self._engine = open_engine(self.backend, self.plan_sampler, data, self.device, store)
         if keep and augment is None and len(photos) * 3 * size**2 < device_memory(self.device) / 4:
@@ -158,9 +168,11 @@ class Loader:
         epoch, batch = self._next
         return {"epoch": epoch, "batch": batch, **self._identity(), **self.choice()}
 
-    def choice(self) -> dict[str, str]:
-        """The backend and cache that were chosen, for a record from which a resumed run keeps them."""
-        return {"backend": self.backend, "cache": self.cache}
+    def choice(self) -> dict[str, Any]:
+        """What was chosen, by name of the setting, for a record from which a resumed run keeps it."""
+        chosen = {"backend": self.backend, "cache": self.cache}
+        share = self.hw_decoder_load
+        return chosen if share is None else {**chosen, "hw_decoder_load": share}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where a loader of the same photos and settings stood, perhaps with other workers or ranks.
