@@ -175,7 +175,7 @@ def _decoders(bench: Bench) -> Iterator[Trial]:
         yield Trial("dali, decoder=gpu", [setting, f"data.hw_decoder_load={share}"], setting, note=note)
     for load in HW_LOADS:
         if load != share:
-            # In this order: only what begins with another setting is trained with, too.
+            # The share comes first: `train` goes by the first change, and one share is enough there.
             setting = f"data.hw_decoder_load={load} data.decoder=gpu"
             yield Trial(f"dali, decoder=gpu, load={load:g}", setting.split(), setting, note=note)
 

@@ -107,16 +107,15 @@ def compare(
     """
     if not len(photos):
         return None
-    megapixels, now, nearest = _megapixels(photos), _versions(), math.inf
-    found: tuple[str, list[Speed]] | None = None
+    megapixels, size, now = _megapixels(photos), wanted[0].image_size, _versions()
+    nearest, found = math.inf, None
     for run in reversed(_read(device).runs):
-        size = wanted[0].image_size
         apart = abs(math.log2(megapixels / run.megapixels)), 2 * abs(math.log2(size / run.image_size))
         distance = round(sum(apart), 1)
         if run.versions == now and max(apart) <= _NEAR and distance < nearest:
-            best = [_fastest(run, data) for data in wanted]
-            if None not in best:
-                nearest, found = distance, (run.date, [speed for speed in best if speed])
+            best = [speed for data in wanted if (speed := _fastest(run, data))]
+            if len(best) == len(wanted):
+                nearest, found = distance, (run.date, best)
     return found
 
 

@@ -30,10 +30,11 @@ def choose_decoder(wanted: Literal["auto", "gpu", "cpu"]) -> Literal["gpu", "cpu
 def choose_share(data: DataConfig, device: torch.device, photos: Photos) -> float:
     """Share of each batch for the GPU's hardware decoder; `auto`: the fastest that was measured here.
 
-    Without such, what is published of the GPU. DALI's documentation of `hw_decoder_load`: "The optimal
-    workload depends on the number of threads [...] and should be found empirically"; its default, 0.65, is
-    of an A100. On Hopper DALI's own gate for speed (qa/TL1_decoder_perf/test.sh in NVIDIA/DALI) has 0.12 and
-    70 threads. Both decoders are to end together, so with fewer threads the hardware takes more.
+    Without such, what is published of the GPU. DALI's documentation of `fn.decoders.image` has 0.65 as the
+    default, of Ampere, and says that the best share depends on the number of threads and should be found
+    empirically. On Hopper DALI's own gate for speed (qa/TL1_decoder_perf/test.sh in NVIDIA/DALI) has 0.12
+    with 70 threads; we take both decoders to end together there, so fewer threads leave the hardware more.
+    The rule may look at threads, since no share changes pixels.
     """
     if data.hw_decoder_load != "auto":
         return data.hw_decoder_load
