@@ -66,9 +66,10 @@ SetOption = Annotated[
 
 
 # Settings that each command looks at; any other is refused, not ignored.
-PACKING = ("data.workers", "data.on_bad", "data.max_bad", "data.max_pixels")
+FILES = ("data.workers", "data.on_bad", "data.max_bad", "data.max_pixels")
+PACKING = (*FILES, "data.exif")
 READING = (
-    *PACKING,
+    *FILES,
     "data.backend",
     "data.kernels",
     "data.decode_scale",
@@ -77,6 +78,7 @@ READING = (
 )
 PARITY = (
     *READING,
+    "data.exif",
     "data.path",
     "data.image_size",
     "data.decoder",

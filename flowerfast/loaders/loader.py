@@ -129,8 +129,8 @@ class Loader:
 
     @property
     def notes(self) -> list[str]:
-        """What whoever runs this should know: fallbacks that were chosen, what the cache did; a line each."""
-        return self._engine.notes
+        """What whoever runs this should know, a line each: photos turned, fallbacks, what the cache did."""
+        return [*self.photos.notes, *self._engine.notes]
 
     def epoch(self, epoch: int, start_batch: int | None = None) -> Iterator[Batch]:
         """Batches of an epoch, from `start_batch` on; an abandoned iterator stops its workers.
@@ -195,7 +195,7 @@ class Loader:
     def _identity(self) -> dict[str, Any]:
         sampler = self.plan_sampler
         return {
-            "photos": self.photos.table.fingerprint,
+            "photos": self.photos.fingerprint,
             "samples": f"{len(self.photos)}, {zlib.crc32(self.photos.indices.data):08x}",
             "seed": sampler.seed,
             "batch_size": sampler.batch_size,

@@ -139,7 +139,7 @@ def test_a_row_takes_less_than_100_bytes(photo_folder: Write) -> None:
     assert shards.table.shards is not None
     values = [*vars(shards.table).values(), *vars(shards.table.shards).values()]
     arrays = [value for value in values if isinstance(value, np.ndarray)]
-    assert len(arrays) == 9
+    assert len(arrays) == 10
     assert sum(array.nbytes for array in arrays) / len(shards) < 100
 
 

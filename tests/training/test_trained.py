@@ -13,7 +13,7 @@ import torchvision.transforms as T
 from PIL import Image
 from torch import nn
 
-from flowerfast.config import DataConfig, ModelConfig
+from flowerfast.config import DataConfig, Exif, ModelConfig
 from flowerfast.errors import UserError
 from flowerfast.photos.photos import Photos
 from flowerfast.training.model import build_network, with_normalisation
@@ -25,7 +25,7 @@ Write = Callable[..., Path]
 CLASSES = ("daisy", "rose", "tulip")
 
 
-def save_run(path: Path, classes: Sequence[str] = CLASSES) -> nn.Module:
+def save_run(path: Path, classes: Sequence[str] = CLASSES, exif: Exif = "apply") -> nn.Module:
     """A run folder with a best model of random weights, whose answers differ from photo to photo."""
     torch.manual_seed(0)
     network = build_network(ModelConfig(name="test_resnet", pretrained=False), classes, 32, 0.8)
@@ -39,7 +39,7 @@ def save_run(path: Path, classes: Sequence[str] = CLASSES) -> nn.Module:
     folder = RunFolder(path)
     folder.checkpoints.mkdir(parents=True)
     folder.save_epoch(0, network.state_dict(), None)
-    folder.save_best(network, classes, 0)
+    folder.save_best(network, classes, 0, exif)
     return network
 
 
