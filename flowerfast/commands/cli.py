@@ -356,7 +356,8 @@ def pack(
 ) -> None:
     """Pack photos into WebDataset tar shards, which train, evaluate and parity take like a folder.
 
-    Photos that need no shrinking are copied byte for byte. Stopped in the middle, the same command goes on.
+    Photos that need no shrinking are copied byte for byte, EXIF and all; others are turned upright, unless
+    data.exif=ignore, and have none. Stopped in the middle, the same command goes on.
     --verify exits with 1 when photos are damaged.
     """
     from flowerfast.commands.display import progress_bar

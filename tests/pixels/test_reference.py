@@ -96,7 +96,7 @@ def test_windows_that_need_no_resize_give_exactly_the_reference_pixels(
     zoo: Path, pixels_of: Callable[[Plan], np.ndarray]
 ) -> None:
     photos, size, rng = Photos(zoo), 40, np.random.default_rng(1)
-    width, height = photos.table.width, photos.table.height
+    width, height = photos.sizes(photos.indices)
     big = np.flatnonzero((width >= size) & (height >= size))
     assert len(big) > 25
     for epoch in range(4):

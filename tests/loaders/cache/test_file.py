@@ -335,6 +335,13 @@ def test_a_file_above_a_smaller_budget_is_made_anew(photo_folder: Callable[..., 
     assert not cached(small, pixels)
 
 
+def test_photos_turned_otherwise_have_a_file_of_their_own(turned: tuple[Path, Path], photos: Path) -> None:
+    keys = {exif: cache_key(Photos(turned[0], exif=exif), 320) for exif in ("apply", "ignore")}
+    assert len({*keys.values()}) == 2
+    same = {cache_key(Photos(photos, exif=exif), 320) for exif in ("apply", "ignore")}
+    assert len(same) == 1  # none is turned
+
+
 def test_files_used_longest_ago_make_room(photo_folder: Callable[..., Path], folder: Path) -> None:
     roots = [photo_folder({"a": 10, "b": 10}, sizes=[(120, 100)], name=f"set{i}") for i in range(4)]
     budget = {"cache_gb": 1.6e-3}  # for two of about 730 kB
