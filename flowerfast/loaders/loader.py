@@ -39,7 +39,7 @@ class Loader:
             augmentation there is none: an evaluation decodes its photos exactly.
         workers: threads that make pixels, 0: one per usable core; None: those of `options`.
         options: more settings, as in the section `data` of a configuration (prefetch, cache_gb, cache_side,
-            decoder, ...); its path, image_size and val_fraction are not looked at.
+            decoder, ...); its path, image_size, val_fraction and exif are not looked at.
         keep: without augmentation, keep the batches of the first epoch where memory allows and yield them
             again in the next.
         rank, world_size: this process takes the `rank`-th of `world_size` parts of each batch, which differ
