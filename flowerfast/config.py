@@ -18,6 +18,7 @@ from flowerfast.errors import UserError
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Backend = Literal["auto", "cpu", "dali-cpu", "dali"]
+Exif = Literal["apply", "ignore"]
 
 
 class Section(BaseModel):
@@ -53,6 +54,8 @@ class DataConfig(Section):
     """Folder of the disk cache; null: `photos` in the user's cache folder."""
     cache_side: int = Field(default=320, ge=32, le=8192)
     """Short side of a cached photo, in pixels; smaller photos are kept as they are."""
+    exif: Exif = "apply"
+    """apply: photos are turned upright as their EXIF orientation says; ignore: taken as they are stored."""
     on_bad: Literal["skip", "fail"] = "skip"
     """A file that cannot be decoded is skipped, named and counted, or stops the run."""
     max_bad: Share = 0.05

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageOps
 
 # Networks here are tiny: threads of torch would spend their time waiting for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -174,6 +174,41 @@ def zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (root / name).mkdir()
         write(root / name)
     return root
+
+
+def _save_turned(photo: Image.Image, folder: Path, orientation: int) -> None:
+    """The picture in every format that can say that it is stored turned."""
+    exif = Image.Exif()
+    exif[0x112] = orientation
+    kinds: dict[str, dict[str, Any]] = {
+        "baseline.jpg": {"subsampling": 2},
+        "full.jpg": {"subsampling": 0},
+        "progressive.jpg": {"progressive": True},
+        "mpo.jpg": {"format": "MPO", "save_all": True, "append_images": [photo]},
+        "png.png": {},
+        "tiff.png": {"format": "TIFF"},
+        "webp.webp": {"lossless": True},
+    }
+    for name, options in kinds.items():
+        photo.save(folder / f"{orientation}_{name}", exif=exif, **options)
+    photo.convert("CMYK").save(folder / f"{orientation}_cmyk.jpg", exif=exif)
+
+
+@pytest.fixture(scope="session")
+def turned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """(photos stored in all eight orientations and many formats, the same upright as PNG); read only."""
+    roots = tmp_path_factory.mktemp("turned") / "stored", tmp_path_factory.mktemp("turned") / "upright"
+    for kind in "ab":
+        for root in roots:
+            (root / kind).mkdir(parents=True)
+    for orientation in range(1, 9):
+        photo = structured(131 if orientation % 3 else 64, 97, seed=60 + orientation)
+        _save_turned(photo, roots[0] / "ab"[orientation % 2], orientation)
+    for file in roots[0].glob("*/*"):
+        with Image.open(file) as image:
+            upright = ImageOps.exif_transpose(image).convert("RGB")
+        upright.save(roots[1] / file.parent.name / f"{file.stem}.png", exif=b"")
+    return roots
 
 
 @pytest.fixture(scope="session")

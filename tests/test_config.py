@@ -91,7 +91,7 @@ def test_shipped_configs_load_by_name_and_by_path(name: str) -> None:
 
 def test_the_paper_config_is_the_reference_recipe() -> None:
     config = load_config("paper")
-    assert config == load_config(overrides=["train.patience=5"])  # all else is default
+    assert config == load_config(overrides=["train.patience=5", "data.exif=ignore"])  # all else is default
     train, augment, data = config.train, config.augment, config.data
     assert (train.epochs, train.batch_size, train.lr, train.momentum) == (15, 32, 0.001, 0.9)
     assert (train.schedule, train.step_size, train.gamma) == ("step", 7, 0.1)

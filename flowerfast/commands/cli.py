@@ -67,9 +67,10 @@ SetOption = Annotated[
 
 
 # Settings that each command looks at; any other is refused, not ignored.
-PACKING = ("data.workers", "data.on_bad", "data.max_bad", "data.max_pixels")
+FILES = ("data.workers", "data.on_bad", "data.max_bad", "data.max_pixels")
+PACKING = (*FILES, "data.exif")
 READING = (
-    *PACKING,
+    *FILES,
     "data.backend",
     "data.kernels",
     "data.decode_scale",
@@ -78,6 +79,7 @@ READING = (
 )
 PARITY = (
     *READING,
+    "data.exif",
     "data.path",
     "data.image_size",
     "data.decoder",
@@ -355,7 +357,8 @@ def pack(
 ) -> None:
     """Pack photos into WebDataset tar shards, which train, evaluate and parity take like a folder.
 
-    Photos that need no shrinking are copied byte for byte. Stopped in the middle, the same command goes on.
+    Photos that need no shrinking are copied byte for byte, EXIF and all; others are turned upright, unless
+    data.exif=ignore, and have none. Stopped in the middle, the same command goes on.
     --verify exits with 1 when photos are damaged.
     """
     from flowerfast.commands.display import progress_bar

@@ -194,7 +194,8 @@ def compare_backends(
             the CPU. Decoded caches are left aside, since they may shrink photos.
         samples: most photos to draw, evenly by the seed.
         epochs: random plans per photo.
-        run: run folder of a trained model, whose size and crop are taken and whose answers are compared.
+        run: run folder of a trained model, whose size, crop and exif are taken, and whose answers are
+            compared.
         bar: is told (batches done, batches in all).
 
     Raises UserError when the backend cannot run here, or when there is nothing to compare.
@@ -204,7 +205,9 @@ def compare_backends(
     backend, reason = _choose(config.data, device)
     trained = load_run(run, device) if run is not None else None
     data = Path(config.data.path) if config.data.path is not None else demo_photos(bar)
-    photos = _draw(Photos.open(data, config.data, bar, min_classes=1), samples, config)
+    exif = config.data.exif if trained is None else trained.exif
+    whole = Photos.open(data, config.data.model_copy(update={"exif": exif}), bar, min_classes=1)
+    photos = _draw(whole, samples, config)
     place = workplace(backend, device)
     size, crop_pct = _sizes(config, trained)
     own = config.data.model_copy(update={"backend": backend, "cache": "none"})

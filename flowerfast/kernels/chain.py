@@ -15,7 +15,7 @@ from flowerfast.kernels import End
 from flowerfast.kernels.colour import jitter_table, rotate, shift_into
 from flowerfast.kernels.compiling import kernel, part
 from flowerfast.kernels.jpeg_header import Tables, make_tables, read_header
-from flowerfast.kernels.jpeg_rows import rgb_row
+from flowerfast.kernels.jpeg_rows import BAND, rgb_row, turned_rows
 from flowerfast.kernels.jpeg_scan import read_planes, region_of
 from flowerfast.kernels.jpeg_transform import LANES
 from flowerfast.kernels.resize import make_taps, resize_columns, resize_row, widen
@@ -40,6 +40,7 @@ class Scratch(NamedTuple):
         tables: of the JPEG.
         planes, coefficients: see `jpeg_scan.read_planes`.
         pixels: uint32, a row of the photo.
+        band, window: uint32, some rows and a whole window of a photo that is to be turned.
         chroma: int32 (4, ...), see `jpeg_rows.rgb_row`.
         rows: uint8, the rows after they were resized.
         starts, weights, wide: int64, int32, int32: taps of both axes, see `resize`.
@@ -51,6 +52,8 @@ class Scratch(NamedTuple):
     planes: np.ndarray
     coefficients: np.ndarray
     pixels: np.ndarray
+    band: np.ndarray
+    window: np.ndarray
     chroma: np.ndarray
     rows: np.ndarray
     starts: np.ndarray
@@ -62,9 +65,10 @@ class Scratch(NamedTuple):
     lookup: np.ndarray
 
 
-def make_scratch(width: int, height: int, side: int) -> Scratch:
+def make_scratch(width: int, height: int, side: int, turned: bool) -> Scratch:
     """Scratch for photos of up to width x height pixels as stored, made into squares of `side` pixels.
 
+    With `turned` some may have to be turned upright, and no photo may be wider or higher after that either.
     What a sample does not need is never touched, and takes address space alone.
     """
     step = 8 * LANES
@@ -76,6 +80,8 @@ def make_scratch(width: int, height: int, side: int) -> Scratch:
         np.empty(3 * pitch * (height + 16) + step, np.uint8),
         np.empty(4 * 8 * pitch, np.int32),
         np.empty(width + 16, np.uint32),
+        np.empty((BAND, width), np.uint32),
+        np.empty(width * height if turned else 0, np.uint32),
         np.empty((4, width + 16), np.int32),
         np.empty((height + 1) * across * 4, np.uint8),
         np.empty((3, across), np.int64),
@@ -89,13 +95,14 @@ def make_scratch(width: int, height: int, side: int) -> Scratch:
 
 
 @kernel
-def run(address, length, which, steps, scratch, out, until):
+def run(address, length, orientation, which, steps, scratch, out, until):
     """Pixels of the samples `which`, int64 (n,), of a batch.
 
     Args:
         address: int64 (n,), of a sample's first byte: of a whole JPEG file, or of RGB pixels, three bytes
             each, row after row.
         length: int64 (n,), bytes of the file; -1 for pixels.
+        orientation: int64 (n,), by which a file's photo is to be turned, see `photos.orientation`.
         steps, out: of the whole batch; `out` is uint8 (batch, S, S, 3).
         until: an `End`, as a plain number. Before `all` rows of `out` are left alone.
 
@@ -104,14 +111,14 @@ def run(address, length, which, steps, scratch, out, until):
     done = np.empty(len(which), np.bool_)
     for i in range(len(which)):
         data = carray(pointer_to(address[i]), max(length[i], 0))
-        done[i] = _resized(data, address[i], length[i], steps, which[i], scratch, until)
+        done[i] = _resized(data, address[i], length[i], orientation[i], steps, which[i], scratch, until)
         if done[i] and until > _RESIZE:
             _coloured(steps, which[i], scratch, out[which[i]], until)
     return done
 
 
 @part
-def _resized(data, address, length, steps, n, scratch, until):
+def _resized(data, address, length, orientation, steps, n, scratch, until):
     """Crop, resize and flip of sample n into scratch.image; False when the file is not for this decoder."""
     side, size = len(scratch.image), (steps.photo_width[n], steps.photo_height[n], steps.shrink[n])
     x, y = max(steps.from_column[n], 0), max(steps.from_row[n], 0)
@@ -133,9 +140,8 @@ def _resized(data, address, length, steps, n, scratch, until):
     widen(taps_x, 4 if encoded else 3, steps.flip[n], starts_x, weights_x, offsets, wide)
     rows = scratch.rows[: height * across * 4].reshape(height, across * 4)
     if encoded:
-        if not _rows_of_jpeg(
-            data, size, (top, left, height, width), scratch, (taps_x, bits_x), offsets, rows, until
-        ):
+        window, taps = (top, left, height, width), (taps_x, bits_x)
+        if not _rows_of_jpeg(data, size, window, orientation, scratch, taps, offsets, rows, until):
             return False
     elif until > _DECODE:
         for row in range(height):
@@ -155,8 +161,16 @@ def _resized(data, address, length, steps, n, scratch, until):
 
 
 @part
-def _rows_of_jpeg(data, size, window, scratch, taps, offsets, rows, until):
+def _rows_of_jpeg(data, size, window, orientation, scratch, taps, offsets, rows, until):
     top, left, height, width = window
+    tall, wide = size[1], size[0]
+    # The window as it lies in the photo as it is stored: what `orientation.turn` does, undone.
+    if (orientation - 1) & 2:
+        top = tall - top - height
+    if orientation & 2:
+        left = wide - left - width
+    if orientation > 4:
+        top, left, height, width, tall, wide = left, top, width, height, wide, tall
     tables, end = scratch.tables, len(data)
     if end < 4 or data[end - 2] != 0xFF or data[end - 1] != 0xD9:
         return False  # cut short, or with something behind it: how good it is must be seen as a whole
@@ -164,18 +178,22 @@ def _rows_of_jpeg(data, size, window, scratch, taps, offsets, rows, until):
         return False
     frame = tables.frame[0]
     region = region_of(frame, size[2], top, left, height, width)
-    if region.width != size[0] or region.height != size[1]:
+    if region.width != wide or region.height != tall:
         return False  # not the photo that the plan is for
     if size[2] > 1 and frame.across != frame.down:
         return False
     if not read_planes(data, tables, region, scratch.coefficients, scratch.planes):
         return False
-    pixels = scratch.pixels[:width]
-    for row in range(height):
-        rgb_row(scratch.planes, region, top + row, left, scratch.chroma, pixels)
-        target = rows.ctypes.data + row * rows.shape[1]
+    pixels, pitch = scratch.pixels[:width], 0  # every row in the same place, or in one of its own
+    if orientation > 1:
+        stored, pixels, pitch = (top, left, height, width), scratch.window, 4 * window[3]
+        turned_rows(scratch.planes, region, stored, orientation, scratch.chroma, scratch.band, pixels)
+    for row in range(window[2]):
+        if orientation == 1:
+            rgb_row(scratch.planes, region, top + row, left, scratch.chroma, pixels)
         if until > _DECODE:
-            resize_row(pixels.ctypes.data, 4, taps[0], taps[1], offsets, scratch.wide, target)
+            source, target = pixels.ctypes.data + row * pitch, rows.ctypes.data + row * rows.shape[1]
+            resize_row(source, 4, taps[0], taps[1], offsets, scratch.wide, target)
     return True
 
 

@@ -10,6 +10,8 @@ from flowerfast.kernels.compiling import kernel
 from flowerfast.kernels.jpeg_transform import LANES
 
 _i4 = np.int32
+BAND = 16
+"""Rows that are turned at once: so many pixels of four bytes are a cache line."""
 
 
 @kernel
@@ -38,6 +40,35 @@ def rgb_row(planes, region, y, left, chroma, out):
         middle = _clamp(_i4(level + (middle >> _i4(16))))
         low = _clamp(_i4(level + (_i4(_i4(b * _i4(116130)) + _i4(32768)) >> _i4(16))))
         out[x] = np.uint32(high | _i4(middle << _i4(8)) | _i4(low << _i4(16)))
+
+
+@kernel
+def turned_rows(planes, region, window, orientation, chroma, band, out):
+    """Pixels of a window, turned upright (see `photos.orientation`).
+
+    Args:
+        window: (top, left, height, width) in the photo as it is stored.
+        orientation: 2 to 8.
+        chroma: as for `rgb_row`.
+        band: scratch, uint32 (BAND, width) at least.
+        out: uint32 (height * width,), the turned window row after row.
+    """
+    top, left, height, width = window
+    upside_down, mirrored = ((orientation - 1) & 2) != 0, (orientation & 2) != 0
+    for first in range(0, height, BAND):
+        count = min(BAND, height - first)
+        for k in range(count):
+            rgb_row(planes, region, top + first + k, left, chroma, band[k, :width])
+        if orientation > 4:
+            for x in range(width):
+                at = (width - 1 - x if upside_down else x) * height
+                for k in range(count):
+                    out[at + (height - 1 - first - k if mirrored else first + k)] = band[k, x]
+        else:
+            for k in range(count):
+                at = (height - 1 - first - k if upside_down else first + k) * width
+                for x in range(width):
+                    out[at + (width - 1 - x if mirrored else x)] = band[k, x]
 
 
 @kernel

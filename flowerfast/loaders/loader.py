@@ -40,7 +40,7 @@ class Loader:
             augmentation there is none: an evaluation decodes its photos exactly.
         workers: threads that make pixels, 0: one per usable core; None: those of `options`.
         options: more settings, as in the section `data` of a configuration (prefetch, cache_gb, cache_side,
-            decoder, ...); its path, image_size and val_fraction are not looked at.
+            decoder, ...); its path, image_size, val_fraction and exif are not looked at.
         keep: without augmentation, keep the batches of the first epoch where memory allows and yield them
             again in the next.
         rank, world_size: this process takes the `rank`-th of `world_size` parts of each batch, which differ
@@ -139,8 +139,8 @@ class Loader:
 
     @property
     def notes(self) -> list[str]:
-        """What whoever runs this should know: fallbacks that were chosen, what the cache did; a line each."""
-        return self._engine.notes
+        """What whoever runs this should know, a line each: photos turned, fallbacks, what the cache did."""
+        return [*self.photos.notes, *self._engine.notes]
 
     def epoch(self, epoch: int, start_batch: int | None = None) -> Iterator[Batch]:
         """Batches of an epoch, from `start_batch` on; an abandoned iterator stops its workers.
@@ -207,7 +207,7 @@ class Loader:
     def _identity(self) -> dict[str, Any]:
         sampler = self.plan_sampler
         return {
-            "photos": self.photos.table.fingerprint,
+            "photos": self.photos.fingerprint,
             "samples": f"{len(self.photos)}, {zlib.crc32(self.photos.indices.data):08x}",
             "seed": sampler.seed,
             "batch_size": sampler.batch_size,

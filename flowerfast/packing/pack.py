@@ -8,7 +8,7 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -43,6 +43,7 @@ class Packed:
         photos, shrunk, shards: how many are packed, of these re-encoded, and in how many tar files.
         bytes_before, bytes_after: of the photos' files, and of the shards.
         bad: photos that were left out.
+        notes: what the user should know, one line each.
         fresh: False when an earlier run had finished the same.
     """
 
@@ -52,6 +53,7 @@ class Packed:
     bytes_before: int
     bytes_after: int
     bad: tuple[BadFile, ...]
+    notes: tuple[str, ...]
     fresh: bool
 
     def to_json(self) -> dict[str, Any]:
@@ -68,17 +70,20 @@ def pack(
 ) -> Packed:
     """Pack the photos of a folder (or of shards) into shards in `out`; goes on where a killed run stopped.
 
-    `config` says how many threads (workers), and what is to be done with photos that cannot be read; `bars`
-    makes a progress bar with a title, which is told (done, total).
+    `config` says how many threads (workers), whether photos that are shrunk are turned upright (exif; copies
+    keep their EXIF), and what is to be done with photos that cannot be read; `bars` makes a progress bar with
+    a title, which is told (done, total).
     Raises UserError when `data` holds no photos, too many are bad, or `out` holds something else; RunFailed
     when writing fails.
     """
     with bars("reading headers") as bar:
         photos = Photos.open(data, config, bar, min_classes=1)
-    table = photos.table
+    table, notes = photos.table, tuple[str, ...]()
+    if settings.max_side is not None:  # how photos are turned decides the bytes of those shrunk
+        table, notes = replace(table, fingerprint=photos.fingerprint), tuple(photos.notes)
     writer = open_writer(out, table, settings)
     if writer is None:
-        return _result(table, read_index(out), fresh=False)
+        return _result(table, read_index(out), notes, fresh=False)
     for row, reason in writer.bad:
         photos.report_bad(row, reason)
     rows = shard_order(table.fold)[writer.done :].tolist()
@@ -97,7 +102,7 @@ def pack(
                     writer.add(row, photo)
                 if bar:
                     bar(writer.done, len(table))
-        return _result(table, writer.finish(), fresh=True)
+        return _result(table, writer.finish(), notes, fresh=True)
     except OSError as error:
         raise RunFailed(
             f"{out}: cannot be written ({error.strerror or error}); make room, then run the same command "
@@ -139,7 +144,7 @@ def damaged(folder: Path, threads: int | None = None, progress: Progress | None 
     Reads every byte of every photo, in the order in which they lie. Raises UserError when a shard is missing
     or has another size.
     """
-    photos = Photos(folder, max_pixels=1 << 62, min_classes=1)
+    photos = Photos(folder, max_pixels=1 << 62, exif="ignore", min_classes=1)
     shards = photos.table.shards
     if shards is None:
         raise UserError(f"{folder}: no packed photos there; give the OUT of `flowerfast pack DATA OUT`")
@@ -170,7 +175,8 @@ def _prepare(photos: Photos, row: int, settings: PackSettings) -> Photo | str:
         if len(encoded) != table.size[row]:
             return f"has {len(encoded)} bytes, had {table.size[row]} when scanned: changed since"
         if settings.max_side is None or min(width, height) <= settings.max_side:
-            return Photo(encoded, _extension(encoded, photos.path(row)), width, height)
+            shape = width, height, int(table.orientation[row])
+            return Photo(encoded, _extension(encoded, photos.path(row)), *shape)
         return _shrink(photos.decode(row, encoded), settings.max_side, settings.quality)
     except (OSError, DecodeError) as error:
         return one_line(error)
@@ -188,7 +194,7 @@ def _shrink(pixels: np.ndarray, max_side: int, quality: int) -> Photo:
     encoded = simplejpeg.encode_jpeg(
         np.ascontiguousarray(small), quality, colorspace="RGB", colorsubsampling="420", fastdct=False
     )
-    return Photo(np.frombuffer(encoded, np.uint8), "jpg", small.shape[1], small.shape[0])
+    return Photo(np.frombuffer(encoded, np.uint8), "jpg", small.shape[1], small.shape[0], orientation=1)
 
 
 def _extension(encoded: np.ndarray, path: str) -> str:
@@ -198,15 +204,19 @@ def _extension(encoded: np.ndarray, path: str) -> str:
     return next(known, path.rpartition(".")[2].lower())
 
 
-def _result(table: Table, index: Index, fresh: bool) -> Packed:
+def _result(table: Table, index: Index, notes: tuple[str, ...], fresh: bool) -> Packed:
     left_out = {path for path, _ in index.bad}
+    columns = index.columns
     kept = np.array([not left_out or table.path(row) not in left_out for row in range(len(table))])
     return Packed(
-        photos=len(index.columns["label"]),
-        shrunk=int((index.columns["width"] != table.width[kept]).sum()),
+        photos=len(columns["label"]),
+        shrunk=int(
+            ((columns["width"] != table.width[kept]) | (columns["height"] != table.height[kept])).sum()
+        ),
         shards=len(index.shards),
         bytes_before=int(table.size.sum()),
         bytes_after=sum(shard.size for shard in index.shards),
         bad=tuple(BadFile(path, why) for path, why in index.bad),
+        notes=notes,
         fresh=fresh,
     )

@@ -205,6 +205,7 @@ def _finished_parts(folder: Path) -> list[_Part]:
     while True:
         try:
             about, columns = load_arrays(_part_file(folder, len(parts)))
+            columns.setdefault("orientation", np.zeros(len(columns["row"]), np.uint8))  # of earlier versions
             part = _Part(Shard(*about["shard"]), about["fold"], about["done"], about["bad"], columns)
             if (folder / part.shard.name).stat().st_size != part.shard.size:
                 return parts

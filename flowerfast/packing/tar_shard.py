@@ -15,6 +15,7 @@ ROW = {
     "row": np.int64,
     "width": np.int32,
     "height": np.int32,
+    "orientation": np.uint8,
     "size": np.int64,
     "offset": np.int64,
     "crc32": np.uint32,
@@ -29,13 +30,15 @@ class Photo:
     Attributes:
         encoded: its file: uint8 (bytes,).
         extension: of its member's name, without the dot.
-        width, height: in pixels.
+        width, height: in pixels, as stored.
+        orientation: by which it is to be turned, see `Table`.
     """
 
     encoded: np.ndarray
     extension: str
     width: int
     height: int
+    orientation: int
 
 
 class OpenShard:
@@ -60,7 +63,8 @@ class OpenShard:
         self._tar.write({"__key__": key, photo.extension: encoded})
         self.end = self._tar.tarstream.offset
         offset = self.end - _blocks(len(encoded))
-        self.rows.append((row, photo.width, photo.height, len(encoded), offset, zlib.crc32(encoded)))
+        shape = photo.width, photo.height, photo.orientation
+        self.rows.append((row, *shape, len(encoded), offset, zlib.crc32(encoded)))
 
     def bytes_with(self, label: int, photo: Photo) -> int:
         """Size of the finished file if this photo were its last."""

@@ -1,4 +1,4 @@
-"""Encoded bytes to RGB pixels, as the reference (Pillow, EXIF orientation ignored) would give them."""
+"""Encoded bytes to RGB pixels as they are stored, those that the reference (Pillow) would give."""
 
 import io
 
@@ -56,7 +56,9 @@ def _decode_pillow(encoded: np.ndarray, width: int, height: int) -> np.ndarray:
     try:
         with Image.open(io.BytesIO(encoded.tobytes())) as image:
             _same_size(image.size, (width, height))
-            return np.array(image.convert("RGB"))
+            pixels = np.array(image.convert("RGB"))
+            _same_size((pixels.shape[1], pixels.shape[0]), (width, height))  # decoding may turn a TIFF
+            return pixels
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise DecodeError(reason(error)) from error
 

@@ -1,6 +1,7 @@
 """`Photos`: a set of samples, wherever their files lie."""
 
 import copy
+import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -10,11 +11,12 @@ from typing import Literal
 
 import numpy as np
 
-from flowerfast.config import DataConfig, validate
+from flowerfast.config import DataConfig, Exif, validate
 from flowerfast.errors import UserError
 from flowerfast.machine import Progress
 from flowerfast.photos.bad import BadFiles
 from flowerfast.photos.decode import DecodeError, decode
+from flowerfast.photos.orientation import turn
 from flowerfast.photos.split import divide
 from flowerfast.photos.table import BadFile, read_table
 
@@ -31,6 +33,8 @@ class Photos:
     Args:
         folder: one folder of photos per class, one with train/ and val/, or one of packed shards.
         max_pixels: photos of more pixels count as bad.
+        exif: "apply": photos are turned upright as their EXIF orientation says, and so are their sizes;
+            "ignore": they are taken as they are stored.
         on_bad: photos that cannot be read or decoded are skipped and counted, or raise UserError.
         max_bad: share of bad files above which UserError is raised all the same.
         min_classes: classes that the folder must have.
@@ -48,14 +52,18 @@ class Photos:
         folder: Path | str,
         *,
         max_pixels: int = _DEFAULTS.max_pixels,
+        exif: Exif = _DEFAULTS.exif,
         on_bad: Literal["skip", "fail"] = _DEFAULTS.on_bad,
         max_bad: float = _DEFAULTS.max_bad,
         min_classes: int = 2,
         progress: Progress | None = None,
     ) -> None:
-        given = {"max_pixels": max_pixels, "on_bad": on_bad, "max_bad": max_bad}
+        given = {"max_pixels": max_pixels, "exif": exif, "on_bad": on_bad, "max_bad": max_bad}
         validate({"data": given}, "Photos")
-        self.table = read_table(Path(folder), max_pixels, progress, min_classes)
+        self.table = read_table(Path(folder), max_pixels, progress, min_classes, exif == "apply")
+        # By sample index; None where no photo is to be turned.
+        stored = exif == "ignore" or not (self.table.orientation > 1).any()
+        self._orientation = None if stored else self.table.orientation
         self.indices = np.arange(len(self.table))
         self._bad = BadFiles(self.table, on_bad, max_bad)
         self._prefix: np.ndarray | None = None  # of the paths, for compiled reading
@@ -70,6 +78,7 @@ class Photos:
         return cls(
             folder,
             max_pixels=data.max_pixels,
+            exif=data.exif,
             on_bad=data.on_bad,
             max_bad=data.max_bad,
             min_classes=min_classes,
@@ -113,8 +122,38 @@ class Photos:
         self._bad.add(index, self.where(index), error)
 
     def sizes(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(width, height) of photos in pixels as stored (EXIF orientation ignored), each int64 (m,)."""
-        return self.table.width[indices].astype(np.int64), self.table.height[indices].astype(np.int64)
+        """(width, height) of photos in pixels, turned as `decode` turns them, each int64 (m,)."""
+        width, height = (side[indices].astype(np.int64) for side in (self.table.width, self.table.height))
+        if self._orientation is None:
+            return width, height
+        swapped = self._orientation[indices] > 4
+        return np.where(swapped, height, width), np.where(swapped, width, height)
+
+    def orientations(self, indices: np.ndarray) -> np.ndarray:
+        """How `decode` turns photos, see `photos.orientation`: int64 (m,), 1 for those left as stored."""
+        if self._orientation is None:
+            return np.ones(len(indices), np.int64)
+        orientations: np.ndarray = self._orientation[indices].astype(np.int64)
+        return orientations
+
+    @property
+    def are_turned(self) -> bool:
+        """Whether `decode` turns any photo of the whole folder."""
+        return self._orientation is not None
+
+    @property
+    def fingerprint(self) -> str:
+        """Hex digest of the whole folder's files and of how they are turned."""
+        if self._orientation is None:
+            return self.table.fingerprint
+        return hashlib.sha256(self.table.fingerprint.encode() + self._orientation.tobytes()).hexdigest()
+
+    @property
+    def notes(self) -> list[str]:
+        """What whoever uses the whole folder should know, one line each."""
+        turned = 0 if self._orientation is None else int((self._orientation > 1).sum())
+        what = f"{turned} of {len(self.table)} photos are stored turned and are turned upright"
+        return [f"{what} (data.exif=apply)"] if turned else []
 
     def path(self, index: int) -> str:
         """Path of a sample relative to `root`, with / between folders; of packed ones as it was."""
@@ -220,13 +259,21 @@ class Photos:
         encoded: np.ndarray | None = None,
         buffer: np.ndarray | None = None,
         shrink: int = 1,
+        upright: bool = True,
     ) -> np.ndarray:
         """Pixels of a sample: uint8 (height, width, 3), RGB. Raises OSError or DecodeError.
 
         `encoded` are its bytes if they have been read already; `buffer` and `shrink` as in `decode.decode`.
+        Without `upright` it is left as it is stored.
         """
         width, height = int(self.table.width[index]), int(self.table.height[index])
-        return decode(self.read_one(index) if encoded is None else encoded, width, height, buffer, shrink)
+        encoded = self.read_one(index) if encoded is None else encoded
+        pixels = decode(encoded, width, height, buffer, shrink)
+        return (
+            pixels
+            if self._orientation is None or not upright
+            else turn(pixels, int(self._orientation[index]))
+        )
 
     def problem(self, index: int) -> str | None:
         """Why a sample cannot be decoded, in one line; None: it can."""

@@ -27,6 +27,7 @@ COLUMNS = {
     "label": np.int32,
     "width": np.int32,
     "height": np.int32,
+    "orientation": np.uint8,
     "size": np.int64,
     "fold": np.uint8,
     "shard": np.int32,
@@ -35,7 +36,9 @@ COLUMNS = {
     "path_bytes": np.uint8,
     "path_ends": np.int64,
 }
-"""Arrays of the index: those of `Table`, and where each photo's bytes lie, with their checksum."""
+"""Arrays of the index: those of `Table`, and where each photo's bytes lie, with their checksum.
+
+Earlier versions wrote no orientations; they are read as 0, not known."""
 
 _TAR_BLOCK = 512  # bytes; a member's header is the block before its content, and begins with its name
 _NAME_BYTES = 100
@@ -96,6 +99,7 @@ def read_index(folder: Path) -> Index:
     """The index of a folder of shards. Raises UserError when it is damaged or of another version."""
     try:
         about, columns = load_arrays(folder / INDEX)
+        columns.setdefault("orientation", np.zeros(len(columns["label"]), np.uint8))
         if about["version"] != INDEX_VERSION:
             raise ValueError(f"version {about['version']}, this flowerfast reads {INDEX_VERSION}")
         index = Index(

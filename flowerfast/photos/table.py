@@ -9,7 +9,7 @@ import io
 import time
 import zipfile
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from flowerfast.errors import UserError
 from flowerfast.machine import Progress, ignore_warnings, replacing, user_cache_dir
 from flowerfast.photos.decode import PILLOW, reason
 from flowerfast.photos.listing import Listing, list_photos
+from flowerfast.photos.orientation import read_orientation
 from flowerfast.photos.shards import Shards, is_packed, read_index
 
 CACHE_VERSION = 3
@@ -41,7 +42,9 @@ class Table:
         root: folder that the paths are relative to.
         classes: class names in ImageFolder's order (sorted); the label is the position.
         label: int32 (n,).
-        width, height: int32 (n,), pixels of the stored photo (EXIF orientation ignored).
+        width, height: int32 (n,), pixels of the photo as stored.
+        orientation: uint8 (n,), by which it is to be turned, 1 to 8, see `photos.orientation`; 0: not known
+            (of shards of earlier versions).
         size: int64 (n,), bytes of the file.
         fold: uint8 (n,), 0 where the split is free, 1 for train/, 2 for val/.
         path_bytes, path_ends: uint8 (total,) and int64 (n,): all paths in UTF-8, and where each one ends.
@@ -56,6 +59,7 @@ class Table:
     label: np.ndarray
     width: np.ndarray
     height: np.ndarray
+    orientation: np.ndarray
     size: np.ndarray
     fold: np.ndarray
     path_bytes: np.ndarray
@@ -87,15 +91,23 @@ def split_paths(path_bytes: np.ndarray, path_ends: np.ndarray) -> list[str]:
     return apart.tobytes().decode("utf-8", "surrogateescape").split("\0")
 
 
-def read_table(root: Path, max_pixels: int, progress: Progress | None = None, min_classes: int = 2) -> Table:
+def read_table(
+    root: Path,
+    max_pixels: int,
+    progress: Progress | None = None,
+    min_classes: int = 2,
+    oriented: bool = True,
+) -> Table:
     """Table of a folder of class folders, of one with train/ and val/ (test/ is left alone), or of shards.
 
     Headers are read once and cached per folder under the user's cache folder; the cache is valid as long as
-    no file's name, size or modification time changes.
+    no file's name, size or modification time changes. Shards of earlier versions do not say how photos are
+    turned: their headers are read so too, if they are to be `oriented`.
     Raises UserError when the folder is missing, has no photos or fewer than `min_classes` classes.
     """
     if is_packed(root):
-        return _packed(root, max_pixels, min_classes)
+        packed = _packed(root, max_pixels, min_classes)
+        return packed if packed.orientation.all() or not oriented else _oriented(packed, max_pixels, progress)
     if not root.is_dir():
         what = "is no folder" if root.exists() else "no such folder"
         raise UserError(f"{root}: {what}; give a folder that holds one folder of photos per class")
@@ -122,13 +134,13 @@ def read_table(root: Path, max_pixels: int, progress: Progress | None = None, mi
 def _scan(
     root: Path, listing: Listing, fingerprint: str, max_pixels: int, progress: Progress | None
 ) -> Table:
-    sizes = np.zeros((len(listing), 2), np.int32)
+    headers = np.zeros((len(listing), 3), np.int32)
     bad: list[BadFile] = []
     good = np.ones(len(listing), bool)
     last = time.monotonic()
     for i, path in enumerate(split_paths(listing.path_bytes, listing.path_ends)):
         try:
-            sizes[i] = read_size(root / path, max_pixels)
+            headers[i] = read_header(root / path, max_pixels)
         except (OSError, ValueError) as error:
             good[i] = False
             bad.append(BadFile(path, reason(error)))
@@ -140,8 +152,9 @@ def _scan(
         root=root,
         classes=listing.classes,
         label=listing.label[good],
-        width=sizes[good, 0],
-        height=sizes[good, 1],
+        width=headers[good, 0],
+        height=headers[good, 1],
+        orientation=headers[good, 2].astype(np.uint8),
         size=listing.size[good],
         fold=listing.fold[good],
         path_bytes=listing.path_bytes[np.repeat(good, lengths)],
@@ -151,17 +164,20 @@ def _scan(
     )
 
 
-def read_size(file: Path | io.BytesIO, max_pixels: int) -> tuple[int, int]:
-    """(width, height) in pixels from the header alone. Raises OSError or ValueError when it is no photo."""
+def read_header(file: Path | io.BytesIO, max_pixels: int) -> tuple[int, int, int]:
+    """(width, height, orientation) of a photo as stored, from the header: pixels, and 1 to 8.
+
+    Raises OSError or ValueError when it is no photo.
+    """
     ignore_warnings(module=PILLOW)
     try:
         with Image.open(file) as image:
             width, height = image.size
+            if width * height > max_pixels:
+                raise ValueError(f"{width}x{height} pixels, more than data.max_pixels={max_pixels}")
+            return width, height, read_orientation(image)
     except (Image.DecompressionBombError, SyntaxError) as error:
         raise ValueError(str(error)) from error
-    if width * height > max_pixels:
-        raise ValueError(f"{width}x{height} pixels, more than data.max_pixels={max_pixels}")
-    return width, height
 
 
 def _cache_file(root: Path) -> Path:
@@ -169,7 +185,7 @@ def _cache_file(root: Path) -> Path:
     return user_cache_dir() / "manifests" / f"{key}.npz"
 
 
-_ARRAYS = ("label", "width", "height", "size", "fold", "path_bytes", "path_ends")
+_ARRAYS = ("label", "width", "height", "orientation", "size", "fold", "path_bytes", "path_ends")
 
 
 def _load_cache(cache: Path, root: Path, classes: tuple[str, ...], fingerprint: str) -> Table | None:
@@ -215,3 +231,23 @@ def _packed(root: Path, max_pixels: int, min_classes: int) -> Table:
             f"{len(large)} of {len(table)} packed photos; raise data.max_pixels or pack with --max-side"
         )
     return table
+
+
+def _oriented(table: Table, max_pixels: int, progress: Progress | None) -> Table:
+    """A table of shards with the orientations that their index lacks: read once, and cached as a folder's."""
+    assert table.shards is not None
+    cache = _cache_file(table.root)
+    known = _load_cache(cache, table.root, table.classes, table.fingerprint)
+    if known is None:
+        known = replace(table, orientation=table.orientation.copy())
+        rows = np.flatnonzero(known.orientation == 0)
+        for done, row in enumerate(rows.tolist(), 1):
+            file = io.BytesIO(table.shards.read(row, int(table.size[row])).tobytes())
+            try:
+                known.orientation[row] = read_header(file, max_pixels)[2]
+            except (OSError, ValueError):
+                known.orientation[row] = 1  # damaged: whoever decodes it will say so
+            if progress and done % 256 == 0:
+                progress(done, len(rows))
+        _store_cache(cache, known)
+    return replace(table, orientation=known.orientation)

@@ -45,35 +45,46 @@ class CompiledExecutor:
         if until is End.read:
             return failed
         steps = Steps(*(getattr(plan, name) for name in Steps._fields))
-        for row in self._run(steps, files, rows, True, until):
+        for row in self._run(steps, files, rows, plan.indices, until):
             try:
                 pixels[row] = self._decode(plan, row, files[row])
             except DecodeError as error:
                 failed[row] = str(error)
-        self._run(steps, pixels, rows, False, until)
+        self._run(steps, pixels, rows, None, until)
         return failed
 
     def _run(
-        self, steps: Steps, photos: dict[int, np.ndarray], out: np.ndarray, encoded: bool, until: End
+        self,
+        steps: Steps,
+        photos: dict[int, np.ndarray],
+        out: np.ndarray,
+        samples: np.ndarray | None,
+        until: End,
     ) -> list[int]:
-        """Execute steps on files or pixels, by row; the rows that another decoder must take."""
+        """Execute steps on the files of `samples`, or on pixels (None); the rows for another decoder."""
         if not photos:
             return []
         which = np.fromiter(photos, np.int64, len(photos))
         address = np.array([photo.ctypes.data for photo in photos.values()], np.int64)
-        length = np.array([len(photo) if encoded else -1 for photo in photos.values()], np.int64)
+        length, orientation = np.full(len(which), -1), np.ones(len(which), np.int64)
+        if samples is not None:
+            length = np.array([len(photo) for photo in photos.values()], np.int64)
+            orientation = self._photos.orientations(samples[which])
         shrink = steps.shrink[which]
         size = int((steps.photo_width[which] * shrink).max()), int((steps.photo_height[which] * shrink).max())
-        done = run(address, length, which, steps, self._scratch(size, out.shape[1]), out, int(until))
+        scratch = self._scratch(size, out.shape[1])
+        done = run(address, length, orientation, which, steps, scratch, out, int(until))
         left: list[int] = which[~done].tolist()
         return left
 
     def _scratch(self, size: tuple[int, int], side: int) -> Scratch:
         """This thread's scratch, for files of up to `size` (width, height) and squares of `side` pixels."""
+        if self._photos.are_turned:
+            size = max(size), max(size)
         had, scratch = getattr(self._local, "scratch", ((0, 0, 0), None))
         if scratch is None or had[2] != side or had[0] < size[0] or had[1] < size[1]:
             had = max(had[0], size[0]), max(had[1], size[1]), side
-            scratch = make_scratch(*had)
+            scratch = make_scratch(*had, self._photos.are_turned)
             self._local.scratch = had, scratch
         return scratch
 

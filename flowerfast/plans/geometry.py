@@ -55,6 +55,21 @@ def limited(sizes: Sizes, side: int) -> Sizes:
     return width, height
 
 
+def stored(windows: Windows, sizes: Sizes, orientation: np.ndarray) -> Windows:
+    """Windows of photos that are turned upright, as they lie in the photos as stored.
+
+    `sizes` are (width, height) of the upright photos, `orientation` says how they are turned, int (n,): see
+    `photos.orientation`.
+    """
+    top, left, height, width = windows
+    top = np.where((orientation - 1) & 2, sizes[1] - top - height, top)
+    left = np.where(orientation & 2, sizes[0] - left - width, left)
+    swapped = orientation > 4
+    first, second = (top, left, height, width), (left, top, width, height)
+    top, left, height, width = (np.where(swapped, b, a) for a, b in zip(first, second, strict=True))
+    return top, left, height, width
+
+
 def moved(start: np.ndarray, length: np.ndarray, old: np.ndarray, new: np.ndarray) -> Sizes:
     """(start, length) of windows along one axis of photos that are `new` pixels long instead of `old`.
 

@@ -78,7 +78,9 @@ class TrainingRun:
                 weights = [partial(self.folder.save_epoch, epoch, saved["trainer"]["network"], keep)]
                 if best:
                     network = self.state.model.network
-                    weights.append(partial(self.folder.save_best, network, self.classes, epoch))
+                    weights.append(
+                        partial(self.folder.save_best, network, self.classes, epoch, self.config.data.exif)
+                    )
                 metrics = partial(self.folder.write_metrics, saved["progress"]["history"])
                 files = [*weights, *files, metrics]
             self.writer.submit(files)

@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from flowerfast.config import Config, load_config
+from flowerfast.config import Config, Exif, change_config, load_config
 from flowerfast.errors import UserError, one_line
 from flowerfast.machine import replacing, write_text
 
@@ -76,12 +76,17 @@ class RunFolder:
             ) from error
 
     def open(self) -> Config:
-        """Configuration of an existing run. Raises UserError when there is none to resume."""
+        """Configuration of an existing run. Raises UserError when there is none to resume.
+
+        Runs of earlier versions took photos as they are stored.
+        """
         if not self.config.is_file():
             raise UserError(
                 f"{self.path}: no run to resume there ({self.config.name} is missing); drop --resume to start"
             )
-        return load_config(self.config)
+        config = load_config(self.config)
+        earlier = "exif" not in config.data.model_fields_set
+        return change_config(config, (), {"data.exif": "ignore"}) if earlier else config
 
     def save_last(self, state: Mapping[str, Any]) -> None:
         """Write everything that an exact resume needs."""
@@ -121,8 +126,10 @@ class RunFolder:
         numbered = {int(number): f for f in files if (number := f.stem.removeprefix("epoch_")).isdigit()}
         return [file for _, file in sorted(numbered.items())]
 
-    def save_best(self, network: nn.Module, classes: Sequence[str], epoch: int) -> None:
+    def save_best(self, network: nn.Module, classes: Sequence[str], epoch: int, exif: Exif) -> None:
         """Make the saved weights of an epoch best/: config.json and weights, which timm loads by itself.
+
+        Beside what timm reads stand the names of the classes, and `exif` as the photos were read with it.
 
         Of the network only its settings are read, so that it may be training meanwhile.
         """
@@ -130,9 +137,8 @@ class RunFolder:
         shutil.rmtree(fresh, ignore_errors=True)
         settings = copy.copy(network)
         vars(settings)["state_dict"] = dict  # timm writes weights and settings; here, no weights
-        timm.models.save_for_hf(
-            settings, str(fresh), model_config={"label_names": list(classes)}, safe_serialization=True
-        )
+        about = {"label_names": list(classes), "exif": exif}
+        timm.models.save_for_hf(settings, str(fresh), model_config=about, safe_serialization=True)
         (fresh / "model.safetensors").unlink()
         _link(self.epoch_file(epoch), fresh / "model.safetensors")
         self.best.mkdir(exist_ok=True)

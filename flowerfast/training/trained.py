@@ -17,14 +17,15 @@ import torch
 from PIL import Image
 from safetensors import SafetensorError
 
-from flowerfast.config import DataConfig
+from flowerfast.config import DataConfig, Exif
 from flowerfast.errors import UserError, one_line
 from flowerfast.loaders.device import pick_device
 from flowerfast.loaders.loader import Loader
 from flowerfast.machine import Progress
 from flowerfast.photos.decode import DecodeError, decode, reason
+from flowerfast.photos.orientation import read_orientation, turn
 from flowerfast.photos.photos import Photos
-from flowerfast.photos.table import read_size
+from flowerfast.photos.table import read_header
 from flowerfast.pixels.reference import augment
 from flowerfast.plans.plan import make_eval_plan
 from flowerfast.training.fit import evaluate as evaluate_model
@@ -64,6 +65,7 @@ class TrainedModel:
         classes: names of the logits.
         image_size, crop_pct: of the evaluation plan.
         device: where the model is.
+        exif: whether photos are turned upright as their EXIF orientation says, as in training.
     """
 
     model: Classifier
@@ -71,6 +73,7 @@ class TrainedModel:
     image_size: int
     crop_pct: float
     device: torch.device
+    exif: Exif
 
     @torch.inference_mode()
     def predict(
@@ -87,7 +90,7 @@ class TrainedModel:
     def _predict(self, picture: Picture, place: int, top_k: int, max_pixels: int) -> Prediction:
         name = str(picture) if isinstance(picture, (str, Path)) else str(place)
         try:
-            photo = _pixels(picture, max_pixels)
+            photo = _pixels(picture, max_pixels, self.exif == "apply")
         except UserError:
             raise
         except (OSError, ValueError, DecodeError) as error:
@@ -105,14 +108,16 @@ class TrainedModel:
         return torch.from_numpy(square).permute(2, 0, 1)
 
 
-def _pixels(picture: Picture, max_pixels: int) -> np.ndarray:
-    """RGB pixels of a photo: uint8 (h, w, 3)."""
+def _pixels(picture: Picture, max_pixels: int, upright: bool) -> np.ndarray:
+    """RGB pixels of a photo: uint8 (h, w, 3); `upright`: turned as its EXIF says."""
     if isinstance(picture, (str, Path)):
-        width, height = read_size(Path(picture), max_pixels)
-        return decode(np.fromfile(picture, np.uint8), width, height)
+        width, height, orientation = read_header(Path(picture), max_pixels)
+        photo = decode(np.fromfile(picture, np.uint8), width, height)
+        return turn(photo, orientation) if upright else photo
     pixels: Any = picture
     if isinstance(picture, Image.Image):
-        pixels = np.array(picture.convert("RGB"))
+        orientation = read_orientation(picture) if upright else 1
+        pixels = turn(np.array(picture.convert("RGB")), orientation)
     elif isinstance(picture, torch.Tensor) and picture.dtype == torch.uint8 and picture.dim() == 3:
         pixels = picture.permute(1, 2, 0).cpu().numpy()
     if (
@@ -138,11 +143,12 @@ def load_run(run: Path | str, device: str | torch.device = "auto") -> TrainedMod
         cfg, classes = stored["pretrained_cfg"], tuple(stored["label_names"])
         network = timm.create_model(f"local-dir:{folder}", pretrained=True)  # else random weights
         size, crop_pct = int(cfg["input_size"][-1]), float(cfg["crop_pct"])
+        exif: Exif = "apply" if stored.get("exif") == "apply" else "ignore"  # earlier versions ignored it
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError, SafetensorError) as error:
         raise UserError(
             f"{run}: no trained model there ({one_line(error)}); give the --out folder of a finished epoch"
         ) from error
-    return TrainedModel(with_normalisation(network).to(where).eval(), classes, size, crop_pct, where)
+    return TrainedModel(with_normalisation(network).to(where).eval(), classes, size, crop_pct, where, exif)
 
 
 def evaluate(
@@ -165,17 +171,19 @@ def evaluate(
         half: "all" photos, or "train" or "val" for that half of the run's own split.
         batch_size: samples per batch.
         device: auto, cpu or cuda.
-        options: settings of section `data`: backend, workers, on_bad, ...; the image size is the model's.
+        options: settings of section `data`: backend, workers, on_bad, ...; the image size and whether EXIF
+            orientation is applied are the model's.
         progress: is told (files looked at, files in all) at the first scan.
 
     Returns the content of `flowerfast evaluate --json`: loss, accuracy, macro_f1 and per class precision,
-    recall and f1 as shares of 1, confusion (rows true, columns predicted), bad_files.
+    recall and f1 as shares of 1, confusion (rows true, columns predicted), bad_files, notes.
     Raises UserError when a folder is no class of the model, or the photos are not those of the split.
     """
     if half not in get_args(Half):
         raise UserError(f"half={half!r}: give one of {', '.join(get_args(Half))}")
     started, data, settings = time.perf_counter(), Path(data), options or DataConfig()
     trained = load_run(run, device)
+    settings = settings.model_copy(update={"exif": trained.exif})
     photos = Photos.open(data, settings, progress, min_classes=1)
     unknown = [name for name in photos.classes if name not in trained.classes]
     if unknown:
@@ -202,6 +210,7 @@ def evaluate(
         "classes": list(trained.classes),
         "confusion": result.confusion.tolist(),
         "bad_files": [{"path": b.path, "error": b.error} for b in photos.bad],
+        "notes": photos.notes,
         "backend": loader.backend,
         "seconds": time.perf_counter() - started,
     }

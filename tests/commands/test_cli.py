@@ -214,6 +214,7 @@ def test_usage_errors_exit_with_2(cli: Cli) -> None:
         (["pack", "PHOTOS", "OUT", "--set", "train.epochs=3"], "train.epochs",
          "data.workers, data.on_bad, data.max_bad, data.max_pixels"),
         (["pack", "PHOTOS", "OUT", "--set", "data.path=x"], "data.path", "data.workers"),
+        (["evaluate", "RUN", "PHOTOS", "--set", "data.exif=ignore"], "data.exif", "data.workers"),
         (["pack", "--verify", "OUT", "--set", "data.on_bad=fail"], "data.on_bad", "data.workers"),
         (["parity", "PHOTOS", "--set", "data.cache=ram"], "data.cache", r"augment\.\*, model\.name"),
         (["parity", "PHOTOS", "--set", "model.pretrained=false"], "model.pretrained", "model.name"),
@@ -232,9 +233,10 @@ def test_a_setting_that_a_command_would_ignore_is_refused(
 
 
 PACKING = ["data.workers=1", "data.on_bad=fail", "data.max_bad=0.1", "data.max_pixels=10000"]
+PACK = [*PACKING, "data.exif=ignore"]
 READING = [*PACKING, "data.backend=cpu", "data.kernels=torchvision", "data.decode_scale=auto",
            "data.prefetch=1", "data.dali_prefetch=1", "train.device=cpu"]  # fmt: skip
-COMPARING = [*READING, "data.path=PHOTOS", "data.image_size=32", "data.decoder=cpu",
+COMPARING = [*READING, "data.path=PHOTOS", "data.exif=ignore", "data.image_size=32", "data.decoder=cpu",
              "data.hw_decoder_load=0.5", "augment.rotate=3", "augment.crop_scale=[0.5, 1]",
              "model.name=test_resnet", "eval.crop_pct=0.9", "train.batch_size=4", "train.seed=1"]  # fmt: skip
 
@@ -242,7 +244,7 @@ COMPARING = [*READING, "data.path=PHOTOS", "data.image_size=32", "data.decoder=c
 @pytest.mark.parametrize(
     ("arguments", "settings"),
     [(["evaluate", "RUN", "PHOTOS"], READING), (["predict", "RUN", "PHOTOS"], ["data.max_pixels=10000",
-     "train.device=cpu"]), (["pack", "PHOTOS", "OUT"], PACKING), (["parity"], COMPARING)],
+     "train.device=cpu"]), (["pack", "PHOTOS", "OUT"], PACK), (["parity"], COMPARING)],
     ids=["evaluate", "predict", "pack", "parity"],
 )  # fmt: skip
 def test_settings_that_a_command_uses_are_taken(

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 from flowerfast.commands import parity
 from flowerfast.commands.parity import BOUNDS, STEPS, Histogram, compare_backends, step_plans
@@ -101,7 +101,7 @@ def assert_decodes_as_pillow(backend: str, root: Path) -> None:
     assert len(plan) > 35
     for row, index in enumerate(plan.indices.tolist()):
         with Image.open(root / photos.path(index)) as image:
-            photo = np.asarray(image.convert("RGB"))
+            photo = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
         top, left = (photo.shape[0] - 32) // 2, (photo.shape[1] - 32) // 2
         assert np.array_equal(found[row], photo[top : top + 32, left : left + 32]), photos.path(index)
 
@@ -356,7 +356,7 @@ class DarkOrLight(torch.nn.Module):
 def test_cli_counts_where_a_models_answers_differ(
     cli_parity, flowers, sabotage: Arrange, tmp_path, monkeypatch
 ):
-    trained = TrainedModel(DarkOrLight(), ("dark", "light"), 32, 0.8, CPU)
+    trained = TrainedModel(DarkOrLight(), ("dark", "light"), 32, 0.8, CPU, "apply")
     monkeypatch.setattr(parity, "load_run", lambda run, device: trained)
     arguments = (flowers, "--backend", "cpu", "--run", "run", "--json", "result.json")
     for mistake, share in ((None, 0), ("inverted", 1)):

@@ -92,7 +92,7 @@ def _write_odd(base: list[Path], folder: Path) -> None:
     photo, exif = _part(base, 0, (400, 300)), Image.Exif()
     grey, alpha = photo.convert("L"), photo.copy()
     alpha.putalpha(grey)
-    exif[_ORIENTATION] = 6  # "turn right by 90 degrees", which loaders must leave alone
+    exif[_ORIENTATION] = 6  # "turn right by 90 degrees", which loaders do
     deep = Image.fromarray(np.asarray(grey, np.uint16) * 257)
     odd: dict[str, tuple[Image.Image, dict[str, Any]]] = {
         "chroma_444.jpg": (photo, {"subsampling": "4:4:4", "quality": 90}),

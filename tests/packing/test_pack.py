@@ -19,6 +19,8 @@ from flowerfast.packing import pack as module
 from flowerfast.packing.pack import damaged, in_order, pack, shard_order
 from flowerfast.packing.shard_writer import PackSettings
 from flowerfast.photos.photos import Photos
+from flowerfast.pixels.reference import resize
+from flowerfast.plans.geometry import limited
 
 Write = Callable[..., Path]
 SMALL = PackSettings(shard_bytes=20_480)
@@ -168,3 +170,30 @@ def test_results_come_in_order_and_few_are_under_way() -> None:
             taken += 1
             assert len(started) <= taken + 5
     assert taken == 40
+
+
+@pytest.mark.parametrize("exif", ["apply", "ignore"])
+def test_photos_that_are_shrunk_are_upright_and_copies_keep_their_exif(
+    turned: tuple[Path, Path], tmp_path: Path, exif: Any
+) -> None:
+    """Of 64 and 131 x 97 pixels; a short side of 97 is too much."""
+    result = pack(turned[0], tmp_path / "out", PackSettings(max_side=80), DataConfig(exif=exif))
+    whole, shards = Photos(turned[0], exif=exif), Photos(tmp_path / "out")
+    assert result.notes == tuple(whole.notes)
+    shrunk = np.minimum(*whole.sizes(whole.indices)) > 80
+    assert result.shrunk == shrunk.sum() == 48
+    for index in range(64):
+        if shrunk[index]:
+            assert shards.table.orientation[index] == 1
+            with Image.open(io.BytesIO(shards.read_one(index).tobytes())) as image:
+                assert image.format == "JPEG"
+                assert not image.getexif()
+            small = [side[0] for side in limited(whole.sizes(np.array([index])), 80)]
+            expected = resize(whole.decode(index), small[1], small[0])
+            assert np.abs(shards.decode(index).astype(int) - expected).mean() < 12
+        else:
+            assert shards.table.orientation[index] == whole.table.orientation[index]
+            assert shards.read_one(index).tobytes() == whole.read_one(index).tobytes()
+    other = DataConfig(exif="ignore" if exif == "apply" else "apply")  # other pixels
+    with pytest.raises(UserError, match="holds shards of other photos or settings"):
+        pack(turned[0], tmp_path / "out", PackSettings(max_side=80), other)

@@ -157,3 +157,34 @@ def test_a_subset_without_a_class_is_split_all_the_same(photo_folder: Write) -> 
 def test_settings_out_of_bounds_are_refused(photo_folder: Write, given: dict[str, object]) -> None:
     with pytest.raises(UserError, match=rf"Photos: data\.{next(iter(given))}="):
         Photos(photo_folder(), **given)
+
+
+def test_turned_photos_are_upright_or_as_they_are_stored(turned: tuple[Path, Path]) -> None:
+    upright, stored, plain = Photos(turned[0]), Photos(turned[0], exif="ignore"), Photos(turned[1])
+    assert len(upright) == 64
+    assert [Path(upright.path(i)).stem for i in range(64)] == [Path(plain.path(i)).stem for i in range(64)]
+    assert all(map(np.array_equal, upright.sizes(upright.indices), plain.sizes(plain.indices)))
+    orientations = [int(Path(path).name[0]) if "tiff" not in path else 1 for path in upright.table.paths()]
+    assert upright.orientations(upright.indices).tolist() == orientations
+    assert set(stored.orientations(stored.indices).tolist()) == {1}
+    for index in range(64):
+        assert np.array_equal(upright.decode(index), plain.decode(index))
+        with Image.open(stored.root / stored.path(index)) as image:
+            pixels = np.asarray(image.convert("RGB"))
+        for found in (stored.decode(index), upright.decode(index, upright=False)):
+            assert np.array_equal(found, pixels)
+        assert stored.sizes(np.array([index]))[0][0] == pixels.shape[1]
+
+
+def test_how_photos_are_turned_is_said_only_where_some_are(
+    turned: tuple[Path, Path], photo_folder: Callable[..., Path]
+) -> None:
+    upright, stored = Photos(turned[0]), Photos.open(turned[0], DataConfig(exif="ignore"))
+    assert upright.notes == ["49 of 64 photos are stored turned and are turned upright (data.exif=apply)"]
+    assert upright.with_classes(["b", "z", "a"]).subset([1]).notes == upright.notes
+    assert upright.fingerprint != stored.fingerprint == stored.table.fingerprint
+    assert not stored.notes
+    plain = Photos(photo_folder())
+    assert (plain.notes, plain.fingerprint) == ([], plain.table.fingerprint)
+    with pytest.raises(UserError, match=r"data\.exif='no'"):
+        Photos(turned[0], exif="no")

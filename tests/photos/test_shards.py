@@ -19,6 +19,7 @@ from flowerfast.errors import UserError
 from flowerfast.packing.pack import pack
 from flowerfast.packing.shard_writer import PackSettings
 from flowerfast.photos import shards as module
+from flowerfast.photos import table as table_module
 from flowerfast.photos.photos import Photos
 from flowerfast.photos.shards import INDEX, STATE, load_arrays, read_index, save_arrays
 
@@ -139,7 +140,7 @@ def test_a_row_takes_less_than_100_bytes(photo_folder: Write) -> None:
     assert shards.table.shards is not None
     values = [*vars(shards.table).values(), *vars(shards.table.shards).values()]
     arrays = [value for value in values if isinstance(value, np.ndarray)]
-    assert len(arrays) == 9
+    assert len(arrays) == 10
     assert sum(array.nbytes for array in arrays) / len(shards) < 100
 
 
@@ -243,3 +244,45 @@ def test_the_index_needs_no_pickle_and_tells_how_it_was_made(photo_folder: Write
     assert (shards.root / STATE).is_file()
     with np.load(shards.root / INDEX, allow_pickle=False) as stored:
         assert all(stored[name].dtype != object for name in stored.files)
+
+
+def without_orientations(folder: Path) -> None:
+    """The index as earlier versions wrote it."""
+    with np.load(folder / INDEX) as stored:
+        older = {name: stored[name] for name in stored.files if name != "orientation"}
+    with (folder / INDEX).open("wb") as file:
+        np.savez(file, **older)
+
+
+def test_shards_of_earlier_versions_are_looked_through_once(
+    turned: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pack(turned[0], tmp_path / "shards", SMALL, DataConfig())
+    now = Photos(tmp_path / "shards")
+    without_orientations(now.root)
+    stored = Photos(now.root, exif="ignore")
+    assert not stored.table.orientation.any()
+    looked, read = [], table_module.read_header
+    monkeypatch.setattr(table_module, "read_header", lambda *given: looked.append(given) or read(*given))
+    for _ in range(2):
+        then = Photos(now.root)
+        assert np.array_equal(then.table.orientation, now.table.orientation)
+        assert then.fingerprint == now.fingerprint
+        assert then.notes == now.notes
+        assert len(looked) == 64
+    pack(now.root, tmp_path / "again", SMALL, DataConfig(exif="ignore"))  # what is not known stays so
+    again = Photos(tmp_path / "again")
+    assert np.array_equal(again.table.orientation, now.table.orientation)
+    assert len(looked) == 128
+
+
+def test_shards_know_how_photos_are_turned_whoever_packed_them(
+    turned: tuple[Path, Path], tmp_path: Path
+) -> None:
+    folder = Photos(turned[0])
+    for exif in ("apply", "ignore"):
+        pack(folder.root, tmp_path / exif, SMALL, DataConfig(exif=exif))
+        shards = Photos(tmp_path / exif)
+        for name in (*ROWS, "orientation"):
+            assert np.array_equal(getattr(shards.table, name), getattr(folder.table, name)), name
+        assert shards.notes == folder.notes

@@ -25,6 +25,7 @@ def make_table(counts: dict[str, int]) -> Table:
         label=label,
         width=np.full(n, 500, np.int32),
         height=np.full(n, 375, np.int32),
+        orientation=np.ones(n, np.uint8),
         size=np.full(n, 1000, np.int64),
         fold=np.zeros(n, np.uint8),
         path_bytes=np.frombuffer(b"".join(paths), np.uint8),

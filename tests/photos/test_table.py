@@ -17,11 +17,11 @@ from torchvision.datasets import ImageFolder
 from flowerfast.config import DataConfig
 from flowerfast.errors import UserError
 from flowerfast.photos import table as module
-from flowerfast.photos.table import Table, read_size
+from flowerfast.photos.table import Table, read_header
 
 Write = Callable[..., Path]
 MAX_PIXELS = DataConfig().max_pixels
-ARRAYS = ("label", "width", "height", "size", "fold", "path_bytes", "path_ends")
+ARRAYS = ("label", "width", "height", "orientation", "size", "fold", "path_bytes", "path_ends")
 
 
 @pytest.fixture
@@ -29,11 +29,11 @@ def scans(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """Files whose header was read, in order."""
     seen: list[Path] = []
 
-    def counting(file: Path, max_pixels: int) -> tuple[int, int]:
+    def counting(file: Path, max_pixels: int) -> tuple[int, int, int]:
         seen.append(file)
-        return read_size(file, max_pixels)
+        return read_header(file, max_pixels)
 
-    monkeypatch.setattr(module, "read_size", counting)
+    monkeypatch.setattr(module, "read_header", counting)
     return seen
 
 
@@ -86,7 +86,7 @@ def test_rows_hold_label_size_and_bytes_of_each_file(photo_folder: Write) -> Non
     assert table.fold.tolist() == [0] * 5
     assert not table.bad
     dtypes = [getattr(table, name).dtype for name in ARRAYS]
-    assert dtypes == [np.int32, np.int32, np.int32, np.int64, np.uint8, np.uint8, np.int64]
+    assert dtypes == [np.int32, np.int32, np.int32, np.uint8, np.int64, np.uint8, np.uint8, np.int64]
 
 
 def test_classes_and_order_are_those_of_imagefolder(tmp_path: Path, write_photo: Write) -> None:
@@ -160,15 +160,32 @@ def test_a_class_may_be_named_train(photo_folder: Write) -> None:
 
 
 @pytest.mark.parametrize("orientation", [3, 6, 8])
-def test_size_is_of_the_stored_pixels_whatever_exif_says(
-    tmp_path: Path, write_photo: Write, orientation: int
+def test_size_is_of_the_stored_pixels_and_orientation_beside_it(
+    tmp_path: Path, write_photo: Write, scans: list[Path], orientation: int
 ) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
-    for kind in "ab":
-        write_photo(tmp_path / kind / "x.jpg", (50, 20), exif=exif)
-    table = read_table(tmp_path)
-    assert (table.width.tolist(), table.height.tolist()) == ([50, 50], [20, 20])
+    write_photo(tmp_path / "a/x.jpg", (50, 20), exif=exif)
+    write_photo(tmp_path / "b/x.jpg", (50, 20))
+    for _ in range(2):  # scanned, then cached
+        table = read_table(tmp_path)
+        assert (table.width.tolist(), table.height.tolist()) == ([50, 50], [20, 20])
+        assert table.orientation.tolist() == [orientation, 1]
+    assert len(scans) == 2
+
+
+def test_a_cache_of_earlier_versions_lacks_orientations_and_is_made_anew(
+    photo_folder: Write, scans: list[Path], own_cache: Path
+) -> None:
+    root = photo_folder({"a": 1, "b": 1})
+    before = read_table(root)
+    (cache,) = (own_cache / "manifests").iterdir()
+    with np.load(cache) as stored:
+        older = {name: stored[name] for name in stored.files if name != "orientation"}
+    np.savez(cache, **older)
+    scans.clear()
+    assert same(read_table(root), before)
+    assert len(scans) == 2
 
 
 def test_headers_alone_are_read(photo_folder: Write) -> None:
@@ -205,11 +222,11 @@ def test_max_pixels_is_the_largest_size_taken(photo_folder: Write) -> None:
 
 def test_huge_photos_are_judged_by_max_pixels_without_a_warning() -> None:
     hundred_million = png_header(10_000, 10_000)  # Pillow warns from 89 million on
-    assert read_size(io.BytesIO(hundred_million), 100_000_000) == (10_000, 10_000)
+    assert read_header(io.BytesIO(hundred_million), 100_000_000) == (10_000, 10_000, 1)
     with pytest.raises(ValueError, match=r"10000x10000 pixels, more than data\.max_pixels=80000000"):
-        read_size(io.BytesIO(hundred_million), 80_000_000)
+        read_header(io.BytesIO(hundred_million), 80_000_000)
     with pytest.raises(ValueError, match="pixels"):
-        read_size(io.BytesIO(png_header(100_000, 100_000)), 80_000_000)
+        read_header(io.BytesIO(png_header(100_000, 100_000)), 80_000_000)
 
 
 def test_names_beyond_ascii(tmp_path: Path, write_photo: Write) -> None:

@@ -137,6 +137,28 @@ def test_shrunk_decoding(large: Path, assert_same: Same) -> None:
     assert factors == {1, 2, 4, 8}
 
 
+def test_turned_jpegs_are_decoded_in_the_loops_and_shrunk_too(
+    tmp_path: Path, assert_same: Same, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    coarse = Image.fromarray(np.random.default_rng(0).integers(0, 256, (12, 9, 3), dtype=np.uint8))
+    for orientation in range(1, 9):
+        exif = Image.Exif()
+        exif[0x112] = orientation
+        for side in "ab":
+            (tmp_path / side).mkdir(exist_ok=True)
+            large = coarse.resize((301, 415 if side == "a" else 301), Image.Resampling.BICUBIC)
+            large.save(tmp_path / side / f"{orientation}.jpg", quality=92, exif=exif)
+    photos, decode, seen = Photos(tmp_path), Photos.decode, []
+    monkeypatch.setattr(Photos, "decode", lambda *given, **more: seen.append(0) or decode(*given, **more))
+    factors: set[int] = set()
+    for plan in (*(random_plan(photos, 32, epoch) for epoch in range(3)), eval_plan(photos, 57, 0.875)):
+        factors |= set(Files(photos, True, "auto").prepare(plan).shrink.tolist())
+        small, whole = assert_same(photos, plan, None, "auto"), assert_same(photos, plan)
+        assert np.abs(small.astype(int) - whole).mean() < 6
+    assert factors >= {2, 4, 8}
+    assert len(seen) == 4 * 2 * len(photos), "the plain executor's, and no others"
+
+
 @pytest.mark.parametrize("harm", ["cut", "tail", "shrunk", "garbage", "gone", "empty"])
 def test_damaged_files_fare_as_with_the_plain_executor(
     photo_folder: Callable[..., Path], write_photo: Callable[..., Path], assert_same: Same, harm: str

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torchvision.transforms as T
 import torchvision.transforms.functional as F
-from PIL import Image, ImageEnhance
+from PIL import Image, ImageEnhance, ImageOps
 
 from flowerfast.config import Augment
 from flowerfast.photos.photos import Photos
@@ -62,7 +62,7 @@ def after_resize(image: Image.Image, plan: Plan, row: int) -> np.ndarray:
 
 def open_photo(photos: Photos, index: int) -> Image.Image:
     with Image.open(photos.root / photos.path(index)) as image:
-        return image.convert("RGB")
+        return ImageOps.exif_transpose(image).convert("RGB")
 
 
 def plan_all(photos: Photos, epoch: int, size: int, **settings: float) -> Plan:
@@ -96,7 +96,7 @@ def test_windows_that_need_no_resize_give_exactly_the_reference_pixels(
     zoo: Path, pixels_of: Callable[[Plan], np.ndarray]
 ) -> None:
     photos, size, rng = Photos(zoo), 40, np.random.default_rng(1)
-    width, height = photos.table.width, photos.table.height
+    width, height = photos.sizes(photos.indices)
     big = np.flatnonzero((width >= size) & (height >= size))
     assert len(big) > 25
     for epoch in range(4):

@@ -446,3 +446,23 @@ def test_a_save_that_does_not_fit_is_refused_in_one_line(
         assert str(caught.value).endswith("; start a new run")
         assert "\n" not in str(caught.value)
         assert folder.last.read_bytes() == before
+
+
+@pytest.mark.parametrize("earlier", [False, True])
+def test_a_run_of_an_earlier_version_goes_on_with_photos_as_they_are_stored(
+    train_tiny: Train, turned: tuple[Path, Path], stop_after: StopAfter, rows: Rows, earlier: bool
+) -> None:
+    settings = {"train.epochs": 1, "data.exif": "ignore" if earlier else "apply"}
+    whole = train_tiny("whole", settings, turned[0])
+    with pytest.raises(Stopped):
+        train_tiny("run", settings, turned[0], stop=stop_after(3))
+    config = whole.folder.parent / "run/config.yaml"
+    lines = config.read_text(encoding="utf-8").splitlines(keepends=True)
+    if earlier:
+        config.write_text("".join(line for line in lines if "exif" not in line), encoding="utf-8")
+    with pytest.raises(UserError, match=r"data\.exif='.*': the run began with '.*' and must keep that"):
+        train_tiny("run", {"data.exif": "apply" if earlier else "ignore"}, resume=True)
+    resumed = train_tiny("run", resume=True)
+    assert rows(resumed.folder) == rows(whole.folder)
+    assert resumed.summary["notes"] == whole.summary["notes"]
+    assert RunFolder(resumed.folder).open().data.exif == settings["data.exif"]

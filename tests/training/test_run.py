@@ -54,6 +54,21 @@ def test_a_run_leaves_a_complete_folder(train_tiny: Train, tmp_path: Path) -> No
     assert summary["train_samples"] == 30
 
 
+def test_a_run_says_and_records_how_photos_are_turned(
+    train_tiny: Train, turned: tuple[Path, Path], rows: Rows, tmp_path: Path
+) -> None:
+    settings = {"train.epochs": 1}
+    result = train_tiny("turned", settings, turned[0])
+    note = "49 of 64 photos are stored turned and are turned upright (data.exif=apply)"
+    assert result.summary["notes"].count(note) == 1
+    assert load_run(result.folder, "cpu").exif == "apply"
+    assert rows(train_tiny("upright", settings, turned[1]).folder) == rows(result.folder)
+    ignored = train_tiny("ignored", {**settings, "data.exif": "ignore"}, turned[0])
+    assert note not in ignored.summary["notes"]
+    assert load_run(ignored.folder, "cpu").exif == "ignore"
+    assert rows(ignored.folder) != rows(result.folder)
+
+
 def test_the_config_it_leaves_gives_the_same_run(train_tiny: Train, rows: Rows, tmp_path: Path) -> None:
     first = train_tiny("a")
     second = train_tiny("b", data=None, config=tmp_path / "a/config.yaml")

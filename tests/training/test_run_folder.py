@@ -79,15 +79,15 @@ def test_best_and_epoch_file_live_and_die_alone(
         states.append({name: torch.full_like(t, epoch + 1) for name, t in network.state_dict().items()})
         folder.save_epoch(epoch, states[-1], keep=1)  # deletes the file that best/ shares its bytes with
         if epoch == 0:
-            folder.save_best(network, ["daisy", "rose"], 0)
+            folder.save_best(network, ["daisy", "rose"], 0, "apply")
             assert folder.epoch_file(0).samefile(folder.best / "model.safetensors") == links
     assert [file.name for file in folder.checkpoints.iterdir()] == ["epoch_001.safetensors"]
     loaded = timm.create_model(f"local-dir:{folder.best}", pretrained=True)
     assert same(dict(loaded.state_dict()), states[0])
-    folder.save_best(network, ["daisy", "rose"], 1)
+    folder.save_best(network, ["daisy", "rose"], 1, "apply")
     folder.save_epoch(1, states[0], keep=None)
     assert same(load_file(folder.best / "model.safetensors"), states[1])
-    folder.save_best(network, ["daisy", "rose"], 1)
+    folder.save_best(network, ["daisy", "rose"], 1, "apply")
     assert same(load_file(folder.best / "model.safetensors"), states[0])
     assert {(folder.best / name).stat().st_mode for name in ("config.json", "model.safetensors")} == {
         folder.epoch_file(1).stat().st_mode

@@ -4,16 +4,16 @@ import json
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 import torch
 import torchvision.transforms as T
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import nn
 
-from flowerfast.config import DataConfig, ModelConfig
+from flowerfast.config import DataConfig, Exif, ModelConfig
 from flowerfast.errors import UserError
 from flowerfast.photos.photos import Photos
 from flowerfast.training.model import build_network, with_normalisation
@@ -25,7 +25,7 @@ Write = Callable[..., Path]
 CLASSES = ("daisy", "rose", "tulip")
 
 
-def save_run(path: Path, classes: Sequence[str] = CLASSES) -> nn.Module:
+def save_run(path: Path, classes: Sequence[str] = CLASSES, exif: Exif = "apply") -> nn.Module:
     """A run folder with a best model of random weights, whose answers differ from photo to photo."""
     torch.manual_seed(0)
     network = build_network(ModelConfig(name="test_resnet", pretrained=False), classes, 32, 0.8)
@@ -39,7 +39,7 @@ def save_run(path: Path, classes: Sequence[str] = CLASSES) -> nn.Module:
     folder = RunFolder(path)
     folder.checkpoints.mkdir(parents=True)
     folder.save_epoch(0, network.state_dict(), None)
-    folder.save_best(network, classes, 0)
+    folder.save_best(network, classes, 0, exif)
     return network
 
 
@@ -148,8 +148,9 @@ def test_one_photo_has_one_answer_in_whatever_form_it_comes(
         (expected,) = trained.predict([file])
         assert expected.path == str(file)
         with Image.open(file) as image:
-            pixels = np.array(image.convert("RGB"))
-            frozen = np.asarray(image.convert("RGB"))  # read-only, as Pillow gives it
+            upright = ImageOps.exif_transpose(image).convert("RGB")
+            pixels = np.array(upright)
+            frozen = np.asarray(upright)  # read-only, as Pillow gives it
             tensor = torch.from_numpy(pixels).permute(2, 0, 1)
             forms: list[Any] = [image, pixels, frozen, tensor, tensor.contiguous()]
             one_by_one = [trained.predict(form) for form in (file, str(file), *forms)]
@@ -158,6 +159,32 @@ def test_one_photo_has_one_answer_in_whatever_form_it_comes(
             assert prediction.top == expected.top
         assert [prediction.top for prediction in together] == [expected.top] * len(forms)
         assert [prediction.path for prediction in together] == ["0", "1", "2", "3", "4"]
+
+
+@pytest.mark.parametrize("exif", ["apply", "ignore", None])
+def test_photos_are_turned_as_the_run_was_trained(
+    tmp_path: Path, turned: tuple[Path, Path], exif: Literal["apply", "ignore"] | None
+) -> None:
+    save_run(tmp_path / "run", ["a", "b"], exif or "apply")
+    config = tmp_path / "run/best/config.json"
+    if exif is None:  # of earlier versions
+        stored = json.loads(config.read_text())
+        del stored["exif"]
+        config.write_text(json.dumps(stored))
+    trained, apply = load_run(tmp_path / "run", "cpu"), exif == "apply"
+    assert trained.exif == (exif or "ignore")
+    for file in sorted(turned[0].glob("*/[126]_*")):
+        with Image.open(file) as image:
+            pixels = np.array((ImageOps.exif_transpose(image) if apply else image).convert("RGB"))
+        with Image.open(file) as image:
+            forms = trained.predict([file, image, pixels])
+        assert len({form.top for form in forms}) == 1, file
+    # What the caller says is nothing to an evaluation.
+    for options in (None, DataConfig(exif="ignore"), DataConfig(exif="apply")):
+        result = evaluate(tmp_path / "run", turned[0], device="cpu", options=options)
+        assert result["notes"] == Photos(turned[0], exif=trained.exif).notes
+        expected = evaluate(tmp_path / "run", turned[1] if apply else turned[0], device="cpu")
+        assert (result["confusion"], result["loss"]) == (expected["confusion"], expected["loss"])
 
 
 def test_files_that_cannot_be_read_are_named_and_the_rest_predicted(

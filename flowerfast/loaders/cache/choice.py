@@ -95,7 +95,7 @@ def open_cache(place: str, data: DataConfig, photos: Photos, device: torch.devic
     try:
         if problem is not None:
             raise UserError(_no_file(problem))
-        key, budget = cache_key(photos.table, data.cache_side), cache_budget(data, place, device)
+        key, budget = cache_key(photos, data.cache_side), cache_budget(data, place, device)
         file = open_cache_file(folder, key, count, total, budget)
     except OSError as error:
         raise UserError(_no_file(f"{folder}: {error.strerror}")) from error

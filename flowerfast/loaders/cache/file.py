@@ -28,7 +28,7 @@ from weakref import finalize
 import numpy as np
 
 from flowerfast.machine import replacing
-from flowerfast.photos.table import Table
+from flowerfast.photos.photos import Photos
 
 if sys.platform != "win32":  # Windows has no such locks, and no pwrite either
     import fcntl
@@ -50,13 +50,14 @@ def disk_problem(folder: Path) -> str | None:
     return None if os.access(folder, os.W_OK | os.X_OK) else f"{folder} cannot be written to"
 
 
-def cache_key(table: Table, side: int) -> str:
+def cache_key(photos: Photos, side: int) -> str:
     """Name of the cache file of a folder: changes with any photo, with `side` and with who makes pixels.
 
+    It changes too with how photos are turned.
     It holds for all samples, so that another split of the same photos finds them decoded.
     """
-    makers = [version(name) for name in ("simplejpeg", "pillow", "torch")]
-    about = PIXELS_VERSION, makers, side, table.fingerprint, str(table.root.resolve()), len(table)
+    makers, table = [version(name) for name in ("simplejpeg", "pillow", "torch")], photos.table
+    about = PIXELS_VERSION, makers, side, photos.fingerprint, str(table.root.resolve()), len(table)
     digest = hashlib.sha256(repr(about).encode("utf-8", "surrogateescape"))
     digest.update(np.ascontiguousarray(table.width).data)
     digest.update(np.ascontiguousarray(table.height).data)

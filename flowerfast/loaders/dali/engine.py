@@ -148,7 +148,6 @@ class DaliEngine:
 
         Waits for files only when the graph has nothing to do.
         """
-        graph = self._graph(self._settings.augmented)
         while True:
             while len(run.reading) < self._ahead and (plan := next(run.plans, None)) is not None:
                 run.reading.append(self._start(plan))
@@ -157,7 +156,7 @@ class DaliEngine:
                 return bool(run.flying)
             fed = self._finish(run.reading.popleft())
             if len(fed[0]):
-                graph.feed(*fed)
+                self._feed(*fed)
             run.flying.append(fed)
 
     def _start(self, plan: Plan) -> Reading:
@@ -185,7 +184,7 @@ class DaliEngine:
             plan, images = self._recover(plan, error)
             for fed in list(run.flying)[1:]:
                 if len(fed[0]):
-                    self._graph(self._settings.augmented).feed(*fed)
+                    self._feed(*fed)
         run.flying.popleft()
         return plan, images
 
@@ -229,9 +228,15 @@ class DaliEngine:
         """Pixels of one batch while nothing else is under way."""
         if not len(plan):
             return self._no_pixels(plan)
-        graph = self._graph(plan.augmented)
-        graph.feed(plan, photos)
-        return graph.collect()
+        self._feed(plan, photos)
+        return self._graph(plan.augmented).collect()
+
+    def _feed(self, plan: Plan, photos: Sequence[Piece]) -> None:
+        """Start on a batch. Files hold photos as they are stored, the cache holds them upright."""
+        orientation = self._photos.orientations(plan.indices)
+        if self._takes_from_cache(plan):
+            orientation = np.ones_like(orientation)
+        self._graph(plan.augmented).feed(plan, photos, orientation)
 
     def _no_pixels(self, plan: Plan) -> torch.Tensor:
         return torch.empty((0, plan.size, plan.size, 3), dtype=torch.uint8, device=self._device)

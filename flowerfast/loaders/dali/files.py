@@ -3,8 +3,9 @@
 DALI 2.4 crashes the process on bytes whose format it cannot recognise, and one damaged file fails its whole
 batch. So a file goes to DALI as it is only when its header says that it is of a kind known to agree, of the
 size that the scan found, and it ends as it should. Anything else is decoded here, as the CPU executor
-does, and goes on as plain pixels. What is left is a JPEG with stray markers amid its data: libjpeg-turbo, and
-so DALI, warns and goes on, where Pillow gives up.
+does, and goes on as plain pixels. All photos come as they are stored: the graph turns them upright. What is
+left is a JPEG with stray markers amid its data: libjpeg-turbo, and so DALI, warns and goes on, where Pillow
+gives up.
 """
 
 import io
@@ -117,7 +118,7 @@ class FileReader:
         try:
             table = self._photos.table
             if index in self._pixels or not agrees(file, int(table.width[index]), int(table.height[index])):
-                return as_ppm(self._photos.decode(index, file))
+                return as_ppm(self._photos.decode(index, file, upright=False))
             if not _ends_well(file) and index not in self._whole:
                 self._photos.decode(index, file)
                 self._whole.add(index)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import nvidia.dali.fn as fn
 import nvidia.dali.types as types
 import torch
@@ -35,7 +36,7 @@ _ARGUMENTS = {
     "corner": (types.INT32, 1),
 }
 """Inputs beside the bytes, one value or small array per sample: DALI type, dimensions."""
-_EVAL_ARGUMENTS = ("size", "corner")
+_EVAL_ARGUMENTS = ("size", "corner", "matrix")
 Source = Literal["cpu", "gpu", "pixels"]
 """What photos are fed as: files' bytes that the CPU or the GPU decodes, or pixels where the graph runs."""
 
@@ -47,6 +48,7 @@ class GraphSettings:
     Attributes:
         augmented: plans may augment; else they only resize whole photos and cut the centre.
         image_size: side of the output, in pixels.
+        turned: photos may come turned, so that plans that do not augment rotate as well.
         batch_size: largest batch.
         device_id: CUDA device, or None for a graph that runs on the CPU alone.
         threads: DALI's CPU threads.
@@ -58,6 +60,7 @@ class GraphSettings:
 
     augmented: bool
     image_size: int
+    turned: bool
     batch_size: int
     device_id: int | None
     threads: int
@@ -69,7 +72,7 @@ class GraphSettings:
     @property
     def arguments(self) -> tuple[str, ...]:
         """Names of the inputs beside the bytes that the graph takes."""
-        return tuple(_ARGUMENTS) if self.augmented else _EVAL_ARGUMENTS
+        return tuple(_ARGUMENTS) if self.augmented else _EVAL_ARGUMENTS[: 2 + self.turned]
 
 
 def build_pipeline(settings: GraphSettings) -> Pipeline:
@@ -95,14 +98,18 @@ def _augmented(x: Any, a: dict[str, Any], settings: GraphSettings) -> Any:
     # A negative width mirrors: the flip costs nothing.
     x = fn.resize(x, size=a["size"], interp_type=types.INTERP_LINEAR, antialias=True)
     if settings.augmented:
-        turned = {"matrix": a["matrix"], "inverse_map": True, "fill_value": 0.0}
-        x = fn.warp_affine(x, interp_type=types.INTERP_NN, **turned)
+        x = _rotate(x, a["matrix"])
         x = _blend(x, a["factor_1"], a["towards_mean_1"], settings)
         x = _blend(x, a["factor_2"], a["towards_mean_2"], settings)
     side = (settings.image_size, settings.image_size)
-    return fn.slice(
+    x = fn.slice(
         x, start=a["corner"], shape=side, axis_names="HW", out_of_bounds_policy="pad", fill_values=0.0
     )
+    return _rotate(x, a["matrix"]) if settings.turned and not settings.augmented else x
+
+
+def _rotate(x: Any, matrix: Any) -> Any:
+    return fn.warp_affine(x, matrix=matrix, inverse_map=True, fill_value=0.0, interp_type=types.INTERP_NN)
 
 
 def photos(start: Any, window: Any, settings: GraphSettings) -> Any:
@@ -189,10 +196,13 @@ class Graph:
     def __len__(self) -> int:
         return len(self._inputs)
 
-    def feed(self, plan: Plan, photos: Sequence[Piece]) -> None:
-        """Start on a batch: its plan, and its photos as `settings.source` has them. Returns at once."""
+    def feed(self, plan: Plan, photos: Sequence[Piece], orientation: np.ndarray) -> None:
+        """Start on a batch: its plan, its photos as `settings.source` has them. Returns at once.
+
+        `orientation` says how those are to be turned, int64 (n,), see `photos.orientation`.
+        """
         with stage("feed DALI"):
-            self._feed(plan, photos)
+            self._feed(plan, photos, orientation)
             self._pipe.schedule_run()
 
     def collect(self) -> torch.Tensor:
@@ -221,8 +231,8 @@ class Graph:
         self._inputs.clear()
         self._spent.clear()
 
-    def _feed(self, plan: Plan, photos: Sequence[Piece]) -> None:
-        taken, made = self.settings.arguments, arguments(plan)
+    def _feed(self, plan: Plan, photos: Sequence[Piece], orientation: np.ndarray) -> None:
+        taken, made = self.settings.arguments, arguments(plan, orientation)
         inputs = {name: made[name] for name in taken}
         wrapped = self._wrap(photos)
         self._pipe.feed_input(
@@ -252,7 +262,7 @@ class Graph:
         plan = tiny_plan(self.settings.augmented, self.settings.image_size)
         photo = tiny_photo(self._device, self.settings.source == "pixels")
         for _ in range(self.settings.depth):
-            self._feed(plan, [photo])
+            self._feed(plan, [photo], np.ones(1, np.int64))
         self._pipe.schedule_run()
         while len(self):
             self._take()

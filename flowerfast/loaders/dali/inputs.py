@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from flowerfast.plans.geometry import stored
 from flowerfast.plans.plan import Plan, still_plan
 
 
@@ -34,22 +35,36 @@ Piece = np.ndarray | DeviceArray
 """What a graph takes per photo: its file's bytes, uint8 (n,), or pixels, uint8 (h, w, 3), where it runs."""
 
 
-def arguments(plan: Plan) -> dict[str, np.ndarray]:
-    """The plan as the graph's inputs: arrays whose first axis is the sample."""
-    first = plan.contrast_first
-    wide = np.where(plan.flip, -plan.out_width, plan.out_width)
-    corner = plan.from_row - plan.shift_y, plan.from_column - plan.shift_x
+def arguments(plan: Plan, orientation: np.ndarray) -> dict[str, np.ndarray]:
+    """The plan as the graph's inputs: arrays whose first axis is the sample.
+
+    Photos come as they are stored; `orientation`, int64 (n,), says how they are to be turned. Mirroring is
+    the resize's, by a negative size, and swapping the axes the rotation's: neither costs anything. In a plan
+    that does not augment the corner comes before the rotation, so its axes are swapped too.
+    """
+    first, swapped = plan.contrast_first, orientation > 4
+    upright = plan.top, plan.left, plan.height, plan.width
+    top, left, height, width = stored(upright, (plan.photo_width, plan.photo_height), orientation)
+    high = np.where((orientation - 1) & 2, -plan.out_height, plan.out_height)
+    wide = np.where(((orientation & 2) != 0) ^ plan.flip, -plan.out_width, plan.out_width)
+    matrix = rotation(plan.angle, plan.size)
+    matrix[swapped] = matrix[swapped, ::-1]
+    from_row, from_column = _swap(plan.from_row, plan.from_column, swapped)
     return {
-        "start": _pairs(plan.top, plan.left, np.int32),
-        "window": _pairs(plan.height, plan.width, np.int32),
-        "size": _pairs(plan.out_height, wide, np.float32),
-        "matrix": rotation(plan.angle, plan.size),
+        "start": _pairs(top, left, np.int32),
+        "window": _pairs(height, width, np.int32),
+        "size": _pairs(*_swap(high, wide, swapped), np.float32),
+        "matrix": matrix,
         "factor_1": np.where(first, plan.contrast, plan.brightness).astype(np.float32),
         "factor_2": np.where(first, plan.brightness, plan.contrast).astype(np.float32),
         "towards_mean_1": first.astype(np.float32),
         "towards_mean_2": (~first).astype(np.float32),
-        "corner": _pairs(*corner, np.int32),
+        "corner": _pairs(from_row - plan.shift_y, from_column - plan.shift_x, np.int32),
     }
+
+
+def _swap(one: np.ndarray, other: np.ndarray, swapped: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return np.where(swapped, other, one), np.where(swapped, one, other)
 
 
 def rotation(angle: np.ndarray, side: int) -> np.ndarray:

@@ -60,6 +60,7 @@ def graph_settings(sampler: Sampler, data: DataConfig, device: torch.device, cac
     return GraphSettings(
         augmented=augmented,
         image_size=sampler.size,
+        turned=sampler.photos.are_turned,
         batch_size=sampler.batch_size,
         device_id=device_id,
         threads=data.workers or usable_cores(),

@@ -259,7 +259,7 @@ def test_other_photos_sizes_or_settings_have_a_file_of_their_own(
     photos: Path, folder: Path, write_photo: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def key(side: int = 320) -> str:
-        return cache_key(Photos(photos).table, side)
+        return cache_key(Photos(photos), side)
 
     first, file = key(), photos / "a/a_003.jpg"
     assert key() == first
@@ -335,6 +335,13 @@ def test_a_file_above_a_smaller_budget_is_made_anew(photo_folder: Callable[..., 
     assert not cached(small, pixels)
 
 
+def test_photos_turned_otherwise_have_a_file_of_their_own(turned: tuple[Path, Path], photos: Path) -> None:
+    keys = {exif: cache_key(Photos(turned[0], exif=exif), 320) for exif in ("apply", "ignore")}
+    assert len({*keys.values()}) == 2
+    same = {cache_key(Photos(photos, exif=exif), 320) for exif in ("apply", "ignore")}
+    assert len(same) == 1  # none is turned
+
+
 def test_files_used_longest_ago_make_room(photo_folder: Callable[..., Path], folder: Path) -> None:
     roots = [photo_folder({"a": 10, "b": 10}, sizes=[(120, 100)], name=f"set{i}") for i in range(4)]
     budget = {"cache_gb": 1.6e-3}  # for two of about 730 kB
@@ -342,7 +349,7 @@ def test_files_used_longest_ago_make_room(photo_folder: Callable[..., Path], fol
         fill(disk_cache(root, folder, **budget), 20)
         (file,) = (f for f in cache_files(folder) if f.stat().st_mtime > 10**9)
         os.utime(file, (n, n))
-    first, second = (folder / f"{cache_key(Photos(r).table, 320)}.photos" for r in roots[:2])
+    first, second = (folder / f"{cache_key(Photos(r), 320)}.photos" for r in roots[:2])
     del file
     opened = disk_cache(roots[2], folder, **budget)
     assert any("deleted 1 file" in note for note in opened.notes)

@@ -30,6 +30,6 @@ def test_a_device_array_names_its_own_bytes() -> None:
 def test_a_flip_is_a_negative_width_and_a_shift_a_corner() -> None:
     plan = make_eval_plan(np.zeros(2), (np.full(2, 50), np.full(2, 40)), 32, 1.0)
     flip, right, down = np.array([False, True]), np.array([3, 0]), np.array([-2, 0])
-    found = arguments(replace(plan, flip=flip, shift_x=right, shift_y=down))
+    found = arguments(replace(plan, flip=flip, shift_x=right, shift_y=down), np.ones(len(plan), np.int64))
     assert found["size"].tolist() == [[32, 40], [32, -40]]
     assert found["corner"].tolist() == [[2, 1], [0, 4]]
