@@ -38,6 +38,13 @@ _UsageError: Any = typer.BadParameter.__base__  # click's own, or that of the cl
 # torch and timm take seconds to import: commands import what they call, so that --help answers at once.
 
 
+class Format(StrEnum):
+    """What photos are packed as."""
+
+    keep = "keep"
+    jpg = "jpg"
+
+
 class Half(StrEnum):
     """Which samples of a folder."""
 
@@ -344,7 +351,12 @@ def pack(
             help="Shrink photos to this many pixels on their short side (never enlarged). Default: copy all.",
         ),
     ] = None,
-    quality: Annotated[int, typer.Option(min=1, max=100, help="JPEG quality of shrunk photos.")] = 90,
+    format_: Annotated[
+        Format, typer.Option("--format", help="jpg: photos of other formats become JPEG, for other readers.")
+    ] = Format.keep,
+    quality: Annotated[
+        int, typer.Option(min=1, max=100, help="JPEG quality of shrunk and re-coded photos.")
+    ] = 90,
     shard_size: Annotated[float, typer.Option(min=0.001, help="Size of a shard at most, in MB.")] = 500,
     verify: Annotated[
         bool, typer.Option("--verify", help="Compare the shards in DATA with their checksums instead.")
@@ -354,7 +366,8 @@ def pack(
 ) -> None:
     """Pack photos into WebDataset tar shards, which train, evaluate and parity take like a folder.
 
-    Photos that need no shrinking are copied byte for byte. Stopped in the middle, the same command goes on.
+    Photos that need neither shrinking nor another format are copied byte for byte. Stopped in the middle, the
+    same command goes on.
     --verify exits with 1 when photos are damaged.
     """
     from flowerfast.commands.display import progress_bar
@@ -379,7 +392,7 @@ def pack(
         raise typer.Exit(1 if spoilt else 0)
     if out_ is None:
         raise UserError(f"pack {data}: say where the shards go, flowerfast pack DATA OUT")
-    settings = PackSettings(max_side, quality, round(shard_size * 1e6))
+    settings = PackSettings(max_side, quality, round(shard_size * 1e6), jpeg=format_ is Format.jpg)
     result = pack_photos(data, out_, settings, config, partial(progress_bar, out))
     if json_ != Path("-"):
         print_packed(result, out_)

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
 import numpy as np
@@ -28,7 +28,17 @@ from flowerfast.photos.table import BadFile, Table
 from flowerfast.pixels.reference import resize
 from flowerfast.plans.geometry import limited
 
-_MAGIC = {b"\xff\xd8": "jpg", b"\x89PNG": "png", b"RIFF": "webp", b"BM": "bmp"}
+_JPEG = b"\xff\xd8"
+_MAGIC = {
+    _JPEG: "jpg",
+    b"\x89PNG": "png",
+    b"RIFF": "webp",
+    b"BM": "bmp",
+    b"GIF8": "gif",
+    b"II*\0": "tif",
+    b"MM\0*": "tif",
+}
+_JPEG_SIDE = 65_500  # pixels; libjpeg writes no longer one
 _AHEAD = 8  # photos in memory per thread: read and shrunk, or about to be
 _CHUNK = 256  # photos per task when verifying
 T = TypeVar("T")
@@ -40,7 +50,10 @@ class Packed:
     """What a packing run leaves.
 
     Attributes:
-        photos, shrunk, shards: how many are packed, of these re-encoded, and in how many tar files.
+        photos, shrunk, shards: how many are packed, of these shrunk, and in how many tar files.
+        recoded: photos that became JPEG without being shrunk.
+        suffixes: photos per suffix of their members, by which other readers find them; empty where an earlier
+            version packed.
         bytes_before, bytes_after: of the photos' files, and of the shards.
         bad: photos that were left out.
         fresh: False when an earlier run had finished the same.
@@ -48,7 +61,9 @@ class Packed:
 
     photos: int
     shrunk: int
+    recoded: int
     shards: int
+    suffixes: dict[str, int]
     bytes_before: int
     bytes_after: int
     bad: tuple[BadFile, ...]
@@ -70,9 +85,10 @@ def pack(
 
     `config` says how many threads (workers), and what is to be done with photos that cannot be read; `bars`
     makes a progress bar with a title, which is told (done, total).
-    Raises UserError when `data` holds no photos, too many are bad, or `out` holds something else; RunFailed
-    when writing fails.
+    Raises UserError when `data` holds no photos, too many are bad, `out` holds something else or one of the
+    two lies in the other; RunFailed when writing fails.
     """
+    _check_apart(data, out)
     with bars("reading headers") as bar:
         photos = Photos.open(data, config, bar, min_classes=1)
     table = photos.table
@@ -105,6 +121,19 @@ def pack(
         ) from error
     finally:
         writer.close()
+
+
+def _check_apart(data: Path, out: Path) -> None:
+    """Raise UserError where the shards would lie among the photos, or the photos among the shards."""
+    source, target = data.resolve(), out.resolve()
+    if not source.is_dir():
+        return  # said when the photos are opened
+    if source == target:
+        raise UserError(f"{out}: is the folder of the photos; name another one for the shards")
+    if target.is_relative_to(source):
+        raise UserError(f"{out}: lies in {data}, the folder of the photos; name a folder outside it")
+    if source.is_relative_to(target):
+        raise UserError(f"{out}: holds the photos, {data}; name another folder for the shards")
 
 
 def shard_order(fold: np.ndarray) -> np.ndarray:
@@ -169,33 +198,46 @@ def _prepare(photos: Photos, row: int, settings: PackSettings) -> Photo | str:
         encoded = photos.read_one(row)
         if len(encoded) != table.size[row]:
             return f"has {len(encoded)} bytes, had {table.size[row]} when scanned: changed since"
-        if settings.max_side is None or min(width, height) <= settings.max_side:
+        large = settings.max_side is not None and min(width, height) > settings.max_side
+        if not large and (not settings.jpeg or encoded[:2].tobytes() == _JPEG):
             return Photo(encoded, _extension(encoded, photos.path(row)), width, height)
-        return _shrink(photos.decode(row, encoded), settings.max_side, settings.quality)
+        pixels = photos.decode(row, encoded)
+        if large and settings.max_side is not None:
+            pixels = _shrink(pixels, settings.max_side)
+        return _as_jpeg(pixels, settings.quality, recoded=not large)
     except (OSError, DecodeError) as error:
         return one_line(error)
 
 
-def _shrink(pixels: np.ndarray, max_side: int, quality: int) -> Photo:
-    """Pixels, uint8 (h, w, 3), as a JPEG whose short side is `max_side`.
+def _shrink(pixels: np.ndarray, max_side: int) -> np.ndarray:
+    """Pixels, uint8 (h, w, 3), with a short side of `max_side`."""
+    height, width = pixels.shape[:2]
+    new_width, new_height = limited((np.array([width]), np.array([height])), max_side)
+    return resize(pixels, int(new_height[0]), int(new_width[0]))
+
+
+def _as_jpeg(pixels: np.ndarray, quality: int, recoded: bool) -> Photo:
+    """Pixels, uint8 (h, w, 3), as a JPEG. Raises DecodeError when they are too many for one.
 
     Chroma at half the resolution (4:2:0), as cameras write it: full chroma comes a little closer to the
     pixels, and is paid for in bytes that every epoch reads.
     """
     height, width = pixels.shape[:2]
-    new_width, new_height = limited((np.array([width]), np.array([height])), max_side)
-    small = resize(pixels, int(new_height[0]), int(new_width[0]))
+    if max(height, width) > _JPEG_SIDE:
+        raise DecodeError(f"{width}x{height} pixels cannot be a JPEG, whose sides have {_JPEG_SIDE} at most")
     encoded = simplejpeg.encode_jpeg(
-        np.ascontiguousarray(small), quality, colorspace="RGB", colorsubsampling="420", fastdct=False
+        np.ascontiguousarray(pixels), quality, colorspace="RGB", colorsubsampling="420", fastdct=False
     )
-    return Photo(np.frombuffer(encoded, np.uint8), "jpg", small.shape[1], small.shape[0])
+    return Photo(np.frombuffer(encoded, np.uint8), "jpg", width, height, recoded)
 
 
 def _extension(encoded: np.ndarray, path: str) -> str:
-    """Extension by content, by which other readers choose a decoder; else the path's own."""
+    """Extension by content, by which other readers choose a decoder; else the path's own, if it has one."""
     start = encoded[:4].tobytes()
+    if encoded[4:12].tobytes() == b"ftypavif":
+        return "avif"
     known = (extension for magic, extension in _MAGIC.items() if start.startswith(magic))
-    return next(known, path.rpartition(".")[2].lower())
+    return next(known, PurePosixPath(path).suffix[1:].lower() or "img")
 
 
 def _result(table: Table, index: Index, fresh: bool) -> Packed:
@@ -204,7 +246,9 @@ def _result(table: Table, index: Index, fresh: bool) -> Packed:
     return Packed(
         photos=len(index.columns["label"]),
         shrunk=int((index.columns["width"] != table.width[kept]).sum()),
+        recoded=index.recoded,
         shards=len(index.shards),
+        suffixes=index.suffixes,
         bytes_before=int(table.size.sum()),
         bytes_after=sum(shard.size for shard in index.shards),
         bad=tuple(BadFile(path, why) for path, why in index.bad),

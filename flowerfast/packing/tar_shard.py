@@ -3,6 +3,7 @@
 import os
 import tarfile
 import zlib
+from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,12 +31,14 @@ class Photo:
         encoded: its file: uint8 (bytes,).
         extension: of its member's name, without the dot.
         width, height: in pixels.
+        recoded: whether it became JPEG without being shrunk.
     """
 
     encoded: np.ndarray
     extension: str
     width: int
     height: int
+    recoded: bool = False
 
 
 class OpenShard:
@@ -46,6 +49,8 @@ class OpenShard:
 
         self.file, self.fold, self.end = file, fold, 0
         self.rows: list[tuple[int, ...]] = []
+        self.suffixes: Counter[str] = Counter()
+        self.recoded = 0
         self._partial = file.with_name(file.name + ".partial")
         self._out = self._partial.open("wb")
         # Whatever would differ from run to run or user to user is fixed, so that the bytes are too.
@@ -61,6 +66,8 @@ class OpenShard:
         self.end = self._tar.tarstream.offset
         offset = self.end - _blocks(len(encoded))
         self.rows.append((row, photo.width, photo.height, len(encoded), offset, zlib.crc32(encoded)))
+        self.suffixes[photo.extension] += 1
+        self.recoded += photo.recoded
 
     def bytes_with(self, label: int, photo: Photo) -> int:
         """Size of the finished file if this photo were its last."""
