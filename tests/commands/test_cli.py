@@ -406,7 +406,7 @@ def test_pack_verify_finds_damage(cli: Cli, photos: Path, tmp_path: Path) -> Non
     [
         (["pack", "missing", "shards"], r"missing: no such folder"),
         (["pack", "photos"], r"pack photos: say where the shards go, flowerfast pack DATA OUT"),
-        (["pack", "photos", "photos"], r"photos: is neither empty nor of packed photos"),
+        (["pack", "photos", "photos"], r"photos: is the folder of the photos; name another"),
         (["pack", "--verify", "photos"], r"photos: no packed photos there"),
         (["pack", "--verify", "photos", "shards"], r"--verify photos shards: give one folder"),
         (["pack", "photos", "shards", "--max-side", "0"], r"--max-side"),
