@@ -26,6 +26,7 @@ from flowerfast.commands.output import (
 )
 from flowerfast.config import load_config, parse_overrides, refuse_unused
 from flowerfast.errors import RunFailed, Stopped, UserError
+from flowerfast.machine import lend_home
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -431,6 +432,7 @@ def settings() -> None:
 def main() -> None:
     """Entry point of the `flowerfast` command."""
     try:
+        lend_home()  # before a command imports the libraries that look for one
         code = app(standalone_mode=False)
     except UserError as error:
         complain(f"flowerfast: error: {error}")
