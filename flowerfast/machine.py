@@ -163,6 +163,9 @@ def lend_home() -> None:
     that is known stays, though it cannot be written: models may lie there. Child processes inherit it all.
     """
     cache = user_cache_dir()
+    if folder_problem(cache) is not None:  # nothing to lend; matplotlib would say in two lines what is said
+        logging.getLogger("matplotlib").setLevel(logging.ERROR)
+        return
     try:
         home = Path.home()
     except RuntimeError:

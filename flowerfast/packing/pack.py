@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -28,16 +28,7 @@ from flowerfast.photos.table import BadFile, Table
 from flowerfast.pixels.reference import resize
 from flowerfast.plans.geometry import limited
 
-_JPEG = b"\xff\xd8"
-_MAGIC = {
-    _JPEG: "jpg",
-    b"\x89PNG": "png",
-    b"RIFF": "webp",
-    b"BM": "bmp",
-    b"GIF8": "gif",
-    b"II*\0": "tif",
-    b"MM\0*": "tif",
-}
+_MAGIC = {b"\xff\xd8": "jpg", b"\x89PNG": "png", b"RIFF": "webp", b"BM": "bmp"}
 _JPEG_SIDE = 65_500  # pixels; libjpeg writes no longer one
 _AHEAD = 8  # photos in memory per thread: read and shrunk, or about to be
 _CHUNK = 256  # photos per task when verifying
@@ -199,7 +190,7 @@ def _prepare(photos: Photos, row: int, settings: PackSettings) -> Photo | str:
         if len(encoded) != table.size[row]:
             return f"has {len(encoded)} bytes, had {table.size[row]} when scanned: changed since"
         large = settings.max_side is not None and min(width, height) > settings.max_side
-        if not large and (not settings.jpeg or encoded[:2].tobytes() == _JPEG):
+        if not large and (not settings.jpeg or encoded[:2].tobytes() == b"\xff\xd8"):
             return Photo(encoded, _extension(encoded, photos.path(row)), width, height)
         pixels = photos.decode(row, encoded)
         if large and settings.max_side is not None:
@@ -232,12 +223,10 @@ def _as_jpeg(pixels: np.ndarray, quality: int, recoded: bool) -> Photo:
 
 
 def _extension(encoded: np.ndarray, path: str) -> str:
-    """Extension by content, by which other readers choose a decoder; else the path's own, if it has one."""
+    """Extension by content, by which other readers choose a decoder; else the path's own."""
     start = encoded[:4].tobytes()
-    if encoded[4:12].tobytes() == b"ftypavif":
-        return "avif"
     known = (extension for magic, extension in _MAGIC.items() if start.startswith(magic))
-    return next(known, PurePosixPath(path).suffix[1:].lower() or "img")
+    return next(known, path.rpartition(".")[2].lower())
 
 
 def _result(table: Table, index: Index, fresh: bool) -> Packed:
