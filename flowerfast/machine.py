@@ -11,12 +11,15 @@ import platform
 import re
 import shutil
 import stat
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+from flowerfast.errors import UserError
 
 logger = logging.getLogger("flowerfast")
 """What has no other way to people; without a handler of theirs, warnings go to standard error."""
@@ -142,8 +145,8 @@ def _temporary_folder() -> Path | None:
     Not by `tempfile`, whose last resort is the current folder, perhaps one of photos.
     """
     user = os.getuid() if os.name == "posix" else 0
-    for base in (*map(os.environ.get, ("TMPDIR", "TEMP", "TMP")), "/tmp", "/var/tmp"):
-        folder = Path(base or "/tmp", f"flowerfast-{user}")
+    for base in _temporary_places():
+        folder = base / f"flowerfast-{user}"
         try:
             folder.mkdir(mode=0o700, exist_ok=True)
             status = folder.lstat()
@@ -156,16 +159,31 @@ def _temporary_folder() -> Path | None:
     return None
 
 
+def _temporary_places() -> list[Path]:
+    named = (os.environ.get(name) for name in ("TMPDIR", "TEMP", "TMP"))
+    return [Path(place) for place in (*named, "/tmp", "/var/tmp") if place]
+
+
 def lend_home() -> None:
-    """Give other libraries a place for what they keep in the user's home, where that cannot be.
+    """Give other libraries a place for what they keep in the user's home or in /tmp, where that cannot be.
 
     Without a home (a container's random user) some make a folder called "~" where they stand, or fail. A home
     that is known stays, though it cannot be written: models may lie there. Child processes inherit it all.
+    Raises UserError when there is no place at all.
     """
     cache = user_cache_dir()
-    if folder_problem(cache) is not None:  # nothing to lend; matplotlib would say in two lines what is said
-        logging.getLogger("matplotlib").setLevel(logging.ERROR)
+    if folder_problem(cache) is not None:
+        try:
+            tempfile.gettempdir()  # the current folder, if nothing else
+        except FileNotFoundError:
+            raise UserError(
+                "no folder for temporary files can be written, and torch needs one; set TMPDIR to one"
+            ) from None
+        logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it would say once more what has been said
         return
+    if os.name == "posix" and all(folder_problem(place) for place in _temporary_places()):
+        (cache / "tmp").mkdir(parents=True, exist_ok=True)
+        os.environ["TMPDIR"] = str(cache / "tmp")
     try:
         home = Path.home()
     except RuntimeError:

@@ -2,6 +2,7 @@
 
 import os
 import stat
+import tempfile
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from flowerfast import machine
+from flowerfast.errors import UserError
 
 Limit = Callable[..., None]
 
@@ -218,6 +220,43 @@ def test_a_home_that_cannot_be_written_stays_but_for_matplotlib(
     machine.lend_home()
     assert Path.home() == tmp_path
     assert os.environ["MPLCONFIGDIR"] == str(tmp_path / ".cache/flowerfast/matplotlib")
+
+
+@pytest.fixture
+def sealed(nobody: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Nothing but the folder returned can be written, and that is no place for temporary files."""
+    access, mkdir = os.access, Path.mkdir
+    (nobody / "free").mkdir()
+    inside = f"{nobody}/free"
+
+    def make(path: Path, *args: Any, **options: Any) -> None:
+        if not str(path).startswith(inside):
+            raise PermissionError
+        mkdir(path, *args, **options)
+
+    monkeypatch.setattr(os, "access", lambda path, mode: str(path).startswith(inside) and access(path, mode))
+    monkeypatch.setattr(Path, "mkdir", make)
+    return nobody / "free"
+
+
+def test_temporary_files_lie_in_the_cache_where_nothing_else_can_be_written(
+    sealed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLOWERFAST_CACHE", str(sealed))
+    machine.lend_home()
+    assert os.environ["TMPDIR"] == str(sealed / "tmp")
+    assert (sealed / "tmp").is_dir()
+
+
+def test_without_any_place_one_line_says_so(sealed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> str:
+        raise FileNotFoundError
+
+    machine.lend_home()  # temporary files lie in the current folder, then
+    assert "HOME" not in os.environ
+    monkeypatch.setattr(tempfile, "gettempdir", fail)
+    with pytest.raises(UserError, match=r"no folder for temporary files can be written, .*; set TMPDIR"):
+        machine.lend_home()
 
 
 def test_versions_name_what_decides_pixels() -> None:
