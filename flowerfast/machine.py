@@ -4,16 +4,25 @@ Of a container its limits count, not the host's: cores and memory are read from 
 https://docs.kernel.org/admin-guide/cgroup-v2.html
 """
 
+import logging
 import math
 import os
 import platform
 import re
 import shutil
+import stat
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+from flowerfast.errors import UserError
+
+logger = logging.getLogger("flowerfast")
+"""What has no other way to people; without a handler of theirs, warnings go to standard error."""
 
 Progress = Callable[[int, int], None]
 """Told how far a piece of work is: (done, in all)."""
@@ -104,13 +113,95 @@ def free_disk(folder: Path) -> int:
     return shutil.disk_usage(folder).free
 
 
+def folder_problem(folder: Path) -> str | None:
+    """Why nothing can be written in `folder`, or the folder not be made; None: it can. Nothing is made."""
+    there = next(str(above) for above in (folder, *folder.absolute().parents) if os.path.exists(above))
+    if not os.path.isdir(there):
+        return f"{there} is no folder"
+    return None if os.access(there, os.W_OK | os.X_OK) else f"{there} cannot be written to"
+
+
 def user_cache_dir() -> Path:
-    """flowerfast's cache folder: $FLOWERFAST_CACHE, else flowerfast under the user's cache folder."""
-    own = os.environ.get("FLOWERFAST_CACHE")
-    if own:
-        return Path(own)
-    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(base) / "flowerfast"
+    """flowerfast's cache folder: $FLOWERFAST_CACHE, else flowerfast under the user's cache folder.
+
+    Where it cannot be written, a temporary folder that is this user's alone, which is said once. Where there
+    is none either, it cannot be written, and whoever would keep something there goes on without.
+    """
+    own, base = os.environ.get("FLOWERFAST_CACHE"), os.environ.get("XDG_CACHE_HOME")
+    try:
+        wanted = Path(own) if own else Path(base or Path.home() / ".cache") / "flowerfast"
+    except RuntimeError:
+        return _usable_cache(None)
+    return _usable_cache(wanted)
+
+
+@lru_cache
+def _usable_cache(wanted: Path | None) -> Path:
+    problem = folder_problem(wanted) if wanted is not None else "this user has no home folder"
+    if wanted is not None and problem is None:
+        return wanted
+    folder = _temporary_folder()
+    kept = f"caches are kept in {folder}" if folder else "nothing is kept for the next run"
+    logger.warning("flowerfast: %s: %s; set FLOWERFAST_CACHE to a folder for them", problem, kept)
+    return folder or wanted or Path(os.devnull, "flowerfast")
+
+
+def _temporary_folder() -> Path | None:
+    """A folder for this user's caches among the temporary files; None: none can be written.
+
+    Not by `tempfile`, whose last resort is the current folder, perhaps one of photos.
+    """
+    user = os.getuid() if os.name == "posix" else 0
+    for base in _temporary_places():
+        folder = base / f"flowerfast-{user}"
+        try:
+            folder.mkdir(mode=0o700, exist_ok=True)
+            status = folder.lstat()
+        except OSError:
+            continue
+        # Compiled code is loaded from it: nobody else may have made it, or write to it.
+        safe = stat.S_ISDIR(status.st_mode) and status.st_uid == user and not status.st_mode & 0o022
+        if (safe or os.name != "posix") and folder_problem(folder) is None:
+            return folder
+    return None
+
+
+def _temporary_places() -> list[Path]:
+    named = (os.environ.get(name) for name in ("TMPDIR", "TEMP", "TMP"))
+    return [Path(place) for place in (*named, "/tmp", "/var/tmp") if place]
+
+
+def lend_home() -> None:
+    """Give other libraries a place for what they keep in the user's home or in /tmp, where that cannot be.
+
+    Without a home (a container's random user) some make a folder called "~" where they stand, or fail. A home
+    that is known stays, though it cannot be written: models may lie there. Child processes inherit it all.
+    Raises UserError when there is no place at all.
+    """
+    cache = user_cache_dir()
+    if folder_problem(cache) is not None:
+        try:
+            tempfile.gettempdir()  # the current folder, if nothing else
+        except FileNotFoundError:
+            raise UserError(
+                "no folder for temporary files can be written, and torch needs one; set TMPDIR to one"
+            ) from None
+        logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it would say once more what has been said
+        return
+    if os.name == "posix" and all(folder_problem(place) for place in _temporary_places()):
+        (cache / "tmp").mkdir(parents=True, exist_ok=True)
+        os.environ["TMPDIR"] = str(cache / "tmp")
+    try:
+        home = Path.home()
+    except RuntimeError:
+        home = cache / "home"
+        os.environ |= {"HOME": str(home), "FLOWERFAST_CACHE": str(cache)}
+    places = (
+        os.environ.get("XDG_CONFIG_HOME") or home / ".config",
+        os.environ.get("XDG_CACHE_HOME") or home / ".cache",
+    )
+    if any(folder_problem(Path(place, "matplotlib")) for place in places):
+        os.environ.setdefault("MPLCONFIGDIR", str(cache / "matplotlib"))
 
 
 def versions() -> dict[str, str]:

@@ -2,14 +2,17 @@
 
 import os
 import stat
+import tempfile
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from flowerfast import machine
+from flowerfast.errors import UserError
 
 Limit = Callable[..., None]
 
@@ -102,6 +105,158 @@ def test_the_users_cache_folder(monkeypatch: pytest.MonkeyPatch, own_cache: Path
     assert machine.user_cache_dir() == Path("/xdg/flowerfast")
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert machine.user_cache_dir() == Path.home() / ".cache/flowerfast"
+
+
+@pytest.fixture
+def nobody(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A user of a container: no home, no cache folder named; temporary files lie in the folder returned."""
+    for name in ("FLOWERFAST_CACHE", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "MPLCONFIGDIR", "TEMP", "TMP"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", "set, so that it is as before when the test has ended")
+    monkeypatch.delenv("HOME")
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
+    pwd = pytest.importorskip("pwd")
+    monkeypatch.setattr(pwd, "getpwuid", lambda uid: {}[uid])
+    machine._usable_cache.cache_clear()
+    return tmp_path / "tmp"
+
+
+def test_without_a_home_caches_are_kept_among_temporary_files(
+    nobody: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    expected = nobody / f"flowerfast-{os.getuid()}"
+    assert machine.user_cache_dir() == machine.user_cache_dir() == expected
+    assert stat.S_IMODE(expected.stat().st_mode) == 0o700
+    (line,) = (record.getMessage() for record in caplog.records)
+    assert line == (
+        f"flowerfast: this user has no home folder: caches are kept in {expected}; set FLOWERFAST_CACHE to a "
+        "folder for them"
+    )
+
+
+@pytest.mark.parametrize("name", ["FLOWERFAST_CACHE", "XDG_CACHE_HOME", "HOME"])
+@pytest.mark.parametrize("what", ["file", "below a file", "read-only"])
+def test_a_cache_folder_that_cannot_be_written_gives_way(
+    nobody: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    name: str,
+    what: str,
+) -> None:
+    place = tmp_path / "place"
+    if what == "read-only":
+        place.mkdir()
+        access = os.access
+        monkeypatch.setattr(os, "access", lambda path, mode: str(path) != str(place) and access(path, mode))
+    else:
+        place.write_text("")
+    monkeypatch.setenv(name, str(place / "deep/er" if what == "below a file" else place))
+    assert machine.user_cache_dir() == nobody / f"flowerfast-{os.getuid()}"
+    problem = "cannot be written to" if what == "read-only" else "is no folder"
+    assert f"flowerfast: {place} {problem}: caches are kept in {nobody}" in caplog.text
+    assert not place.is_dir() or not list(place.iterdir())
+
+
+def test_nothing_is_made_where_the_cache_can_be(nobody: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLOWERFAST_CACHE", str(nobody / "not/yet/there"))
+    assert machine.user_cache_dir() == nobody / "not/yet/there"
+    assert not list(nobody.iterdir())
+
+
+@pytest.mark.parametrize("trap", ["open", "link", "file", "another's"])
+def test_a_temporary_folder_that_others_could_have_filled_is_not_used(
+    nobody: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    trap: str,
+) -> None:
+    """Compiled code is loaded from it. /tmp and /var/tmp stand for a machine where they cannot be written."""
+    folder = nobody / f"flowerfast-{os.getuid()}"
+    if trap == "file":
+        folder.write_text("")
+    elif trap == "link":
+        folder.symlink_to(tmp_path)
+    else:
+        folder.mkdir()
+        folder.chmod(0o777 if trap == "open" else 0o700)
+    if trap == "another's":
+        uid = os.getuid()
+        folder.rename(nobody / f"flowerfast-{uid + 1}")
+        monkeypatch.setattr(os, "getuid", lambda: uid + 1)
+    mkdir = Path.mkdir
+
+    def refuse(path: Path, *args: Any, **options: Any) -> None:
+        if path.parent in (Path("/tmp"), Path("/var/tmp")):
+            raise PermissionError
+        mkdir(path, *args, **options)
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    kept = machine.user_cache_dir()
+    assert machine.folder_problem(kept) is not None  # a place where nothing can be written
+    assert "nothing is kept for the next run; set FLOWERFAST_CACHE" in caplog.text
+
+
+def test_other_libraries_are_lent_a_home(nobody: Path) -> None:
+    machine.lend_home()
+    own = nobody / f"flowerfast-{os.getuid()}"
+    assert Path.home() == own / "home"
+    assert machine.user_cache_dir() == own  # for child processes, too
+    assert os.environ["FLOWERFAST_CACHE"] == str(own)
+    assert "MPLCONFIGDIR" not in os.environ  # it has the home
+
+
+def test_a_home_that_cannot_be_written_stays_but_for_matplotlib(
+    nobody: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HOME", "MPLCONFIGDIR"):
+        monkeypatch.setenv(name, str(tmp_path))
+    monkeypatch.delenv("MPLCONFIGDIR")
+    machine.lend_home()
+    assert "MPLCONFIGDIR" not in os.environ
+    (tmp_path / ".config").write_text("in the way")
+    machine.lend_home()
+    assert Path.home() == tmp_path
+    assert os.environ["MPLCONFIGDIR"] == str(tmp_path / ".cache/flowerfast/matplotlib")
+
+
+@pytest.fixture
+def sealed(nobody: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Nothing but the folder returned can be written, and that is no place for temporary files."""
+    access, mkdir = os.access, Path.mkdir
+    (nobody / "free").mkdir()
+    inside = f"{nobody}/free"
+
+    def make(path: Path, *args: Any, **options: Any) -> None:
+        if not str(path).startswith(inside):
+            raise PermissionError
+        mkdir(path, *args, **options)
+
+    monkeypatch.setattr(os, "access", lambda path, mode: str(path).startswith(inside) and access(path, mode))
+    monkeypatch.setattr(Path, "mkdir", make)
+    return nobody / "free"
+
+
+def test_temporary_files_lie_in_the_cache_where_nothing_else_can_be_written(
+    sealed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLOWERFAST_CACHE", str(sealed))
+    machine.lend_home()
+    assert os.environ["TMPDIR"] == str(sealed / "tmp")
+    assert (sealed / "tmp").is_dir()
+
+
+def test_without_any_place_one_line_says_so(sealed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> str:
+        raise FileNotFoundError
+
+    machine.lend_home()  # temporary files lie in the current folder, then
+    assert "HOME" not in os.environ
+    monkeypatch.setattr(tempfile, "gettempdir", fail)
+    with pytest.raises(UserError, match=r"no folder for temporary files can be written, .*; set TMPDIR"):
+        machine.lend_home()
 
 
 def test_versions_name_what_decides_pixels() -> None:

@@ -26,6 +26,7 @@ from flowerfast.commands.output import (
 )
 from flowerfast.config import load_config, parse_overrides, refuse_unused
 from flowerfast.errors import RunFailed, Stopped, UserError
+from flowerfast.machine import lend_home
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -36,6 +37,13 @@ app = typer.Typer(
 _UsageError: Any = typer.BadParameter.__base__  # click's own, or that of the click inside newer typers
 
 # torch and timm take seconds to import: commands import what they call, so that --help answers at once.
+
+
+class Format(StrEnum):
+    """What photos are packed as."""
+
+    keep = "keep"
+    jpg = "jpg"
 
 
 class Half(StrEnum):
@@ -347,7 +355,12 @@ def pack(
             help="Shrink photos to this many pixels on their short side (never enlarged). Default: copy all.",
         ),
     ] = None,
-    quality: Annotated[int, typer.Option(min=1, max=100, help="JPEG quality of shrunk photos.")] = 90,
+    format_: Annotated[
+        Format, typer.Option("--format", help="jpg: photos of other formats become JPEG, for other readers.")
+    ] = Format.keep,
+    quality: Annotated[
+        int, typer.Option(min=1, max=100, help="JPEG quality of shrunk and re-coded photos.")
+    ] = 90,
     shard_size: Annotated[float, typer.Option(min=0.001, help="Size of a shard at most, in MB.")] = 500,
     verify: Annotated[
         bool, typer.Option("--verify", help="Compare the shards in DATA with their checksums instead.")
@@ -357,8 +370,8 @@ def pack(
 ) -> None:
     """Pack photos into WebDataset tar shards, which train, evaluate and parity take like a folder.
 
-    Photos that need no shrinking are copied byte for byte, EXIF and all; others are turned upright, unless
-    data.exif=ignore, and have none. Stopped in the middle, the same command goes on.
+    Photos that need neither shrinking nor another format are copied byte for byte, EXIF and all; others are
+    turned upright, unless data.exif=ignore, and have none. Stopped in the middle, the same command goes on.
     --verify exits with 1 when photos are damaged.
     """
     from flowerfast.commands.display import progress_bar
@@ -383,7 +396,7 @@ def pack(
         raise typer.Exit(1 if spoilt else 0)
     if out_ is None:
         raise UserError(f"pack {data}: say where the shards go, flowerfast pack DATA OUT")
-    settings = PackSettings(max_side, quality, round(shard_size * 1e6))
+    settings = PackSettings(max_side, quality, round(shard_size * 1e6), jpeg=format_ is Format.jpg)
     result = pack_photos(data, out_, settings, config, partial(progress_bar, out))
     if json_ != Path("-"):
         print_packed(result, out_)
@@ -422,6 +435,7 @@ def settings() -> None:
 def main() -> None:
     """Entry point of the `flowerfast` command."""
     try:
+        lend_home()  # before a command imports the libraries that look for one
         code = app(standalone_mode=False)
     except UserError as error:
         complain(f"flowerfast: error: {error}")

@@ -52,12 +52,30 @@ def print_packed(result: "Packed", folder: Path) -> None:
         complain(f"skipped: {bad.path}: {bad.error}")
     before, after = (f"{size / 1e6:,.1f} MB" for size in (result.bytes_before, result.bytes_after))
     done = "" if result.fresh else "packed already: "
+    recoded = f"{result.recoded} re-coded, " if result.recoded else ""
     out.print(
         f"{done}{result.photos} photos in {result.shards} shard{'s' * (result.shards != 1)}, "
         f"{before} -> {after}: "
-        f"{result.photos - result.shrunk} copied, {result.shrunk} shrunk, {len(result.bad)} skipped"
+        f"{result.photos - result.shrunk - result.recoded} copied, {result.shrunk} shrunk, {recoded}"
+        f"{len(result.bad)} skipped",
+        soft_wrap=True,
     )
     out.print(f"shards: {folder}", soft_wrap=True)
+    if result.suffixes:
+        out.print(_for_other_readers(result.suffixes), soft_wrap=True)
+
+
+def _for_other_readers(suffixes: dict[str, int]) -> str:
+    """What webdataset, DALI and Hugging Face datasets find in shards with so many photos per suffix."""
+    names = sorted(suffixes, key=lambda suffix: (-suffixes[suffix], suffix))
+    if len(names) == 1:
+        return f"for other readers: every photo is KEY.{names[0]}, its label KEY.cls"
+    counts = ", ".join(f"{suffixes[name]:,} .{name}" for name in names)
+    return (
+        f'for other readers: {counts}; webdataset and DALI want all suffixes named, "{";".join(names)}", and '
+        "Hugging Face datasets refuses such shards or gives None for the suffixes that its first samples "
+        "lack; --format jpg makes every photo a JPEG"
+    )
 
 
 def print_parity(result: "Parity") -> None:

@@ -23,7 +23,7 @@ from PIL import Image, ImageFilter
 from flowerfast.demo.painting import PAINTERS
 from flowerfast.demo.painting.canvas import SUPERSAMPLE, Array, Canvas, Rng, backdrop, finish, tint
 from flowerfast.demo.painting.parts import paint_grass
-from flowerfast.errors import UserError
+from flowerfast.errors import UserError, one_line
 from flowerfast.machine import Progress, usable_cores, user_cache_dir
 
 CLASSES: tuple[str, ...] = tuple(PAINTERS)
@@ -126,7 +126,9 @@ def synthesize(
         raise UserError(f"{out} exists and is not this set of flowers: remove it or name another folder")
     partial = target.parent / f".{target.name}.partial-{os.getpid()}"
     try:
-        _make_folders(partial, out)
+        shutil.rmtree(partial, ignore_errors=True)  # left by a killed process that had this number
+        for kind in CLASSES:
+            (partial / kind).mkdir(parents=True)
         finished = 0
         for count in _render_all(_chunks(partial, per_class, seed), processes or usable_cores()):
             finished += count
@@ -134,6 +136,8 @@ def synthesize(
                 progress(finished)
         (partial / MARKER).write_text(json.dumps(marker) + "\n", encoding="utf-8")
         _move(partial, target, marker)
+    except OSError as error:
+        raise UserError(f"{out} cannot be written ({one_line(error)}): name a folder that can") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return out
@@ -167,17 +171,6 @@ def _holds(folder: Path, marker: dict[str, int]) -> bool:
 
 def _name(kind: str, index: int) -> str:
     return f"{kind}_{index:05d}.jpg"
-
-
-def _make_folders(partial: Path, out: Path) -> None:
-    try:
-        shutil.rmtree(partial, ignore_errors=True)  # left by a killed process that had this number
-        for kind in CLASSES:
-            (partial / kind).mkdir(parents=True)
-    except OSError as error:
-        raise UserError(
-            f"{out} cannot be written ({error.strerror}): name a folder you may write to"
-        ) from error
 
 
 def _move(partial: Path, target: Path, marker: dict[str, int]) -> None:

@@ -1,13 +1,14 @@
 """How this package's functions are compiled, and where their machine code is kept."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from numba import config, njit
 
-from flowerfast.machine import user_cache_dir
+from flowerfast.machine import folder_problem, logger, user_cache_dir
 
 
 def _sources() -> str:
@@ -19,7 +20,19 @@ def _sources() -> str:
 
 
 _numba: Any = config  # its settings are made when it is imported: type checkers do not see them
-_CODE = Path(_numba.CACHE_DIR or user_cache_dir() / "kernels") / _sources()  # the former: $NUMBA_CACHE_DIR
+
+
+def _folder() -> Path:
+    """Where machine code is kept: $NUMBA_CACHE_DIR, else the user's cache folder, if it can be written."""
+    named = _numba.CACHE_DIR
+    problem = folder_problem(Path(named)) if named else None
+    if problem is not None:
+        logger.warning("flowerfast: NUMBA_CACHE_DIR: %s; the cache folder is used instead", problem)
+    return Path(named if named and problem is None else user_cache_dir() / "kernels") / _sources()
+
+
+_CODE = _folder()
+_KEEP = folder_problem(_CODE) is None
 
 
 def is_compiled() -> bool:
@@ -39,6 +52,18 @@ def kernel(function: Callable[..., Any]) -> Any:
     """
     before, _numba.CACHE_DIR = _numba.CACHE_DIR, str(_CODE)
     try:
-        return njit(nogil=True, cache=True, error_model="numpy")(function)
+        compiled: Any = njit(nogil=True, cache=_KEEP, error_model="numpy")(function)
     finally:
         _numba.CACHE_DIR = before
+    if _KEEP:
+        compiled._cache._guard_against_spurious_io_errors = _going_on  # numba's own has none but for Windows
+    return compiled
+
+
+@contextmanager
+def _going_on() -> Iterator[None]:
+    """What cannot be read is compiled, and what cannot be kept (a full disk) is not: neither ends a run."""
+    try:
+        yield
+    except OSError as error:
+        logger.warning("flowerfast: %s: compiled loops are not kept (%s)", _CODE, error.strerror or error)

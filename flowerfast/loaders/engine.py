@@ -61,7 +61,10 @@ def choose_backend(data: DataConfig, device: torch.device, photos: Photos | None
             return _choose_of_two(data, device, photos)
         return "cpu", f"no DALI on the GPU: {problem}"
     if problem is not None:
-        raise UserError(f"data.backend={data.backend}: {problem}")
+        # Advice that stands here alone: with auto, cpu is what is used already.
+        instead = "dali-cpu or cpu" if wanted.type == "cuda" != device.type else "cpu"
+        join = ", or" if ";" in problem else ";"
+        raise UserError(f"data.backend={data.backend}: {problem}{join} use data.backend={instead}")
     return data.backend, f"data.backend={data.backend}"
 
 
@@ -89,8 +92,7 @@ def _choose_of_two(data: DataConfig, device: torch.device, photos: Photos | None
 
 def _dali_problem(wanted: torch.device, device: torch.device) -> str | None:
     if wanted.type == "cuda" and device.type != "cuda":
-        there = "train.device=cpu" if torch.cuda.is_available() else "torch sees no CUDA GPU"
-        return f"{there}; use data.backend=dali-cpu or cpu"
+        return "train.device=cpu" if torch.cuda.is_available() else "torch sees no CUDA GPU"
     if find_spec("nvidia") is None or find_spec("nvidia.dali") is None:
         return 'NVIDIA DALI is not installed; on Linux: pip install "flowerfast[dali]"'
     from flowerfast.loaders.dali.probe import dali_problem  # may import DALI, a second or more: when wanted

@@ -29,6 +29,7 @@ from flowerfast.pixels.reference import resize
 from flowerfast.plans.geometry import limited
 
 _MAGIC = {b"\xff\xd8": "jpg", b"\x89PNG": "png", b"RIFF": "webp", b"BM": "bmp"}
+_JPEG_SIDE = 65_500  # pixels; libjpeg writes no longer one
 _AHEAD = 8  # photos in memory per thread: read and shrunk, or about to be
 _CHUNK = 256  # photos per task when verifying
 T = TypeVar("T")
@@ -40,7 +41,10 @@ class Packed:
     """What a packing run leaves.
 
     Attributes:
-        photos, shrunk, shards: how many are packed, of these re-encoded, and in how many tar files.
+        photos, shrunk, shards: how many are packed, of these shrunk, and in how many tar files.
+        recoded: photos that became JPEG without being shrunk.
+        suffixes: photos per suffix of their members, by which other readers find them; empty where an earlier
+            version packed.
         bytes_before, bytes_after: of the photos' files, and of the shards.
         bad: photos that were left out.
         notes: what the user should know, one line each.
@@ -49,7 +53,9 @@ class Packed:
 
     photos: int
     shrunk: int
+    recoded: int
     shards: int
+    suffixes: dict[str, int]
     bytes_before: int
     bytes_after: int
     bad: tuple[BadFile, ...]
@@ -70,16 +76,17 @@ def pack(
 ) -> Packed:
     """Pack the photos of a folder (or of shards) into shards in `out`; goes on where a killed run stopped.
 
-    `config` says how many threads (workers), whether photos that are shrunk are turned upright (exif; copies
-    keep their EXIF), and what is to be done with photos that cannot be read; `bars` makes a progress bar with
-    a title, which is told (done, total).
-    Raises UserError when `data` holds no photos, too many are bad, or `out` holds something else; RunFailed
-    when writing fails.
+    `config` says how many threads (workers), whether photos that are re-encoded are turned upright (exif;
+    copies keep their EXIF), and what is to be done with photos that cannot be read; `bars` makes a progress
+    bar with a title, which is told (done, total).
+    Raises UserError when `data` holds no photos, too many are bad, `out` holds something else or one of the
+    two lies in the other; RunFailed when writing fails.
     """
+    _check_apart(data, out)
     with bars("reading headers") as bar:
         photos = Photos.open(data, config, bar, min_classes=1)
     table, notes = photos.table, tuple[str, ...]()
-    if settings.max_side is not None:  # how photos are turned decides the bytes of those shrunk
+    if settings.max_side is not None or settings.jpeg:  # how photos are turned decides those bytes
         table, notes = replace(table, fingerprint=photos.fingerprint), tuple(photos.notes)
     writer = open_writer(out, table, settings)
     if writer is None:
@@ -110,6 +117,19 @@ def pack(
         ) from error
     finally:
         writer.close()
+
+
+def _check_apart(data: Path, out: Path) -> None:
+    """Raise UserError where the shards would lie among the photos, or the photos among the shards."""
+    source, target = data.resolve(), out.resolve()
+    if not source.is_dir():
+        return  # said when the photos are opened
+    if source == target:
+        raise UserError(f"{out}: is the folder of the photos; name another one for the shards")
+    if target.is_relative_to(source):
+        raise UserError(f"{out}: lies in {data}, the folder of the photos; name a folder outside it")
+    if source.is_relative_to(target):
+        raise UserError(f"{out}: holds the photos, {data}; name another folder for the shards")
 
 
 def shard_order(fold: np.ndarray) -> np.ndarray:
@@ -174,27 +194,38 @@ def _prepare(photos: Photos, row: int, settings: PackSettings) -> Photo | str:
         encoded = photos.read_one(row)
         if len(encoded) != table.size[row]:
             return f"has {len(encoded)} bytes, had {table.size[row]} when scanned: changed since"
-        if settings.max_side is None or min(width, height) <= settings.max_side:
+        large = settings.max_side is not None and min(width, height) > settings.max_side
+        if not large and (not settings.jpeg or encoded[:2].tobytes() == b"\xff\xd8"):
             shape = width, height, int(table.orientation[row])
             return Photo(encoded, _extension(encoded, photos.path(row)), *shape)
-        return _shrink(photos.decode(row, encoded), settings.max_side, settings.quality)
+        pixels = photos.decode(row, encoded)
+        if large and settings.max_side is not None:
+            pixels = _shrink(pixels, settings.max_side)
+        return _as_jpeg(pixels, settings.quality, recoded=not large)
     except (OSError, DecodeError) as error:
         return one_line(error)
 
 
-def _shrink(pixels: np.ndarray, max_side: int, quality: int) -> Photo:
-    """Pixels, uint8 (h, w, 3), as a JPEG whose short side is `max_side`.
+def _shrink(pixels: np.ndarray, max_side: int) -> np.ndarray:
+    """Pixels, uint8 (h, w, 3), with a short side of `max_side`."""
+    height, width = pixels.shape[:2]
+    new_width, new_height = limited((np.array([width]), np.array([height])), max_side)
+    return resize(pixels, int(new_height[0]), int(new_width[0]))
+
+
+def _as_jpeg(pixels: np.ndarray, quality: int, recoded: bool) -> Photo:
+    """Pixels, uint8 (h, w, 3), as a JPEG. Raises DecodeError when they are too many for one.
 
     Chroma at half the resolution (4:2:0), as cameras write it: full chroma comes a little closer to the
     pixels, and is paid for in bytes that every epoch reads.
     """
     height, width = pixels.shape[:2]
-    new_width, new_height = limited((np.array([width]), np.array([height])), max_side)
-    small = resize(pixels, int(new_height[0]), int(new_width[0]))
+    if max(height, width) > _JPEG_SIDE:
+        raise DecodeError(f"{width}x{height} pixels cannot be a JPEG, whose sides have {_JPEG_SIDE} at most")
     encoded = simplejpeg.encode_jpeg(
-        np.ascontiguousarray(small), quality, colorspace="RGB", colorsubsampling="420", fastdct=False
+        np.ascontiguousarray(pixels), quality, colorspace="RGB", colorsubsampling="420", fastdct=False
     )
-    return Photo(np.frombuffer(encoded, np.uint8), "jpg", small.shape[1], small.shape[0], orientation=1)
+    return Photo(np.frombuffer(encoded, np.uint8), "jpg", width, height, orientation=1, recoded=recoded)
 
 
 def _extension(encoded: np.ndarray, path: str) -> str:
@@ -213,7 +244,9 @@ def _result(table: Table, index: Index, notes: tuple[str, ...], fresh: bool) -> 
         shrunk=int(
             ((columns["width"] != table.width[kept]) | (columns["height"] != table.height[kept])).sum()
         ),
+        recoded=index.recoded,
         shards=len(index.shards),
+        suffixes=index.suffixes,
         bytes_before=int(table.size.sum()),
         bytes_after=sum(shard.size for shard in index.shards),
         bad=tuple(BadFile(path, why) for path, why in index.bad),

@@ -9,6 +9,7 @@ OUT/.packing/                rows of the finished shards, until the index is wri
 import json
 import re
 import shutil
+from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -41,13 +42,19 @@ class PackSettings:
 
     Attributes:
         max_side: photos with a longer short side are shrunk to this many pixels; None: all are copied.
-        quality: JPEG quality of those, 1..100.
+        quality: JPEG quality of those, and of what `jpeg` re-codes, 1..100.
         shard_bytes: a shard that would grow larger is finished and the next one begun.
+        jpeg: photos of other formats become JPEG too, for readers that want one suffix.
     """
 
     max_side: int | None = None
     quality: int = 90
     shard_bytes: int = 500_000_000
+    jpeg: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """For the record beside the shards; without `jpeg` where it is off, as earlier versions wrote it."""
+        return {name: value for name, value in asdict(self).items() if name != "jpeg" or value}
 
 
 @dataclass(frozen=True)
@@ -59,6 +66,8 @@ class _Part:
         fold: whose photos it holds.
         done: how many samples of the order are dealt with once it is written.
         bad: (row, reason) of those that were left out since the shard before.
+        suffixes: photos per suffix.
+        recoded: photos that became JPEG without being shrunk.
         columns: arrays named in ROW, a row per photo.
     """
 
@@ -66,6 +75,8 @@ class _Part:
     fold: int
     done: int
     bad: list[tuple[int, str]]
+    suffixes: dict[str, int]
+    recoded: int
     columns: dict[str, np.ndarray]
 
 
@@ -135,8 +146,11 @@ class ShardWriter:
         self._open = None
         values = zip(*opened.rows, strict=True)
         columns = {name: np.array(v, kind) for (name, kind), v in zip(ROW.items(), values, strict=True)}
-        part = _Part(shard, opened.fold, self.done, self._bad, columns)
-        about = {"shard": [shard.name, shard.size], "fold": part.fold, "done": part.done, "bad": part.bad}
+        part = _Part(shard, opened.fold, self.done, self._bad, opened.suffixes, opened.recoded, columns)
+        about = {
+            "shard": [shard.name, shard.size],
+            **{name: getattr(part, name) for name in ("fold", "done", "bad", "suffixes", "recoded")},
+        }
         save_arrays(_part_file(self.folder, len(self._parts)), about, columns)
         self._parts.append(part)
         self._bad = []
@@ -161,7 +175,11 @@ class ShardWriter:
         }
         left_out = [(bad.path, bad.error) for bad in m.bad] + [(m.path(row), why) for row, why in self.bad]
         shards = tuple(part.shard for part in parts)
-        return Index(m.classes, shards, asdict(self.settings), tuple(left_out), columns)
+        suffixes = sum((Counter(part.suffixes) for part in parts), Counter[str]())
+        recoded = sum(part.recoded for part in parts)
+        return Index(
+            m.classes, shards, self.settings.to_json(), tuple(left_out), columns, dict(suffixes), recoded
+        )
 
 
 def open_writer(folder: Path, table: Table, settings: PackSettings) -> ShardWriter | None:
@@ -173,7 +191,7 @@ def open_writer(folder: Path, table: Table, settings: PackSettings) -> ShardWrit
     # The classes are for people and other readers, who find labels in the tars as numbers only.
     state = {
         "classes": list(table.classes),
-        "settings": asdict(settings),
+        "settings": settings.to_json(),
         "photos": table.fingerprint,
     }
     try:
@@ -205,8 +223,7 @@ def _finished_parts(folder: Path) -> list[_Part]:
     while True:
         try:
             about, columns = load_arrays(_part_file(folder, len(parts)))
-            columns.setdefault("orientation", np.zeros(len(columns["row"]), np.uint8))  # of earlier versions
-            part = _Part(Shard(*about["shard"]), about["fold"], about["done"], about["bad"], columns)
+            part = _Part(**{**about, "shard": Shard(*about["shard"])}, columns=columns)
             if (folder / part.shard.name).stat().st_size != part.shard.size:
                 return parts
         except NPZ_ERRORS:

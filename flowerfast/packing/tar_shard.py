@@ -3,6 +3,7 @@
 import os
 import tarfile
 import zlib
+from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,7 @@ class Photo:
         extension: of its member's name, without the dot.
         width, height: in pixels, as stored.
         orientation: by which it is to be turned, see `Table`.
+        recoded: whether it became JPEG without being shrunk.
     """
 
     encoded: np.ndarray
@@ -39,6 +41,7 @@ class Photo:
     width: int
     height: int
     orientation: int
+    recoded: bool = False
 
 
 class OpenShard:
@@ -49,6 +52,8 @@ class OpenShard:
 
         self.file, self.fold, self.end = file, fold, 0
         self.rows: list[tuple[int, ...]] = []
+        self.suffixes: Counter[str] = Counter()
+        self.recoded = 0
         self._partial = file.with_name(file.name + ".partial")
         self._out = self._partial.open("wb")
         # Whatever would differ from run to run or user to user is fixed, so that the bytes are too.
@@ -65,6 +70,8 @@ class OpenShard:
         offset = self.end - _blocks(len(encoded))
         shape = photo.width, photo.height, photo.orientation
         self.rows.append((row, *shape, len(encoded), offset, zlib.crc32(encoded)))
+        self.suffixes[photo.extension] += 1
+        self.recoded += photo.recoded
 
     def bytes_with(self, label: int, photo: Photo) -> int:
         """Size of the finished file if this photo were its last."""

@@ -63,6 +63,9 @@ class Index:
         shards: the tar files.
         settings: how the photos were packed.
         bad: (path, reason) of photos that were left out.
+        suffixes: photos per suffix of their members, the key by which other readers find them; empty where an
+            earlier version packed.
+        recoded: photos that became JPEG without being shrunk.
         columns: arrays named in COLUMNS, one row per photo (the paths: one run of bytes, and their ends).
     """
 
@@ -71,6 +74,8 @@ class Index:
     settings: dict[str, Any]
     bad: tuple[tuple[str, str], ...]
     columns: dict[str, np.ndarray]
+    suffixes: dict[str, int] = field(default_factory=dict)
+    recoded: int = 0
 
     @property
     def fingerprint(self) -> str:
@@ -89,6 +94,8 @@ def write_index(index: Index, folder: Path) -> None:
         "shards": [(shard.name, shard.size) for shard in index.shards],
         "settings": index.settings,
         "bad": index.bad,
+        "suffixes": index.suffixes,
+        "recoded": index.recoded,
         "fingerprint": index.fingerprint,
     }
     columns = {name: index.columns[name].astype(kind, copy=False) for name, kind in COLUMNS.items()}
@@ -108,6 +115,8 @@ def read_index(folder: Path) -> Index:
             settings=about["settings"],
             bad=tuple((str(path), str(why)) for path, why in about["bad"]),
             columns={name: columns[name].astype(kind, copy=False) for name, kind in COLUMNS.items()},
+            suffixes={str(suffix): int(count) for suffix, count in about.get("suffixes", {}).items()},
+            recoded=int(about.get("recoded", 0)),
         )
         if about["fingerprint"] != index.fingerprint:
             raise ValueError("its rows are not those that were written")

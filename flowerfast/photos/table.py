@@ -8,7 +8,6 @@ import hashlib
 import io
 import time
 import zipfile
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from flowerfast.errors import UserError
-from flowerfast.machine import Progress, ignore_warnings, replacing, user_cache_dir
+from flowerfast.errors import UserError, one_line
+from flowerfast.machine import Progress, folder_problem, ignore_warnings, logger, replacing, user_cache_dir
 from flowerfast.photos.decode import PILLOW, reason
 from flowerfast.photos.listing import Listing, list_photos
 from flowerfast.photos.orientation import read_orientation
@@ -202,14 +201,15 @@ def _load_cache(cache: Path, root: Path, classes: tuple[str, ...], fingerprint: 
 
 
 def _store_cache(cache: Path, table: Table) -> None:
+    if folder_problem(cache.parent) is not None:
+        return  # said when the folder was chosen
     arrays = {name: getattr(table, name) for name in _ARRAYS}
     bad = np.array([(b.path, b.error) for b in table.bad], dtype=np.str_).reshape(-1, 2)
-    with (
-        suppress(OSError, UnicodeEncodeError),  # a read-only home costs a scan per start, not the run
-        replacing(cache, shared=True) as fresh,
-        fresh.open("wb") as file,
-    ):
-        np.savez(file, fingerprint=np.array(table.fingerprint), bad=bad, **arrays)
+    try:
+        with replacing(cache, shared=True) as fresh, fresh.open("wb") as file:
+            np.savez(file, fingerprint=np.array(table.fingerprint), bad=bad, **arrays)
+    except (OSError, UnicodeEncodeError) as error:  # costs a scan per start, not the run
+        logger.warning("flowerfast: %s: sizes of photos are not kept (%s)", cache, one_line(error))
 
 
 def _packed(root: Path, max_pixels: int, min_classes: int) -> Table:

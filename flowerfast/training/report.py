@@ -6,7 +6,6 @@ matplotlib's object interface: pyplot would keep global state and choose a GUI b
 
 from __future__ import annotations
 
-import base64
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -23,12 +22,19 @@ from matplotlib.ticker import PercentFormatter
 
 from flowerfast.errors import UserError
 from flowerfast.machine import ignore_warnings, replacing, write_text
+from flowerfast.training.charts import (
+    MAX_MARKED,
+    MAX_NUMBERED,
+    accuracy_limits,
+    epoch_ticks,
+    matrix,
+    panels,
+)
 from flowerfast.training.scores import check_confusion, ratio
 
 CURVES_PNG = "accuracy_loss_curve.png"
 CONFUSION_PNG = "confusion_matrix.png"
 TRAIN_COLOUR, VAL_COLOUR = "#0072b2", "#d55e00"  # Okabe and Ito: told apart by the colour-blind too
-MAX_NUMBERED = 30  # classes; beyond it the counts in the cells cannot be read
 MAX_LABELS = 120  # tick labels on an axis; beyond it every k-th class is named
 MAX_NAME = 32  # characters of a class name on an axis; the HTML table has the whole name
 
@@ -61,7 +67,7 @@ def plot_curves(history: Sequence[Mapping[str, float]], out: Path) -> None:
         zorder=5,
         label=f"best: {val_acc[best]:.1%} in epoch {epochs[best]}",
     )
-    accuracy.set(title="Accuracy", ylim=_accuracy_limits(history))
+    accuracy.set(title="Accuracy", ylim=accuracy_limits(history))
     accuracy.yaxis.set_major_formatter(PercentFormatter(xmax=1))
     loss.set(title="Loss", ylim=(0, None))
     figure.legend(*accuracy.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
@@ -91,16 +97,16 @@ def plot_confusion(confusion: np.ndarray, classes: Sequence[str], out: Path) -> 
     bar = figure.add_axes((1 + 1.1 / side, 0, 0.14 / side, 1))
     figure.colorbar(image, cax=bar, format=PercentFormatter(xmax=1), label="share of the true class")
     accuracy = float(ratio(np.trace(confusion), confusion.sum()))
-    axes.set_title(f"{accuracy:.1%} of {confusion.sum():,} images right", pad=10)
+    axes.set_title(f"{accuracy:.1%} of {confusion.sum():,} photos right", pad=10)
     _save(figure, out, dpi=150 if count <= MAX_NUMBERED else 100)
 
 
 def write_report(run: Path) -> Path:
     """Write `run/report.html` from the files of the run folder and return its path.
 
-    The page is one self-contained file without scripts or links. Reads summary.json, metrics.jsonl,
-    config.yaml and the two PNGs; a PNG that is missing is drawn first. Raises UserError when a file is
-    missing, damaged or lacks a value.
+    The page is one self-contained file without scripts or links. Reads summary.json, metrics.jsonl and
+    config.yaml; a PNG that is missing is drawn too. Raises UserError when a file is missing, damaged or lacks
+    a value.
     """
     summary = _parse(run / "summary.json", _read(run / "summary.json"))
     lines = _read(run / "metrics.jsonl").splitlines()
@@ -120,6 +126,8 @@ def write_report(run: Path) -> Path:
 
 def _render(run: Path, summary: dict[str, Any], history: list[dict[str, Any]]) -> str:
     confusion, classes = np.array(summary["confusion"], dtype=np.int64), summary["classes"]
+    best = next((n for n, row in enumerate(history) if row["epoch"] == summary["best_epoch"]), 0)
+    true, predicted = np.nonzero(confusion)
     if not (run / CURVES_PNG).exists():
         plot_curves(history, run / CURVES_PNG)
     if not (run / CONFUSION_PNG).exists():
@@ -131,38 +139,29 @@ def _render(run: Path, summary: dict[str, Any], history: list[dict[str, Any]]) -
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(percent=_percent, duration=_duration, thousands="{:,}".format)
+    environment.filters.update(percent=_percent, duration=_duration, thousands="{:,}".format, short=_short)
     return environment.get_template("report.html.j2").render(
         title=run.resolve().name,
         summary=summary,
         history=history,
         mistakes=_frequent_mistakes(confusion, classes),
         config=_read(run / "config.yaml"),
-        curves=_data_uri(run / CURVES_PNG),
-        confusion=_data_uri(run / CONFUSION_PNG),
+        best_row=best,
+        panels=panels(history, best),
+        matrix=matrix(true, predicted, confusion[true, predicted], len(classes)),
+        augmented=summary.get("val_protocol") == "augmented",
     )
 
 
 def _draw_lines(axes: Axes, epochs: np.ndarray, history: Sequence[Mapping[str, float]], key: str) -> None:
     last = int(epochs.max())
-    style: dict[str, Any] = {"marker": "o" if last <= 60 else "", "markersize": 4.5, "clip_on": False}
+    style: dict[str, Any] = {"marker": "o" if last <= MAX_MARKED else "", "markersize": 4.5, "clip_on": False}
     for half, colour, name in (("train", TRAIN_COLOUR, "training"), ("val", VAL_COLOUR, "validation")):
         values = [row[f"{half}_{key}"] for row in history]
         axes.plot(epochs, values, color=colour, label=name, zorder=3, **style)
-    step = next(s for s in (1, 5, 10, 25, 50, 100, 250, 500, 1000, last) if last <= 15 * s)
-    axes.set(xlabel="epoch", xlim=(0.5, last + 0.5), xticks=sorted({1, *range(step, last + 1, step)}))
+    axes.set(xlabel="epoch", xlim=(0.5, last + 0.5), xticks=epoch_ticks(last))
     axes.grid(color="0.9", axis="y")
     axes.spines[["top", "right"]].set_visible(False)
-
-
-def _accuracy_limits(history: Sequence[Mapping[str, float]]) -> tuple[float, float]:
-    """Limits around the values that never show accuracies outside 0 to 100 %."""
-    values = np.array([[row["train_acc"], row["val_acc"]] for row in history])
-    values = values[np.isfinite(values)]
-    if not values.size:
-        return 0.0, 1.0
-    margin = max(0.02, 0.06 * float(np.ptp(values)))
-    return max(0.0, float(values.min()) - margin), min(1.0, float(values.max()) + margin)
 
 
 def _label_classes(axes: Axes, confusion: np.ndarray, classes: Sequence[str], cell: float) -> None:
@@ -248,10 +247,6 @@ def _frequent_mistakes(confusion: np.ndarray, classes: Sequence[str]) -> list[di
         {"true": classes[t], "predicted": classes[p], "count": wrong[t, p], "share": wrong[t, p] / support[t]}
         for t, p in cells
     ]
-
-
-def _data_uri(png: Path) -> str:
-    return "data:image/png;base64," + base64.b64encode(png.read_bytes()).decode("ascii")
 
 
 def _percent(value: float) -> str:

@@ -18,7 +18,7 @@ from flowerfast.loaders.device import device_name, pick_device
 from flowerfast.loaders.engine import choose_backend
 from flowerfast.loaders.loader import Loader
 from flowerfast.loaders.ranges import name_stages
-from flowerfast.machine import ProgressBars, no_bars, versions
+from flowerfast.machine import ProgressBars, lend_home, no_bars, versions
 from flowerfast.photos.photos import Photos
 from flowerfast.training.fit import Stop, TrainingRun, fit
 from flowerfast.training.model import build_network, own_crop_pct, with_normalisation
@@ -293,6 +293,7 @@ def _same_pixels(loader: Loader, saved: Mapping[str, Any], config: Config) -> No
 
 def draw(folder: RunFolder, history: list[dict[str, Any]], summary: dict[str, Any]) -> None:
     """Curves, confusion matrix and report of a finished run."""
+    lend_home()
     # Only now: matplotlib takes long to import, and the best weights need not wait for it.
     from flowerfast.training.report import plot_confusion, plot_curves, write_report
 

@@ -357,6 +357,24 @@ def test_pack_then_train_evaluate_and_compare_on_shards(cli: Cli, photos: Path, 
     assert len(load_rows(tmp_path / "packed")) == 3
 
 
+def test_pack_says_what_other_readers_will_find(cli: Cli, photos: Path) -> None:
+    said = cli("pack", photos, "one")[1]
+    assert "for other readers: every photo is KEY.jpg, its label KEY.cls" in said
+    with Image.open(photos / "blue/00.jpg") as image:
+        image.save(photos / "blue/99.png")
+    said = cli("pack", photos, "two")[1]
+    assert (
+        'for other readers: 36 .jpg, 1 .png; webdataset and DALI want all suffixes named, "jpg;png"' in said
+    )
+    assert "--format jpg makes every photo a JPEG" in said
+    code, said, _ = cli("pack", photos, "three", "--format", "jpg")
+    assert (code, "36 copied, 0 shrunk, 1 re-coded, 0 skipped" in said) == (0, True)
+    assert "for other readers: every photo is KEY.jpg" in said
+    code, _, err = cli("pack", photos, photos / "four")
+    assert code == 2
+    assert re.fullmatch(r"flowerfast: error: .*/four: lies in .*, the folder of the photos; .*\n", err)
+
+
 def test_pack_tells_what_it_did_as_json_and_what_it_skipped(cli: Cli, photos: Path, tmp_path: Path) -> None:
     (photos / "blue/01.jpg").write_bytes(b"no photo at all")
     code, out, err = cli("pack", photos, "shards", "--max-side", 32, "--quality", 80, "--json", "-")
@@ -390,7 +408,7 @@ def test_pack_verify_finds_damage(cli: Cli, photos: Path, tmp_path: Path) -> Non
     [
         (["pack", "missing", "shards"], r"missing: no such folder"),
         (["pack", "photos"], r"pack photos: say where the shards go, flowerfast pack DATA OUT"),
-        (["pack", "photos", "photos"], r"photos: is neither empty nor of packed photos"),
+        (["pack", "photos", "photos"], r"photos: is the folder of the photos; name another"),
         (["pack", "--verify", "photos"], r"photos: no packed photos there"),
         (["pack", "--verify", "photos", "shards"], r"--verify photos shards: give one folder"),
         (["pack", "photos", "shards", "--max-side", "0"], r"--max-side"),

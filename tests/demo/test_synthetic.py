@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +147,16 @@ def test_foreign_folders_and_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot be written"):
         synthesize(tmp_path / "notes.txt" / "set", per_class=1, processes=1)
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(synthetic, "_render_chunk", fail)
+    with pytest.raises(UserError, match=r"set cannot be written \(No space left on device\)"):
+        synthesize(tmp_path / "set", per_class=1, processes=1)
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_empty_folder_and_missing_parents_are_fine(tmp_path: Path) -> None:

@@ -1,29 +1,34 @@
 """The shards: what other readers find in them, and the same bytes however often packing was killed."""
 
 import gc
+import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import tarfile
 import time
 import warnings
+from collections import Counter
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import webdataset
 from PIL import Image
 
 from flowerfast.config import DataConfig
 from flowerfast.errors import UserError
-from flowerfast.packing.pack import pack
+from flowerfast.packing.pack import pack, shard_order
 from flowerfast.packing.shard_writer import PackSettings
 from flowerfast.photos.photos import Photos
+from flowerfast.photos.shards import INDEX, load_arrays, save_arrays
 
 Write = Callable[..., Path]
 SMALL = PackSettings(shard_bytes=20_480)
@@ -57,6 +62,66 @@ def test_webdataset_reads_the_original_bytes_and_labels(photo_folder: Write, tmp
         assert int(sample["cls"]) == table.label[row]
     pictures = stock_reader(tmp_path / "out", lambda d: d.decode("pil").to_tuple("jpg", "cls"))
     assert all(isinstance(picture, Image.Image) and isinstance(label, int) for picture, label in pictures)
+
+
+MIXED = (".jpg", ".png", ".webp", ".bmp")
+
+
+@pytest.fixture
+def mixed(write_photo: Write, tmp_path: Path) -> Path:
+    """Two classes of ten photos of four formats; those that lie first in the shards are all JPEG."""
+    order = shard_order(np.zeros(20, np.uint8)).tolist()
+    for place, row in enumerate(order):
+        suffix = MIXED[place % 4] if place >= 8 else ".jpg"
+        write_photo(tmp_path / "mixed" / "ab"[row // 10] / f"{row % 10}{suffix}", seed=row)
+    return tmp_path / "mixed"
+
+
+@pytest.mark.parametrize(("jpeg", "names"), [(False, "jpg;png;webp;bmp"), (True, "jpg")])
+def test_webdataset_reads_photos_of_all_formats(mixed: Path, tmp_path: Path, jpeg: bool, names: str) -> None:
+    result = pack(mixed, tmp_path / "out", replace(SMALL, jpeg=jpeg), CONFIG)
+    table, suffixes = Photos(mixed).table, Counter(path.suffix[1:] for path in mixed.glob("*/*"))
+    assert result.suffixes == ({"jpg": 20} if jpeg else suffixes)
+    assert (result.recoded, result.shrunk) == (20 - suffixes["jpg"] if jpeg else 0, 0)
+    samples = stock_reader(tmp_path / "out", lambda d: d.decode("pil").to_tuple("__key__", names, "cls"))
+    assert sorted((int(key), label) for key, _, label in samples) == [*enumerate(table.label.tolist())]
+    assert all(picture.size == (40, 30) for _, picture, _ in samples)
+
+
+@pytest.mark.parametrize(("jpeg", "names"), [(False, "jpg;png;webp;bmp"), (True, "jpg")])
+def test_dali_reads_photos_of_all_formats(mixed: Path, tmp_path: Path, jpeg: bool, names: str) -> None:
+    dali = pytest.importorskip("nvidia.dali")
+    pack(mixed, tmp_path / "out", replace(SMALL, jpeg=jpeg), CONFIG)
+    pipe = dali.Pipeline(batch_size=20, num_threads=2, device_id=None)
+    with pipe:
+        encoded, label = dali.fn.readers.webdataset(
+            paths=sorted(map(str, (tmp_path / "out").glob("*.tar"))),
+            ext=[names, "cls"],
+            missing_component_behavior="error",
+            name="reader",
+        )
+        pipe.set_outputs(dali.fn.decoders.image(encoded, device="cpu"), label)
+    pipe.build()
+    assert pipe.epoch_size("reader") == 20
+    pictures, labels = pipe.run()
+    assert {np.array(picture).shape for picture in pictures} == {(30, 40, 3)}
+    assert Counter(bytes(np.array(one)) for one in labels) == {b"0": 10, b"1": 10}
+
+
+def test_hugging_face_datasets_reads_one_format_and_gives_none_for_others(
+    mixed: Path, tmp_path: Path
+) -> None:
+    """The latter is what `pack` warns of; should it change, so should the words."""
+    datasets = pytest.importorskip("datasets")
+    found = {}
+    for name in ("as they are", "alike"):
+        pack(mixed, tmp_path / name, replace(SMALL, jpeg=name == "alike"), CONFIG)
+        files = {"train": sorted(map(str, (tmp_path / name).glob("*.tar")))}
+        found[name] = [*datasets.load_dataset("webdataset", data_files=files, split="train", streaming=True)]
+    assert Counter(sample["cls"] for sample in found["alike"]) == {0: 10, 1: 10}
+    assert all(sample["jpg"].size == (40, 30) for sample in found["alike"])
+    others = sum(path.suffix != ".jpg" for path in mixed.glob("*/*"))
+    assert sum(sample["jpg"] is None for sample in found["as they are"]) == others == 9
 
 
 def test_tar_lists_two_plain_members_per_photo(photo_folder: Write, tmp_path: Path) -> None:
@@ -182,14 +247,28 @@ def test_a_finished_shard_that_was_cut_is_packed_again(photo_folder: Write, tmp_
     assert content(out) == content(tmp_path / "fresh")
 
 
-@pytest.mark.parametrize("what", ["file", "folder", "photos"])
+def test_what_an_earlier_version_packed_is_known_again_and_read(photo_folder: Write, tmp_path: Path) -> None:
+    """Its index does not count suffixes, and the parts of an unfinished run do not either."""
+    photos, out = photo_folder(), tmp_path / "out"
+    first = pack(photos, out, SMALL, CONFIG)
+    about, columns = load_arrays(out / INDEX)
+    del about["suffixes"], about["recoded"]
+    save_arrays(out / INDEX, about, columns)
+    assert pack(photos, out, SMALL, CONFIG) == replace(first, fresh=False, suffixes={})
+    assert len(Photos(out)) == len(Photos(photos))
+    (out / INDEX).unlink()
+    (out / ".packing").mkdir()
+    part = {"shard": ["shard-000000.tar", 20_480], "fold": 0, "done": 3, "bad": []}
+    save_arrays(out / ".packing/000000.npz", part, {})
+    assert pack(photos, out, SMALL, CONFIG) == first
+
+
+@pytest.mark.parametrize("what", ["file", "folder"])
 def test_a_folder_that_holds_something_else_is_left_alone(
     photo_folder: Write, tmp_path: Path, what: str
 ) -> None:
     photos, out = photo_folder(), tmp_path / "out"
-    if what == "photos":
-        out = photos
-    elif what == "file":
+    if what == "file":
         out.write_text("x")
     else:
         out.mkdir()
@@ -198,6 +277,74 @@ def test_a_folder_that_holds_something_else_is_left_alone(
     with pytest.raises(UserError, match=r"(cannot be written|is neither empty nor of packed photos)"):
         pack(photos, out, SMALL, CONFIG)
     assert content(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("data", "out", "message"),
+    [
+        ("photos", "photos", "photos: is the folder of the photos; name another"),
+        (
+            "photos",
+            "photos/new",
+            "photos/new: lies in photos, the folder of the photos; name a folder outside",
+        ),
+        ("photos", "photos/daisy", "photos/daisy: lies in photos"),
+        ("photos", "link/new", "link/new: lies in photos"),
+        ("photos", "photos/../photos/new/deep", "lies in photos"),
+        ("link", "photos/new", "photos/new: lies in link"),
+        ("photos", ".", r"\.: holds the photos, photos; name another"),
+        ("shards", "shards/small", "shards/small: lies in shards"),
+        ("half/photos", "half", "half: holds the photos"),
+    ],
+)
+def test_shards_among_the_photos_are_refused(
+    photo_folder: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: str, out: str, message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    photos = photo_folder()
+    pack(photos, tmp_path / "shards", SMALL, CONFIG)
+    shutil.copytree(tmp_path / "shards", tmp_path / "half")
+    (tmp_path / "half" / INDEX).unlink()  # as if packing had not ended
+    shutil.copytree(photos, tmp_path / "half/photos")
+    (tmp_path / "link").symlink_to(photos)
+    before = content(tmp_path)
+    with pytest.raises(UserError, match=message):
+        pack(Path(data), Path(out), SMALL, CONFIG)
+    assert content(tmp_path) == before
+
+
+def test_photos_of_other_formats_become_jpeg_where_wanted(write_photo: Write, tmp_path: Path) -> None:
+    photos, out = tmp_path / "photos", tmp_path / "out"
+    copied = {f"a/{i}.jpg": write_photo(photos / f"a/{i}.jpg", (40, 30), i).read_bytes() for i in range(3)}
+    copied["a/named.png"] = write_photo(photos / "a/named.png", (40, 30), 7, format="JPEG").read_bytes()
+    drawn = [write_photo(photos / f"b/{i}.{kind}", (40, 30), i) for i, kind in enumerate(("png", "bmp"))]
+    write_photo(photos / "b/large.jpg", (90, 70))
+    settings = PackSettings(max_side=60, quality=95, jpeg=True)
+    result = pack(photos, out, settings, CONFIG)
+    assert (result.photos, result.shrunk, result.recoded, result.suffixes) == (7, 1, 2, {"jpg": 7})
+    assert pack(photos, out, settings, CONFIG) == replace(result, fresh=False)
+    shards = Photos(out)
+    packed = {shards.path(row): shards.read_one(row).data.tobytes() for row in range(7)}
+    assert {name: packed[name] for name in copied} == copied
+    for file in drawn:
+        with Image.open(io.BytesIO(packed[f"b/{file.name}"])) as image, Image.open(file) as original:
+            assert (image.format, image.size) == ("JPEG", (40, 30))
+            assert np.abs(np.asarray(image, np.int16) - np.asarray(original, np.int16)).mean() < 6
+    assert json.loads((out / "flowerfast-pack.json").read_text())["settings"]["jpeg"] is True
+    with pytest.raises(UserError, match="holds shards of other photos or settings"):
+        pack(photos, out, replace(settings, jpeg=False), CONFIG)
+
+
+def test_a_photo_too_long_for_a_jpeg_is_left_out(tmp_path: Path) -> None:
+    (tmp_path / "photos/a").mkdir(parents=True)
+    Image.new("RGB", (70_000, 2)).save(tmp_path / "photos/a/long.png")
+    Image.new("RGB", (40, 40)).save(tmp_path / "photos/a/other.png")
+    lenient = DataConfig(workers=1, max_bad=0.6)
+    result = pack(tmp_path / "photos", tmp_path / "out", PackSettings(jpeg=True), lenient)
+    assert result.photos == 1
+    assert [bad.error for bad in result.bad] == [
+        "70000x2 pixels cannot be a JPEG, whose sides have 65500 at most"
+    ]
 
 
 def test_plain_json_tells_other_readers_the_classes(photo_folder: Write, tmp_path: Path) -> None:

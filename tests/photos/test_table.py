@@ -1,5 +1,6 @@
 """The scan of a folder: what counts as a photo, in which order, and when the cache may be believed."""
 
+import errno
 import io
 import os
 import struct
@@ -344,16 +345,34 @@ def test_a_damaged_cache_is_scanned_anew(photo_folder: Write, own_cache: Path, s
     assert rescanned > len(damaged) / 2
 
 
-@pytest.mark.parametrize("at", ["folder", "manifests", "entry"])
+def test_a_full_disk_costs_a_scan_not_the_run(
+    photo_folder: Write,
+    own_cache: Path,
+    scans: list[Path],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def fill_up(file: Any, **_: object) -> None:
+        file.write(b"half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    root = photo_folder({"a": 1, "b": 1})
+    monkeypatch.setattr(np, "savez", fill_up)
+    for _ in range(2):
+        assert len(read_table(root)) == 2
+    assert len(scans) == 4
+    assert not list((own_cache / "manifests").iterdir())
+    assert "sizes of photos are not kept (No space left on device)" in caplog.text
+
+
+@pytest.mark.parametrize("at", ["manifests", "entry"])
 def test_a_cache_that_cannot_be_used_costs_a_scan_not_the_run(
     photo_folder: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scans: list[Path], at: str
 ) -> None:
     root = photo_folder({"a": 1, "b": 1})
     folder = tmp_path / "cache"
     monkeypatch.setenv("FLOWERFAST_CACHE", str(folder))
-    if at == "folder":
-        folder.write_text("a file in the way")
-    elif at == "manifests":
+    if at == "manifests":
         folder.mkdir()
         (folder / "manifests").write_text("a file in the way")
     else:

@@ -1,0 +1,58 @@
+"""Machine code is kept where it can be, and what cannot be kept ends no run."""
+
+import errno
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from numba.core.caching import IndexDataCacheFile
+
+from flowerfast.kernels import compiling
+
+
+def _double(x: int) -> int:
+    return 2 * x
+
+
+def test_machine_code_is_kept_in_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiling, "_CODE", tmp_path / "code")
+    assert not compiling.is_compiled()
+    assert compiling.kernel(_double)(4) == 8
+    assert compiling.is_compiled()
+    assert list((tmp_path / "code").rglob("*.nbc"))
+
+
+@pytest.mark.parametrize("method", ["_save_index", "_save_data", "_load_index"])
+def test_a_full_disk_costs_compiling_not_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, method: str
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(compiling, "_CODE", tmp_path / "code")
+    monkeypatch.setattr(IndexDataCacheFile, method, fail)
+    with caplog.at_level(logging.WARNING, "flowerfast"):
+        assert compiling.kernel(_double)(4) == 8
+    assert "compiled loops are not kept (No space left on device)" in caplog.text
+
+
+def test_without_a_folder_nothing_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiling, "_CODE", tmp_path / "code")
+    monkeypatch.setattr(compiling, "_KEEP", False)
+    assert compiling.kernel(_double)(4) == 8
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_of_numba_that_cannot_be_written_gives_way(tmp_path: Path) -> None:
+    """In a process of its own: numba reads its settings when it is imported."""
+    (tmp_path / "file").write_text("in the way")
+    code = "from flowerfast.kernels import compiling; print(compiling._CODE.parent, compiling._KEEP)"
+    env = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "file"), "FLOWERFAST_CACHE": str(tmp_path / "own")}
+    ran = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
+    assert ran.stdout == f"{tmp_path / 'own/kernels'} True\n"
+    assert ran.stderr == (
+        f"flowerfast: NUMBA_CACHE_DIR: {tmp_path / 'file'} is no folder; the cache folder is used instead\n"
+    )
