@@ -73,12 +73,12 @@ def run(photo_folder: Callable[..., Path], tmp_path: Path) -> Run:
 
 @pytest.mark.skipif(dali_problem(torch.device("cpu")) is not None, reason="needs DALI")
 def test_a_rehearsal_measures_loaders_and_training(run: Run):
-    code, found = run("--parts", "start,loaders,train")
+    code, found = run("--parts", "start,loaders,train,profile")
     assert code == 0
     assert (found["schema"], found["kind"], found["rehearsal"]) == (1, "gpu", True)
     assert found["environment"]["device"].startswith("CPU")
     assert (found["sets"]["photos"]["photos"], found["sets"]["photos"]["photos_per_epoch"]) == (5, 10)
-    assert [*found["parts"]] == ["start", "loaders", "train"]
+    assert [*found["parts"]] == ["start", "loaders", "train", "profile"]
     assert found["start"]["dali, decoder=cpu"]["seconds"] > 0
     rows = found["loaders"]["photos"]
     assert [*rows] == [paper.NAME, *gpu.our_loaders(cuda=False)]
@@ -86,12 +86,16 @@ def test_a_rehearsal_measures_loaders_and_training(run: Run):
     for batch in ("batch 4", "batch 2"):
         trained = found["train"][batch]
         assert trained["step"][gpu.EAGER]["images_per_sec"] > 0
+        assert trained["step"][gpu.COMPILED]["images_per_sec"] > 0
         assert trained["step"][gpu.GRAPH] == {"error": "CUDA graphs need a CUDA GPU", "skipped": True}
         left_out, fed = trained["left out of photos"], trained["photos"]
         assert left_out[paper.NAME] == "no workers here"
         assert {*left_out, *fed} == {*rows, gpu.SYNTHETIC}
         assert fed[gpu.SYNTHETIC]["synthetic_share"] == 1
         assert all(fed[name]["counters"]["waited"] >= 0 for name in fed.keys() - {gpu.SYNTHETIC})
+    fastest = max(gpu.our_loaders(cuda=False), key=lambda name: rows[name]["images_per_sec"])
+    assert found["profile"]["fed_by"] == fastest
+    assert found["profile"]["stages"]["backward"]["ms"] > 0
 
 
 def test_the_tests_are_counted_and_failures_named(run: Run, capsys: pytest.CaptureFixture[str]):
