@@ -43,11 +43,10 @@ def test_what_reads_the_device_is_seen(read: Callable[[torch.Tensor], Any]) -> N
 
 
 @pytest.mark.parametrize(
-    "settings",
-    [{}, {"train.schedule": "onecycle", "train.label_smoothing": 0.1, "train.amp": "bf16"}],
-    ids=["paper's", "other"],
+    ("settings", "terminal"),
+    [({}, False), ({"train.schedule": "onecycle", "train.label_smoothing": 0.1, "train.amp": "bf16"}, True)],
+    ids=["plain", "terminal"],
 )
-@pytest.mark.parametrize("terminal", [True, False])
 def test_steps_and_their_display_read_nothing(
     train_tiny: Train, photos: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any], terminal: bool
 ) -> None:
