@@ -237,6 +237,8 @@ def recipe(session: Session) -> None:
         command = ["-m", "flowerfast", "train", str(data.given.root), "--config", "paper", "--out", str(run)]
         started = time.time()
         code, seconds, said = run_python([*command, *(f"--set={text}" for text in settings)], session.left)
+        if code is None:
+            raise OutOfTime(f"no end within {seconds:.0f} s")
         if code != 0:
             last = " ".join([line for line in said.splitlines() if line.strip()][-1:])
             raise RuntimeError(f"exit code {code} after {seconds:.0f} s: {last[:300]}")

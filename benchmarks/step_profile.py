@@ -60,6 +60,8 @@ def profile(source: dict[str, Any], settings: Sequence[str], device: str, classe
         trace = Path(scratch) / "trace.json"
         profiled.export_chrome_trace(str(trace))
         events = json.loads(trace.read_text(encoding="utf-8"))["traceEvents"]
+    if where.type == "cuda" and not any(event.get("cat") == "kernel" for event in events):
+        raise RuntimeError("torch's profiler saw no kernel: perhaps this process may not use CUPTI")
     return {"wall_ms": 1000 * seconds / STEPS, **summarise(events, STEPS)}
 
 

@@ -39,8 +39,8 @@ class CompileFailed(UserError):
 def choose_compile(config: Config, device: torch.device, samples: int) -> tuple[str, str]:
     """(one of `MODES`, why) for `train.compile` and a training set of so many samples.
 
-    auto compiles on a CUDA GPU where all steps of the run would save more than compiling takes. It asks for
-    nothing that differs from one machine or set of photos to another of the same kind and number.
+    auto compiles on a CUDA GPU where all full batches of the run would save more than compiling takes. The
+    answer follows from the settings, the number of samples and the kind of device alone.
     """
     train = config.train
     steps = train.epochs * (samples // train.batch_size)
