@@ -1,6 +1,7 @@
 """gpu.py, rehearsed on the CPU: what it writes, what becomes of parts that fail or do not fit."""
 
 import json
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -124,6 +125,30 @@ def test_a_command_that_does_not_end_is_ended():
     code, seconds, said = gpu.run_python(["-c", "import time; print('first'); time.sleep(100)"], 1.0)
     assert (code, said) == (None, "first\n")
     assert 1 <= seconds < 20
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_the_recipe_counts_from_the_command(run: Run, monkeypatch: pytest.MonkeyPatch, ends: bool):
+    def trained(arguments: Sequence[str], limit: float) -> tuple[int | None, float, str]:
+        if not ends:
+            return None, limit, ""
+        folder, now = Path(arguments[arguments.index("--out") + 1]), time.time()
+        (folder / "best").mkdir(parents=True)
+        for name, after in (("best/model.safetensors", 8.0), ("summary.json", 10.0)):
+            (folder / name).write_text(json.dumps({"seconds": 7.0, "startup_seconds": 2.0, "notes": []}))
+            os.utime(folder / name, (now + after,) * 2)
+        return 0, 12.0, ""
+
+    monkeypatch.setattr(gpu, "run_python", trained)
+    code, found = run("--parts", "recipe")
+    assert code == 0
+    if not ends:
+        assert found["parts"]["recipe"]["cut_short"].startswith("no end within")
+        return
+    recipe = found["recipe"]
+    assert recipe["best_seconds"] == pytest.approx(8, abs=1)
+    assert recipe["startup_seconds"] == pytest.approx(10 - 7 + 2, abs=1)  # the report is drawn afterwards
+    assert (recipe["whole_seconds"], recipe["summary"]) == (12.0, {"seconds": 7.0, "startup_seconds": 2.0})
 
 
 def test_a_part_that_fails_is_named_and_the_next_one_runs(run: Run, tmp_path, monkeypatch):
