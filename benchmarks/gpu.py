@@ -1,7 +1,7 @@
 """Everything that is worth knowing of one NVIDIA GPU, within a budget of minutes: docs/gpu.md.
 
     python benchmarks/gpu.py --data SMALL [--data CAMERA] [--minutes 12] [--out FILE] [--device cpu]
-                             [--parts start,tests,loaders,train,recipe]
+                             [--parts start,tests,loaders,train,recipe,profile]
 
 The parts run in this order, each with its share of the time that is left, and what is known is in FILE at
 once; parts for which no time is left are named there. Exit code: 0 all went well or was left out, 1 a test or
@@ -30,13 +30,14 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.peers import paper
-from flowerfast.bench.child import Variant
+from flowerfast.bench.child import Child, Variant
 from flowerfast.bench.environment import describe_photos, environment, write_results
 from flowerfast.bench.measure import Pace, measure, measure_here
 from flowerfast.bench.rounds import Drawn, Source
 from flowerfast.bench.sources import make_state, synthetic
 from flowerfast.bench.suites import keep_speeds
 from flowerfast.bench.trials import HW_LOADS
+from flowerfast.bench.worker import call
 from flowerfast.config import load_config
 from flowerfast.errors import UserError, one_line
 from flowerfast.loaders.device import pick_device
@@ -209,9 +210,10 @@ def train(session: Session) -> None:
     for batch_size in sizes:
         place, settings = f"train/batch {batch_size}", model_settings(session, batch_size)
         common: dict[str, Any] = {"settings": settings, "device": session.args.device}
-        steps = [Variant(EAGER, STEPS, common)]
-        if session.cuda:  # for a CPU the code is compiled for most of a minute
-            steps.append(Variant(COMPILED, STEPS, {**common, "settings": [*settings, "train.compile=true"]}))
+        compiled = {**common, "settings": [*settings, "train.compile=on"]}
+        if not session.cuda:  # for a CPU the code is compiled for minutes
+            compiled["compiler"] = "eager"
+        steps = [Variant(EAGER, STEPS, common), Variant(COMPILED, STEPS, compiled)]
         steps.append(Variant(GRAPH, "benchmarks.gpu:captured_steps", common))
         floor = session.measure(f"{place}/step", steps, groups)[EAGER].get("images_per_sec")
         groups -= 1
@@ -229,7 +231,11 @@ def train(session: Session) -> None:
 
 
 def recipe(session: Session) -> None:
-    """`flowerfast train --config paper` from random weights: seconds from command to best checkpoint."""
+    """`flowerfast train --config paper` from random weights: seconds from command to best checkpoint.
+
+    `startup_seconds` are those from the command to the first batch: Python, imports, and all that the summary
+    calls so.
+    """
     args, data = session.args, session.sets[0]
     settings = [f"train.device={args.device}", "model.pretrained=false"]
     if not session.cuda:
@@ -239,14 +245,44 @@ def recipe(session: Session) -> None:
         command = ["-m", "flowerfast", "train", str(data.given.root), "--config", "paper", "--out", str(run)]
         started = time.time()
         code, seconds, said = run_python([*command, *(f"--set={text}" for text in settings)], session.left)
+        if code is None:
+            raise OutOfTime(f"no end within {seconds:.0f} s")
         if code != 0:
             last = " ".join([line for line in said.splitlines() if line.strip()][-1:])
             raise RuntimeError(f"exit code {code} after {seconds:.0f} s: {last[:300]}")
         summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
         best = max(file.stat().st_mtime for file in (run / "best").iterdir()) - started
+        trained = (run / "summary.json").stat().st_mtime - started  # the report is drawn after it
     plain = {key: value for key, value in summary.items() if isinstance(value, (str, int, float))}
-    session.keep("recipe", {"best_seconds": best, "whole_seconds": seconds, "summary": plain})
-    print(f"  best checkpoint after {best:.1f} s, whole run {seconds:.1f} s", flush=True)
+    startup = trained - summary["seconds"] + summary["startup_seconds"]
+    row = {"best_seconds": best, "whole_seconds": seconds, "startup_seconds": startup, "summary": plain}
+    session.keep("recipe", row)
+    print(
+        f"  best checkpoint after {best:.1f} s ({startup:.1f} s to start up), all {seconds:.1f} s", flush=True
+    )
+
+
+def profile(session: Session) -> None:
+    """Some steps fed by the fastest of our loaders, under torch's profiler."""
+    data, ours = session.sets[0], our_loaders(session.cuda)
+    rows = session.result.get("loaders", {}).get(data.name, {})
+    rates = {name: rows[name]["images_per_sec"] for name in ours if "images_per_sec" in rows.get(name, {})}
+    name = max(rates, key=lambda key: rates[key], default="cpu")
+    fed_by = loader(session, data, name, session.args.batch_size)
+    settings = model_settings(session, session.args.batch_size)
+    variant = training(session, fed_by, settings, data)
+    options = {key: value for key, value in variant.options.items() if key != "floats"}
+    target = "benchmarks.step_profile:profile"
+    if session.cuda:
+        with Child(Variant(name, target, options), {}) as child:
+            found = child.call(session.left)
+    else:
+        found = call(target, options)
+    session.keep("profile", {"fed_by": name, **found})
+    for stage, row in found["stages"].items():
+        print(f"  {stage}: {row['ms']:.3f} ms a step, {row['launches']:.0f} launches", flush=True)
+    syncs, idle = sum(found["syncs"]["torch"].values()), found["idle_share"]
+    print(f"  idle {idle:.1%}, {syncs:.1f} syncs a step, conversions: {[*found['conversions']]}", flush=True)
 
 
 PARTS: dict[str, tuple[Callable[[Session], None], float, float]] = {
@@ -255,6 +291,7 @@ PARTS: dict[str, tuple[Callable[[Session], None], float, float]] = {
     "loaders": (loaders, 4.0, 10.0),
     "train": (train, 6.0, 10.0),
     "recipe": (recipe, 1.5, 10.0),
+    "profile": (profile, 1.0, 10.0),
 }
 """Function, share of the time that is left, and the seconds below which it is not begun."""
 
@@ -315,7 +352,8 @@ def fast_enough(rows: dict[str, Any], floor: float | None) -> tuple[list[str], d
 def captured_steps(settings: Sequence[str], device: str) -> Source:
     """Training steps on synthetic pixels, captured once as a CUDA graph, optimiser included, and replayed.
 
-    The product does not train so: it shows what launching the kernels one by one costs.
+    The product does not train so (`train.compile` captures forward and backward, of small batches): it shows
+    what launching the kernels one by one costs.
     """
     where = pick_device(device)
     if where.type != "cuda":

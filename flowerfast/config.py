@@ -151,10 +151,10 @@ class TrainConfig(Section):
     """Mixed precision; auto: on for CUDA (bf16 where supported, else fp16), off on a CPU."""
     channels_last: Literal["auto", "on", "off"] = "auto"
     """Memory format of the model; auto: on for CUDA."""
-    compile: bool = False
-    """torch.compile the network (slower start, faster steps)."""
+    compile: Literal["auto", "on", "off"] = "auto"
+    """torch.compile the network: slower start, faster steps; auto: in long runs on a CUDA GPU."""
 
-    @field_validator("amp", "channels_last", mode="before")
+    @field_validator("amp", "channels_last", "compile", mode="before")
     @classmethod
     def _switch(cls, value: Any) -> Any:
         """YAML 1.1 reads a bare on or off as a bool; users mean the word."""

@@ -18,6 +18,7 @@ from flowerfast.config import Config, load_config
 from flowerfast.loaders.batch import Batch
 from flowerfast.loaders.device import pick_device
 from flowerfast.photos.photos import Photos
+from flowerfast.training.compiling import choose_compile, compile_network
 from flowerfast.training.fit import train_step
 from flowerfast.training.model import build_network, with_normalisation
 from flowerfast.training.run import training_loader
@@ -49,10 +50,13 @@ def sample(photos: Photos, wanted: int | None) -> Photos:
     return photos.subset(photos.indices[places])
 
 
-def steps(settings: Sequence[str], device: str = "cpu", forward: bool = False) -> Source:
+def steps(
+    settings: Sequence[str], device: str = "cpu", forward: bool = False, compiler: str = "inductor"
+) -> Source:
     """Training steps on random uint8 pixels that lie on the device: the most that a loader could feed.
 
-    With `forward` the network's answers alone, without gradients. The head's size does not matter to speed.
+    With `forward` the network's answers alone, without gradients. With `train.compile=on` the warm-up epoch
+    compiles, by that backend of torch.compile's. The head's size does not matter to speed.
     """
     config, where = load_config(None, settings), pick_device(device)
     batch, state = synthetic(config, where), make_state(config, where)
@@ -70,7 +74,12 @@ def steps(settings: Sequence[str], device: str = "cpu", forward: bool = False) -
                 train_step(state, batch)
             yield batch
 
-    return Source((epoch() for _ in count()), lead=1)  # there is no queue to empty
+    def epochs() -> Iterator[Iterator[Drawn]]:
+        compile_if_on(config, state, compiler)
+        while True:
+            yield epoch()
+
+    return Source(epochs(), lead=1)  # there is no queue to empty
 
 
 def synthetic(config: Config, device: torch.device) -> Batch:
@@ -102,9 +111,12 @@ def training(
     """
     where = pick_device(device)
     inner = open_source(source["target"], source["options"])
-    state = make_state(load_config(None, settings), where, classes)
+    config = load_config(None, settings)
+    state = make_state(config, where, classes)
     if floats:
         state.forward = state.model.network
+    else:
+        compile_if_on(config, state)
     clock = WaitClock(where)
 
     def trained(drawn: Iterable[Drawn]) -> Iterator[Drawn]:
@@ -133,3 +145,13 @@ def make_state(config: Config, device: torch.device, classes: int = CLASSES) -> 
     model = place_model(with_normalisation(network), config.train, device)
     train = config.train.model_copy(update={"schedule": "constant", "lr": 1e-4})
     return TrainState(model, train, device, 1)
+
+
+def compile_if_on(config: Config, state: TrainState, backend: str = "inductor") -> None:
+    """Compile a state's network with `train.compile=on`; what `auto` chooses depends on a run's length.
+
+    Raises UserError where it cannot be compiled.
+    """
+    if config.train.compile == "on":
+        mode, _ = choose_compile(config, state.device, config.train.batch_size)
+        compile_network(state, config.data.image_size, mode, backend)

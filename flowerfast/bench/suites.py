@@ -234,8 +234,8 @@ def _steps(bench: Bench, quick: bool) -> dict[str, dict[str, Any]]:
     options: dict[str, dict[str, Any]] = {"training step": {}}
     if not quick:
         options["forward"] = {"forward": True}
-    if not quick and bench.device.type == "cuda" and not bench.config.train.compile:
-        settings = [*overrides(bench.config), "train.compile=true"]
+    if not quick and bench.device.type == "cuda" and bench.config.train.compile != "on":
+        settings = [*overrides(bench.config), "train.compile=on"]
         options["training step, torch.compile"] = {"settings": settings}
     return options
 

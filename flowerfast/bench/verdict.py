@@ -121,7 +121,7 @@ def _advice(result: dict[str, Any], now: Row | None) -> Iterator[Advice]:
 def _compiled(result: dict[str, Any], now: Row | None) -> Iterator[Advice]:
     row = result.get("model", {}).get("training step, torch.compile")
     if row and now and "spread" in row and _is_faster(row, now):
-        yield _entry("train.compile=true", row, now, "a training step alone; slower start")
+        yield _entry("train.compile=on", row, now, "a training step alone; slower start")
 
 
 def _entry(setting: str, row: Row, now: Row, note: str) -> Advice:

@@ -117,7 +117,8 @@ def finished_batch(
         photos.report_bad(int(indices[row]), error)
     if failed:
         kept = np.setdiff1d(np.arange(len(indices)), list(failed))
-        images, indices = images[kept], indices[kept]
+        images[: len(kept)] = images[kept]  # in place: other memory would not be pinned, and copied in steps
+        images, indices = images[: len(kept)], indices[kept]
     labels = torch.from_numpy(photos.table.label[indices].astype(np.int64))
     return Batch(images.permute(0, 3, 1, 2), labels, torch.from_numpy(indices))
 

@@ -1,6 +1,24 @@
-"""Host batches to the training device, one batch ahead of the consumer."""
+"""Host batches to the training device, one batch ahead of the consumer.
+
+Why every consumer reads the right pixels, and no step waits for a copy on the host:
+
+- The host makes a batch complete before it queues the copy, which runs on a stream of its own.
+- The copy's source is pinned memory of torch's caching host allocator (ATen/core/CachingHostAllocator.h). The
+  copy notes its stream with the source's block (`record_event`). When the batch is dropped an event is
+  recorded there (`free`), and the block is given out again once a later `allocate` finds, by asking and never
+  by waiting, that the event has passed (`process_events`). So a batch may be dropped once its copy is queued.
+- The copy's destination is allocated on the copying stream. torch's device allocator gives such a block to
+  that stream alone, and not before the streams noted by `record_stream` have passed the point at which its
+  tensor was dropped.
+- The consumer's stream waits, on the device, for the copy's event before anything that is queued after it.
+
+A ring of pinned buffers of our own would do the same with more code: once there are as many blocks of a size
+as are ever under way, the allocator finds a free one behind a lock and pins nothing any more. It rounds sizes
+up to a power of two, and that is all that a ring would spare; but who draws from a ring may keep no batch.
+"""
 
 from collections.abc import Iterator
+from functools import cache
 
 import torch
 
@@ -17,7 +35,7 @@ def copy_ahead(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch
 
 
 def _copied(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
-    stream = torch.cuda.Stream(device)
+    stream = _copying_stream(device)
     ready: tuple[Batch, torch.cuda.Event] | None = None
     for batch in batches:
         with torch.cuda.stream(stream):
@@ -31,6 +49,12 @@ def _copied(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
         ready = copied, stream.record_event()
     if ready is not None:
         yield _hand_over(*ready, device)
+
+
+@cache
+def _copying_stream(device: torch.device) -> torch.cuda.Stream:
+    """One for all epochs and loaders: memory that one stream has allocated would serve no other."""
+    return torch.cuda.Stream(device)
 
 
 def _hand_over(batch: Batch, copied: torch.cuda.Event, device: torch.device) -> Batch:

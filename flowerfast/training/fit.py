@@ -164,18 +164,14 @@ def train_epoch(run: TrainingRun) -> None:
 
 def train_step(state: TrainState, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
     """One step of SGD on a batch; (mean loss, right answers) as device scalars, without a host sync."""
-    with stage("forward"), state.precision.autocast(state.device):
-        logits = state.forward(batch.images)
-        loss = F.cross_entropy(logits, batch.labels, label_smoothing=state.config.label_smoothing)
-    with stage("backward"):
-        state.scaler.scale(loss).backward()
+    loss, correct = state.gradients(batch)
     with stage("optimizer"):
         state.scaler.step(state.optimizer)
         state.scaler.update()
         state.optimizer.zero_grad(set_to_none=True)
     if state.config.schedule == "onecycle":
         state.scheduler.step()
-    return loss.detach(), (logits.argmax(1) == batch.labels).sum()
+    return loss, correct
 
 
 @dataclass(frozen=True)
@@ -201,7 +197,8 @@ def evaluate(model: nn.Module, batches: Iterable[Batch], classes: int, precision
         with precision.autocast(device):
             logits = model(batch.images).float()
         loss += F.cross_entropy(logits, batch.labels, reduction="sum")
-        counts += torch.bincount(batch.labels * classes + logits.argmax(1), minlength=classes * classes)
+        # Not by `bincount`, which on CUDA reads the largest number before it knows how long its result is.
+        counts.scatter_add_(0, batch.labels * classes + logits.argmax(1), torch.ones_like(batch.labels))
     model.train(was_training)
     confusion = counts.view(classes, classes).cpu().numpy()
     total = max(int(confusion.sum()), 1)

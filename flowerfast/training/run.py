@@ -20,6 +20,7 @@ from flowerfast.loaders.loader import Loader
 from flowerfast.loaders.ranges import name_stages
 from flowerfast.machine import ProgressBars, lend_home, no_bars, versions
 from flowerfast.photos.photos import Photos
+from flowerfast.training.compiling import CompileFailed, choose_compile, compile_network
 from flowerfast.training.fit import Stop, TrainingRun, fit
 from flowerfast.training.model import build_network, own_crop_pct, with_normalisation
 from flowerfast.training.progress import Reporter, Silent, Standing
@@ -42,6 +43,7 @@ MAY_CHANGE = (
     "data.dali_prefetch",
     "data.on_bad",
     "data.max_bad",
+    "train.compile",
     "train.patience",
     "checkpoints.keep",
     "checkpoints.every_seconds",
@@ -49,7 +51,8 @@ MAY_CHANGE = (
     "log.nvtx",
 )
 """Settings that a resumed run may change: they do not alter what has been computed so far. Another backend is
-within the bounds of `flowerfast parity`, another cache must give the same pixels (`_same_pixels`)."""
+within the bounds of `flowerfast parity`, a compiled network within rounding; another cache must give the
+same pixels (`_same_pixels`)."""
 
 
 @dataclass(frozen=True)
@@ -151,8 +154,8 @@ def _reopen(
 
 
 def _as_recorded(config: Config, stored: Config, saved: Mapping[str, Any]) -> Config:
-    """The settings with what the run chose when it began, backend, cache and share of the hardware decoder,
-    where that still can be had.
+    """The settings with what the run chose when it began, backend, cache, share of the hardware decoder and
+    compiling, where that still can be had.
 
     What `auto` would choose today may be something else, with other pixels.
     """
@@ -172,6 +175,10 @@ def _as_recorded(config: Config, stored: Config, saved: Mapping[str, Any]) -> Co
         changes["data.cache"] = cache
     if "hw_decoder_load" in record and stored.data.hw_decoder_load == "auto":
         changes["data.hw_decoder_load"] = record["hw_decoder_load"]
+    if "compile" in record and config.train.compile == stored.train.compile:
+        chose = "off" if record["compile"] == "off" else "on"
+        if chose == "off" or pick_device(config.train.device).type == "cuda":
+            changes["train.compile"] = chose
     return change_config(config, (), changes)
 
 
@@ -216,17 +223,41 @@ def _train(
             folder.create(config)
             write_split(train_photos, val_photos, folder.split)
         state = TrainState(model, config.train, device, len(loaders[0]))
-        record = {**loaders[0].choice(), "photo_sizes": photo_sizes(photos)}
+        compiled = _compile(state, config, len(train_photos), reporter, notes)
+        record = {
+            **loaders[0].choice(),
+            "photo_sizes": photo_sizes(photos),
+            "compile": compiled["compile"],
+        }
         with stop or nullcontext(lambda: None) as asked:
             run = TrainingRun(config, folder, list(photos.classes), state, *loaders, reporter, record, asked)
             standing = fit(run, saved)
     notes = _tell(loaders, notes, reporter)  # a disk may have filled up since
     seconds = time.perf_counter() - started
     spent = run.spent.summary(started, seconds)
-    summary = {**_summarise(run, standing, seconds), **spent, "notes": notes}
+    summary = {**_summarise(run, standing, seconds), **compiled, **spent, "notes": notes}
     folder.write_summary(summary)
     draw(folder, standing.history, summary)
     return TrainResult(folder.path, summary)
+
+
+def _compile(
+    state: TrainState, config: Config, samples: int, reporter: Reporter, notes: list[str]
+) -> dict[str, Any]:
+    """Compile the network where that is chosen and can be had: what summary.json says of it.
+
+    Where it cannot, the run goes on without, and a note is added to `notes`.
+    """
+    mode, why = choose_compile(config, state.device, samples)
+    reporter.note(f"torch.compile: {mode} ({why})")
+    seconds = 0.0
+    try:
+        seconds = compile_network(state, config.data.image_size, mode)
+    except CompileFailed as error:
+        mode, why = "off", str(error)
+        notes.append(f"{error}; this run goes on without")
+        reporter.note(notes[-1])
+    return {"compile": mode, "compile_reason": why, "compile_seconds": seconds}
 
 
 def _with_photos(config: Config, bars: ProgressBars) -> Config:

@@ -1,12 +1,16 @@
 """What changes from step to step: model, optimiser, schedule, precision."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR, LRScheduler, OneCycleLR, StepLR
 
 from flowerfast.config import TrainConfig
+from flowerfast.loaders.batch import Batch
+from flowerfast.loaders.ranges import stage
 from flowerfast.training.model import Classifier
 
 
@@ -37,7 +41,11 @@ class Precision:
 
 @dataclass
 class TrainState:
-    """All that a step needs: model, optimiser, schedule, precision."""
+    """All that a step needs: model, optimiser, schedule, precision.
+
+    Attributes:
+        forward: the model as training steps call it: itself, or what `compile_network` made of it.
+    """
 
     model: Classifier
     config: TrainConfig
@@ -47,6 +55,7 @@ class TrainState:
     optimizer: torch.optim.SGD = field(init=False)
     scheduler: LRScheduler = field(init=False)
     scaler: torch.amp.GradScaler = field(init=False)
+    forward: Callable[[torch.Tensor], torch.Tensor] = field(init=False)
 
     def __post_init__(self) -> None:
         c = self.config
@@ -60,7 +69,17 @@ class TrainState:
         )
         self.scheduler = make_schedule(self.optimizer, c, self.batches_per_epoch)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision.dtype == torch.float16)
-        self.forward = torch.compile(self.model) if c.compile else self.model
+        self.forward = self.model
+
+    def gradients(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Forward and backward of a batch: (mean loss, right answers) as device scalars."""
+        with stage("forward"), self.precision.autocast(self.device):
+            logits = self.forward(batch.images)
+            loss = F.cross_entropy(logits, batch.labels, label_smoothing=self.config.label_smoothing)
+            correct = (logits.detach().argmax(1) == batch.labels).sum()
+        with stage("backward"):
+            self.scaler.scale(loss).backward()
+        return loss.detach(), correct
 
     def end_epoch(self) -> None:
         """Step the schedules that go by epoch."""

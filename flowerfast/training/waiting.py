@@ -8,7 +8,11 @@ import torch
 from flowerfast.loaders.batch import Batch
 from flowerfast.loaders.ranges import stage
 
-_FOLD = 256  # CUDA events kept before they are read; by then the device has passed most of them
+_FOLD = 16
+"""Steps after which CUDA events are read, of as many steps before those. The host waits for the device then,
+which has so many steps to go on with, so it is never idle. And the host is never further ahead than twice as
+many, with as many batches in the device's memory: CUDA's queue alone would let it, where a step is a few CUDA
+graphs."""
 
 
 class WaitClock:

@@ -82,7 +82,7 @@ def test_model_bound_on_a_gpu_advises_what_makes_the_model_faster() -> None:
     found["model"]["training step, torch.compile"] = row(4500)
     found = verdict(found)
     assert found["bound"] == "model"
-    assert [entry["setting"] for entry in found["advice"]] == ["train.compile=true"]
+    assert [entry["setting"] for entry in found["advice"]] == ["train.compile=on"]
 
 
 def test_balanced() -> None:

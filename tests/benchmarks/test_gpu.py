@@ -1,6 +1,7 @@
 """gpu.py, rehearsed on the CPU: what it writes, what becomes of parts that fail or do not fit."""
 
 import json
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -73,12 +74,12 @@ def run(photo_folder: Callable[..., Path], tmp_path: Path) -> Run:
 
 @pytest.mark.skipif(dali_problem(torch.device("cpu")) is not None, reason="needs DALI")
 def test_a_rehearsal_measures_loaders_and_training(run: Run, own_cache: Path):
-    code, found = run("--parts", "start,loaders,train")
+    code, found = run("--parts", "start,loaders,train,profile")
     assert code == 0
     assert (found["schema"], found["kind"], found["rehearsal"]) == (1, "gpu", True)
     assert found["environment"]["device"].startswith("CPU")
     assert (found["sets"]["photos"]["photos"], found["sets"]["photos"]["photos_per_epoch"]) == (5, 10)
-    assert [*found["parts"]] == ["start", "loaders", "train"]
+    assert [*found["parts"]] == ["start", "loaders", "train", "profile"]
     assert found["start"]["dali, decoder=cpu"]["seconds"] > 0
     rows = found["loaders"]["photos"]
     assert [*rows] == [paper.NAME, *gpu.our_loaders(cuda=False)]
@@ -92,12 +93,16 @@ def test_a_rehearsal_measures_loaders_and_training(run: Run, own_cache: Path):
     for batch in ("batch 4", "batch 2"):
         trained = found["train"][batch]
         assert trained["step"][gpu.EAGER]["images_per_sec"] > 0
+        assert trained["step"][gpu.COMPILED]["images_per_sec"] > 0
         assert trained["step"][gpu.GRAPH] == {"error": "CUDA graphs need a CUDA GPU", "skipped": True}
         left_out, fed = trained["left out of photos"], trained["photos"]
         assert left_out[paper.NAME] == "no workers here"
         assert {*left_out, *fed} == {*rows, gpu.SYNTHETIC}
         assert fed[gpu.SYNTHETIC]["synthetic_share"] == 1
         assert all(fed[name]["counters"]["waited"] >= 0 for name in fed.keys() - {gpu.SYNTHETIC})
+    fastest = max(gpu.our_loaders(cuda=False), key=lambda name: rows[name]["images_per_sec"])
+    assert found["profile"]["fed_by"] == fastest
+    assert found["profile"]["stages"]["backward"]["ms"] > 0
 
 
 def test_the_tests_are_counted_and_failures_named(run: Run, capsys: pytest.CaptureFixture[str]):
@@ -126,6 +131,30 @@ def test_a_command_that_does_not_end_is_ended():
     code, seconds, said = gpu.run_python(["-c", "import time; print('first'); time.sleep(100)"], 1.0)
     assert (code, said) == (None, "first\n")
     assert 1 <= seconds < 20
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_the_recipe_counts_from_the_command(run: Run, monkeypatch: pytest.MonkeyPatch, ends: bool):
+    def trained(arguments: Sequence[str], limit: float) -> tuple[int | None, float, str]:
+        if not ends:
+            return None, limit, ""
+        folder, now = Path(arguments[arguments.index("--out") + 1]), time.time()
+        (folder / "best").mkdir(parents=True)
+        for name, after in (("best/model.safetensors", 8.0), ("summary.json", 10.0)):
+            (folder / name).write_text(json.dumps({"seconds": 7.0, "startup_seconds": 2.0, "notes": []}))
+            os.utime(folder / name, (now + after,) * 2)
+        return 0, 12.0, ""
+
+    monkeypatch.setattr(gpu, "run_python", trained)
+    code, found = run("--parts", "recipe")
+    assert code == 0
+    if not ends:
+        assert found["parts"]["recipe"]["cut_short"].startswith("no end within")
+        return
+    recipe = found["recipe"]
+    assert recipe["best_seconds"] == pytest.approx(8, abs=1)
+    assert recipe["startup_seconds"] == pytest.approx(10 - 7 + 2, abs=1)  # the report is drawn afterwards
+    assert (recipe["whole_seconds"], recipe["summary"]) == (12.0, {"seconds": 7.0, "startup_seconds": 2.0})
 
 
 def test_a_part_that_fails_is_named_and_the_next_one_runs(run: Run, tmp_path, monkeypatch):

@@ -10,8 +10,9 @@ from flowerfast.config import Augment, DataConfig
 from flowerfast.loaders.loader import Loader
 from flowerfast.photos.photos import Photos
 
-Kind = Literal["gpu", "cpu", "cache"]
-"""How photos come to the graph: decoded by nvJPEG, by libjpeg-turbo, or decoded once and kept."""
+Kind = Literal["gpu", "cpu", "cache", "copied"]
+"""How photos come to the graph: decoded by nvJPEG, by libjpeg-turbo, or decoded once and kept; or without it:
+batches of the backend `cpu`, copied to the device."""
 SEED = 1
 _NEVER_SHRINK = 8192
 
@@ -64,7 +65,7 @@ class Place:
             "batch_size": batch_size or self.sizes.batch_size,
             "seed": SEED,
             "device": str(self.device),
-            "backend": self.backend,
+            "backend": "cpu" if kind == "copied" else self.backend,
             "cache": memory if kind == "cache" else "none",
             "data": {"decoder": "gpu" if kind == "gpu" else "cpu", "cache_side": _NEVER_SHRINK, **data},
         }

@@ -30,6 +30,7 @@ _TICKS = 20_000_000  # of the GPU's clock: some 10 ms, longer than a batch takes
 _PAUSE = 0.01  # seconds, the same on a CPU
 _HELD = 3  # batches that the late consumer keeps; more than DALI's queue is deep
 _EPOCHS = 2
+_KINDS = ["gpu", "cpu", "cache", "copied"]
 
 
 # ------------------------------------------------------------------------------------------- stream order
@@ -81,6 +82,7 @@ def quiet(loader: Loader, epoch: int) -> Sums:
     return found
 
 
+@pytest.mark.parametrize("kind", _KINDS, indirect=True)
 def test_no_consumer_sees_other_pixels_than_at_rest(place: Place, opened: Opened, kind: Kind):
     """A picture that differs was overwritten too early, or read before it was ready."""
     loader, passes = opened("small", kind), range(place.sizes.passes)
@@ -170,6 +172,7 @@ def held(place: Place) -> dict[str, float]:
     return found
 
 
+@pytest.mark.parametrize("kind", _KINDS, indirect=True)
 def test_memory_stays_flat(place: Place, opened: Opened, kind: Kind):
     """Between the second quarter of the epochs and the last it grows by no more than some lost batches."""
     gc.collect()  # of earlier tests

@@ -4,6 +4,7 @@ import itertools
 import signal
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,14 +19,17 @@ from flowerfast.errors import Stopped
 from flowerfast.loaders.batch import Batch
 from flowerfast.loaders.loader import Loader
 from flowerfast.plans.plan import Sampler
-from flowerfast.training import fit, run
+from flowerfast.training import compiling, fit, run
 from flowerfast.training.model import build_network, with_normalisation
+from flowerfast.training.progress import Totals
 from flowerfast.training.run_folder import RunFolder
 from flowerfast.training.split_file import read_split
 from flowerfast.training.state import TrainState, place_model
+from flowerfast.training.waiting import WaitClock
 from tests.gpu.compare import LOSS_APART, fell, losses_apart, spread
 from tests.gpu.layouts import Layouts, wrong_kernels
-from tests.gpu.place import Place, open_photos
+from tests.gpu.place import Kind, Place, open_photos
+from tests.training.syncs import Reads
 
 # Warnings are no errors here: torch.compile has some for GPUs alone.
 pytestmark = [pytest.mark.gpu, pytest.mark.timeout(300), pytest.mark.filterwarnings("default")]
@@ -100,6 +104,39 @@ def test_mixed_precision_follows_float32(
         assert fell(losses[amp]), losses[amp]
 
 
+@contextmanager
+def waiting_forbidden(place: Place) -> Iterator[None]:
+    """On a GPU torch raises where it would wait for the device; on a CPU operations are looked at."""
+    if not place.cuda:
+        with Reads() as seen:
+            yield
+        assert not seen.found
+        return
+    before = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode(before)
+
+
+@pytest.mark.parametrize("kind", ["cpu", "copied"])
+@pytest.mark.parametrize("amp", ["bf16", "fp16"])
+def test_no_step_waits_for_the_device(place: Place, opened: Opened, kind: Kind, amp: str):
+    """Loader, clock, step, schedule and sums of one training step after another."""
+    if amp == "fp16" and not place.cuda:
+        pytest.skip("the scaler reads on the host unless the optimiser is fused, which it is on CUDA")
+    config = load_config("demo", (), settings(place, train__amp=amp))  # its schedule goes by batch
+    state = TrainState(start(config, place).model, config.train, place.device, 100)
+    totals = Totals(place.device)
+    loader = opened("flowers", kind)
+    for forbidden in (False, True):  # at first kernels are chosen, and memory is allocated
+        with waiting_forbidden(place) if forbidden else nullcontext():
+            for batch in WaitClock(place.device).watch(loader.epoch(0)):
+                totals.add(*fit.train_step(state, batch), len(batch))
+    assert totals.loss() > 0
+
+
 def test_channels_last_is_never_converted(place: Place, opened: Opened):
     """No operation of a step changes a feature map's layout, and on a GPU no kernel does it inside of one."""
     last = {} if place.cuda else {"train__channels_last": "on"}  # on a CPU the setting's `auto` is off
@@ -126,19 +163,20 @@ def test_a_compiled_run_learns_as_well_as_an_eager_one(
     place: Place, folder_of: FolderOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """The same accuracy on the validation photos, within two standard errors of the difference."""
-    if not place.cuda:  # the CPU's code is compiled for half a minute, and says nothing of Triton's kernels
-        monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    if not place.cuda:  # the CPU's code is compiled for minutes, and says nothing of Triton's kernels
+        monkeypatch.setattr(run, "compile_network", partial(compiling.compile_network, backend="eager"))
     ends, photos = {}, 0
-    for compile_ in (False, True):
-        changes = settings(place, train__compile=compile_)
-        result = run.train(
-            folder_of("flowers"), out=tmp_path / str(compile_), config="demo", settings=changes
-        )
-        ends[compile_] = float(result.summary["best_val_acc"])
+    for mode in compiling.MODES if place.cuda else compiling.MODES[:2]:
+        monkeypatch.setattr(compiling, "SMALL_BATCH", 10_000 if mode == "graphs" else 0)
+        changes = settings(place, train__compile="off" if mode == "off" else "on")
+        result = run.train(folder_of("flowers"), out=tmp_path / mode, config="demo", settings=changes)
+        assert result.summary["compile"] == mode, result.summary["notes"]
+        ends[mode] = float(result.summary["best_val_acc"])
         photos = result.summary["val_samples"]
-    allowed = spread((ends[False] + ends[True]) / 2, photos)
-    assert abs(ends[True] - ends[False]) <= allowed, f"eager, compiled: {ends}; {photos} photos"
-    assert min(ends.values()) >= place.sizes.accuracy, f"eager, compiled: {ends}"
+    for mode in ends.keys() - {"off"}:
+        allowed = spread((ends["off"] + ends[mode]) / 2, photos)
+        assert abs(ends["off"] - ends[mode]) <= allowed, f"{ends}; {photos} photos"
+    assert min(ends.values()) >= place.sizes.accuracy, f"{ends}"
 
 
 @pytest.mark.parametrize("backends", [("own", "cpu"), ("cpu", "own")], ids=["to_cpu", "to_dali"])

@@ -139,8 +139,8 @@ def test_a_reporter_is_told_before_anything_is_written(train_tiny: Train, tmp_pa
 
     train_tiny(settings={"train.epochs": 1}, reporter=Telling())
     assert told == [
-        "run", "data", "backend", "decoded cache", "run folder", "epoch 0: 0 of 4",
-        "8 samples", "8 samples", "8 samples", "6 samples", "end of 0, best: True",
+        "run", "data", "backend", "decoded cache", "run folder", "torch.compile",
+        "epoch 0: 0 of 4", "8 samples", "8 samples", "8 samples", "6 samples", "end of 0, best: True",
     ]  # fmt: skip
 
 
@@ -257,6 +257,7 @@ def test_a_resumed_run_may_change_what_leaves_the_past_alone_and_no_more() -> No
         "data.prefetch": 9, "data.cache": "ram", "data.cache_gb": 1.0, "data.cache_dir": "d",
         "data.dali_prefetch": 3,
         "data.on_bad": "fail", "data.max_bad": 0.5, "train.patience": 9, "checkpoints.keep": 3,
+        "train.compile": "on",
         "checkpoints.every_seconds": 1.0, "log.tensorboard": True, "log.nvtx": True,
     }  # fmt: skip
     assert set(others) == set(MAY_CHANGE)

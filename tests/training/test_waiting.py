@@ -118,9 +118,9 @@ def test_cuda_gaps_are_measured_on_the_device_and_read_late(monkeypatch: pytest.
 
     for done, _ in enumerate(watch.watch(batches()), 1):
         Event.device_ms += 30  # the step
-        if done < 300:
-            assert Event.synchronised == 0  # the host does not stop at each step
-        assert done - Event.synchronised < 1000  # and keeps no endless list of events
+        # The host never waits for the last steps, and is never far ahead of the device: batches lie between.
+        assert Event.synchronised == 0 or done - Event.synchronised >= 16
+        assert done - Event.synchronised <= 32
     assert watch.waited() == pytest.approx(count * 0.002)
     assert watch.waited() == pytest.approx(count * 0.002)
     assert Event.synchronised == count
