@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from flowerfast.errors import UserError
-from flowerfast.machine import Progress, ignore_warnings, replacing, user_cache_dir
-from flowerfast.photos.decode import PILLOW, reason
+from flowerfast.errors import UserError, one_line
+from flowerfast.machine import Progress, replacing, user_cache_dir
+from flowerfast.photos.decode import reason
+from flowerfast.photos.formats import open_image
 from flowerfast.photos.listing import Listing, list_photos
 from flowerfast.photos.shards import Shards, is_packed, read_index
 
@@ -153,12 +153,13 @@ def _scan(
 
 def read_size(file: Path | io.BytesIO, max_pixels: int) -> tuple[int, int]:
     """(width, height) in pixels from the header alone. Raises OSError or ValueError when it is no photo."""
-    ignore_warnings(module=PILLOW)
     try:
-        with Image.open(file) as image:
+        with open_image(file) as image:
             width, height = image.size
-    except (Image.DecompressionBombError, SyntaxError) as error:
-        raise ValueError(str(error)) from error
+    except (OSError, ValueError):
+        raise
+    except Exception as error:  # of damage Pillow's plugins make almost any
+        raise ValueError(one_line(error)) from error
     if width * height > max_pixels:
         raise ValueError(f"{width}x{height} pixels, more than data.max_pixels={max_pixels}")
     return width, height
