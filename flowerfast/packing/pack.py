@@ -28,7 +28,16 @@ from flowerfast.photos.table import BadFile, Table
 from flowerfast.pixels.reference import resize
 from flowerfast.plans.geometry import limited
 
-_MAGIC = {b"\xff\xd8": "jpg", b"\x89PNG": "png", b"RIFF": "webp", b"BM": "bmp"}
+_MAGIC = {
+    b"\xff\xd8": "jpg",
+    b"\x89PNG": "png",
+    b"RIFF": "webp",
+    b"BM": "bmp",
+    b"GIF8": "gif",
+    b"II": "tif",
+    b"MM": "tif",
+    b"P": "ppm",
+}
 _AHEAD = 8  # photos in memory per thread: read and shrunk, or about to be
 _CHUNK = 256  # photos per task when verifying
 T = TypeVar("T")
@@ -170,7 +179,7 @@ def _prepare(photos: Photos, row: int, settings: PackSettings) -> Photo | str:
         if len(encoded) != table.size[row]:
             return f"has {len(encoded)} bytes, had {table.size[row]} when scanned: changed since"
         if settings.max_side is None or min(width, height) <= settings.max_side:
-            return Photo(encoded, _extension(encoded, photos.path(row)), width, height)
+            return Photo(encoded, _extension(encoded), width, height)
         return _shrink(photos.decode(row, encoded), settings.max_side, settings.quality)
     except (OSError, DecodeError) as error:
         return one_line(error)
@@ -191,11 +200,10 @@ def _shrink(pixels: np.ndarray, max_side: int, quality: int) -> Photo:
     return Photo(np.frombuffer(encoded, np.uint8), "jpg", small.shape[1], small.shape[0])
 
 
-def _extension(encoded: np.ndarray, path: str) -> str:
-    """Extension by content, by which other readers choose a decoder; else the path's own."""
+def _extension(encoded: np.ndarray) -> str:
+    """Extension by content, by which other readers choose a decoder."""
     start = encoded[:4].tobytes()
-    known = (extension for magic, extension in _MAGIC.items() if start.startswith(magic))
-    return next(known, path.rpartition(".")[2].lower())
+    return next((extension for magic, extension in _MAGIC.items() if start.startswith(magic)), "avif")
 
 
 def _result(table: Table, index: Index, fresh: bool) -> Packed:

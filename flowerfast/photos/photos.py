@@ -14,9 +14,10 @@ from flowerfast.config import DataConfig, validate
 from flowerfast.errors import UserError
 from flowerfast.machine import Progress
 from flowerfast.photos.bad import BadFiles
-from flowerfast.photos.decode import DecodeError, decode
+from flowerfast.photos.decode import ChangedError, DecodeError, decode
+from flowerfast.photos.layout import TEST, Layout, nfc
 from flowerfast.photos.split import divide
-from flowerfast.photos.table import BadFile, read_table
+from flowerfast.photos.table import BadFile, forget, read_table
 
 _READ = os.O_RDONLY | getattr(os, "O_BINARY", 0)  # Windows would translate line ends
 _DEFAULTS = DataConfig()
@@ -29,7 +30,9 @@ class Photos:
     its file follow from that. Subsets share the columns and the count of bad files.
 
     Args:
-        folder: one folder of photos per class, one with train/ and val/, or one of packed shards.
+        folder: one folder of photos per class, one with train/, val/ or test/, or one of packed shards.
+        layout: whether folders named train, val, test are halves ("split") or classes ("classes"); "auto":
+            halves where class folders are in them.
         max_pixels: photos of more pixels count as bad.
         on_bad: photos that cannot be read or decoded are skipped and counted, or raise UserError.
         max_bad: share of bad files above which UserError is raised all the same.
@@ -47,15 +50,16 @@ class Photos:
         self,
         folder: Path | str,
         *,
+        layout: Layout = _DEFAULTS.layout,
         max_pixels: int = _DEFAULTS.max_pixels,
         on_bad: Literal["skip", "fail"] = _DEFAULTS.on_bad,
         max_bad: float = _DEFAULTS.max_bad,
         min_classes: int = 2,
         progress: Progress | None = None,
     ) -> None:
-        given = {"max_pixels": max_pixels, "on_bad": on_bad, "max_bad": max_bad}
+        given = {"layout": layout, "max_pixels": max_pixels, "on_bad": on_bad, "max_bad": max_bad}
         validate({"data": given}, "Photos")
-        self.table = read_table(Path(folder), max_pixels, progress, min_classes)
+        self.table = read_table(Path(folder), max_pixels, progress, min_classes, layout)
         self.indices = np.arange(len(self.table))
         self._bad = BadFiles(self.table, on_bad, max_bad)
         self._prefix: np.ndarray | None = None  # of the paths, for compiled reading
@@ -69,6 +73,7 @@ class Photos:
         """Photos as the settings `data` want them read."""
         return cls(
             folder,
+            layout=data.layout,
             max_pixels=data.max_pixels,
             on_bad=data.on_bad,
             max_bad=data.max_bad,
@@ -102,6 +107,16 @@ class Photos:
     def bad(self) -> tuple[BadFile, ...]:
         """Files of the whole folder that were left out so far, at the scan or when they were decoded."""
         return (*self.table.bad, *self._bad.by_index.values())
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """How the folder was read, and what was left out that is no photo, a line each."""
+        return self.table.notes
+
+    @property
+    def test(self) -> "Photos":
+        """Those of this set that lie in test/: no half of `split` has them. Empty where there is no test/."""
+        return self.subset(self.indices[self.table.fold[self.indices] == TEST])
 
     @property
     def bad_indices(self) -> frozenset[int]:
@@ -152,7 +167,7 @@ class Photos:
     def split(self, val_fraction: float = 0.2, seed: int = 0) -> tuple["Photos", "Photos"]:
         """(training photos, validation photos), stratified: see `split.divide`. Raises UserError.
 
-        A folder with train/ and val/ brings its own split.
+        A folder with train/ and val/ brings its own split; photos of test/ are in neither half.
         """
         if not 0 < val_fraction < 1:
             raise UserError(f"val_fraction={val_fraction:g}: give a share between 0 and 1")
@@ -160,9 +175,10 @@ class Photos:
         return self.subset(train), self.subset(val)
 
     def with_classes(self, classes: Sequence[str]) -> "Photos":
-        """The same photos, labelled by position in `classes`, which holds all of theirs."""
+        """The same photos, labelled by position in `classes`, which holds all of theirs, NFC or NFD."""
         same = copy.copy(self)
-        position = np.array([list(classes).index(name) for name in self.classes], np.int32)
+        known = {nfc(name): label for label, name in enumerate(classes)}
+        position = np.array([known[nfc(name)] for name in self.classes], np.int32)
         same.table = replace(self.table, classes=tuple(classes), label=position[self.table.label])
         return same
 
@@ -226,7 +242,13 @@ class Photos:
         `encoded` are its bytes if they have been read already; `buffer` and `shrink` as in `decode.decode`.
         """
         width, height = int(self.table.width[index]), int(self.table.height[index])
-        return decode(self.read_one(index) if encoded is None else encoded, width, height, buffer, shrink)
+        try:
+            return decode(self.read_one(index) if encoded is None else encoded, width, height, buffer, shrink)
+        except ChangedError:
+            # Perhaps with the size in bytes and the time of the file before, by which nothing would tell.
+            if self.table.shards is None:
+                forget(self.root)
+            raise
 
     def problem(self, index: int) -> str | None:
         """Why a sample cannot be decoded, in one line; None: it can."""

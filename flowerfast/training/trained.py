@@ -23,8 +23,8 @@ from flowerfast.loaders.device import pick_device
 from flowerfast.loaders.loader import Loader
 from flowerfast.machine import Progress
 from flowerfast.photos.decode import DecodeError, decode, reason
+from flowerfast.photos.header import read_size
 from flowerfast.photos.photos import Photos
-from flowerfast.photos.table import read_size
 from flowerfast.pixels.reference import augment
 from flowerfast.plans.plan import make_eval_plan
 from flowerfast.training.fit import evaluate as evaluate_model

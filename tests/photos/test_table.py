@@ -17,7 +17,8 @@ from torchvision.datasets import ImageFolder
 from flowerfast.config import DataConfig
 from flowerfast.errors import UserError
 from flowerfast.photos import table as module
-from flowerfast.photos.table import Table, read_size
+from flowerfast.photos.header import Header, read_header, read_size
+from flowerfast.photos.table import Table
 
 Write = Callable[..., Path]
 MAX_PIXELS = DataConfig().max_pixels
@@ -29,11 +30,11 @@ def scans(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """Files whose header was read, in order."""
     seen: list[Path] = []
 
-    def counting(file: Path, max_pixels: int) -> tuple[int, int]:
+    def counting(file: Path, max_pixels: int) -> Header:
         seen.append(file)
-        return read_size(file, max_pixels)
+        return read_header(file, max_pixels)
 
-    monkeypatch.setattr(module, "read_size", counting)
+    monkeypatch.setattr(module, "read_header", counting)
     return seen
 
 
@@ -132,8 +133,8 @@ def test_folder_without_photos_leaves_no_gap_in_the_labels(photo_folder: Write) 
     assert read_table(root).label.tolist() == [0, 1, 1]
 
 
-def test_train_and_val_folders_bring_their_fold(photo_folder: Write, write_photo: Write) -> None:
-    root = photo_folder({"train/daisy": 2, "train/rose": 1, "val/daisy": 1, "val/rose": 1, "test/tulip": 1})
+def test_train_val_and_test_folders_bring_their_fold(photo_folder: Write) -> None:
+    root = photo_folder({"train/daisy": 2, "train/rose": 1, "val/daisy": 1, "val/rose": 1, "test/rose": 1})
     table = read_table(root)
     assert table.classes == ("daisy", "rose")
     assert table.paths() == [
@@ -142,9 +143,10 @@ def test_train_and_val_folders_bring_their_fold(photo_folder: Write, write_photo
         "train/rose/rose_000.jpg",
         "val/daisy/daisy_000.jpg",
         "val/rose/rose_000.jpg",
+        "test/rose/rose_000.jpg",
     ]
-    assert table.fold.tolist() == [1, 1, 1, 2, 2]
-    assert table.label.tolist() == [0, 0, 1, 0, 1]
+    assert table.fold.tolist() == [1, 1, 1, 2, 2, 3]
+    assert table.label.tolist() == [0, 0, 1, 0, 1, 1]
 
 
 def test_classes_of_train_and_val_are_joined(photo_folder: Write) -> None:
@@ -358,7 +360,7 @@ def test_a_cache_that_cannot_be_used_costs_a_scan_not_the_run(
         (lambda root: None, "no such folder; give a folder"),
         (lambda root: root.write_text("x"), "is no folder; give a folder"),
         (lambda root: root.mkdir(), "it holds no class folders; expected photos/CLASS/photo.jpg"),
-        (lambda root: (root / "daisy").mkdir(parents=True), "no photos in 1 folders; looked for .bmp, .jpeg"),
+        (lambda root: (root / "daisy").mkdir(parents=True), "no photos in 1 folders; read are JPEG, PNG"),
     ],
     ids=["missing", "a file", "empty", "empty class"],
 )

@@ -1,0 +1,45 @@
+"""What a photo's header says, and whether the photo is one that can be taken."""
+
+import io
+from pathlib import Path
+from typing import NamedTuple
+
+from flowerfast.errors import one_line
+from flowerfast.photos.formats import open_image
+
+_PIXEL_BYTES, _FILE_BYTES = 16, 256 << 20  # most bytes of a file: so many for each pixel allowed, or so many
+
+
+class LimitError(ValueError):
+    """A photo that is too large, in pixels or in bytes."""
+
+
+class Header(NamedTuple):
+    """What a photo's header says: pixels as stored, and Pillow's mode."""
+
+    width: int
+    height: int
+    mode: str
+
+
+def read_header(file: Path | io.BytesIO, max_pixels: int) -> Header:
+    """The header alone. Raises OSError or ValueError when it is no photo, or one that is too large."""
+    if isinstance(file, Path):
+        size, most = file.stat().st_size, max(max_pixels * _PIXEL_BYTES, _FILE_BYTES)
+        if size > most:
+            raise LimitError(f"has {size} bytes, more than {most}; a photo that large is no photo")
+    try:
+        with open_image(file) as image:
+            header = Header(*image.size, image.mode)
+    except (OSError, ValueError):
+        raise
+    except Exception as error:  # of damage Pillow's plugins make almost any
+        raise ValueError(one_line(error)) from error
+    if header.width * header.height > max_pixels:
+        raise LimitError(f"{header.width}x{header.height} pixels, more than data.max_pixels={max_pixels}")
+    return header
+
+
+def read_size(file: Path | io.BytesIO, max_pixels: int) -> tuple[int, int]:
+    """(width, height) in pixels; see `read_header`."""
+    return read_header(file, max_pixels)[:2]
