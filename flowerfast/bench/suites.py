@@ -62,6 +62,8 @@ def run_bench(
     with tempfile.TemporaryDirectory(prefix="flowerfast-bench-") as scratch:
         pace = QUICK if quick else FULL
         bench = _open(config, Path(scratch), bars)
+        for note in bench.photos.notes:
+            say(note)
         say("compiling and warming up")
         ms = _milliseconds(bench)
         bench = replace(bench, epoch=_photos_a_round(bench, ms, pace))

@@ -129,8 +129,10 @@ class Loader:
 
     @property
     def notes(self) -> list[str]:
-        """What whoever runs this should know: fallbacks that were chosen, what the cache did; a line each."""
-        return self._engine.notes
+        """What whoever runs this should know, a line each: how the folder was read, fallbacks that were
+        chosen, what the cache did.
+        """
+        return [*self.photos.notes, *self._engine.notes]
 
     def epoch(self, epoch: int, start_batch: int | None = None) -> Iterator[Batch]:
         """Batches of an epoch, from `start_batch` on; an abandoned iterator stops its workers.

@@ -52,6 +52,7 @@ class Packed:
         photos, shrunk, shards: how many are packed, of these re-encoded, and in how many tar files.
         bytes_before, bytes_after: of the photos' files, and of the shards.
         bad: photos that were left out.
+        notes: what else was, and how the folder was read.
         fresh: False when an earlier run had finished the same.
     """
 
@@ -61,6 +62,7 @@ class Packed:
     bytes_before: int
     bytes_after: int
     bad: tuple[BadFile, ...]
+    notes: tuple[str, ...]
     fresh: bool
 
     def to_json(self) -> dict[str, Any]:
@@ -216,5 +218,6 @@ def _result(table: Table, index: Index, fresh: bool) -> Packed:
         bytes_before=int(table.size.sum()),
         bytes_after=sum(shard.size for shard in index.shards),
         bad=tuple(BadFile(path, why) for path, why in index.bad),
+        notes=table.notes,
         fresh=fresh,
     )

@@ -35,8 +35,7 @@ class Walk:
 
     def __init__(self, root: Path) -> None:
         self._root = str(root)
-        whole = root.resolve()
-        self._above = {_identity(folder) for folder in (whole, *whole.parents)}
+        self._outside = {_identity(folder) for folder in root.resolve().parents}
         self._below: dict[str, list[tuple[str, list[str]]]] = {}
         self._own: dict[str, str] = {}
         self._left: dict[str, dict[str, None]] = {what: {} for what in _LEFT}
@@ -60,8 +59,8 @@ class Walk:
         """
         if folder in self._below:
             return self._below[folder]
-        above = [folder[:at] for at, letter in enumerate(folder) if letter == "/"]
-        seen = self._above | {_identity(self.absolute(path)) for path in above}
+        above = ["", *(folder[:at] for at, letter in enumerate(folder) if letter == "/")] if folder else []
+        seen = self._outside | {_identity(self.absolute(path)) for path in above}
         found: dict[str, list[str]] = {}
         links = deque([folder])
         while links:

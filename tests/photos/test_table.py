@@ -16,8 +16,11 @@ from torchvision.datasets import ImageFolder
 
 from flowerfast.config import DataConfig
 from flowerfast.errors import UserError
+from flowerfast.photos import header
 from flowerfast.photos import table as module
+from flowerfast.photos.decode import DecodeError
 from flowerfast.photos.header import Header, read_header, read_size
+from flowerfast.photos.photos import Photos
 from flowerfast.photos.table import Table
 
 Write = Callable[..., Path]
@@ -438,3 +441,48 @@ def test_real_photos(real_photos: Path) -> None:
     assert list(table.classes) == ImageFolder(str(real_photos)).classes
     with Image.open(real_photos / table.path(7)) as image:
         assert image.size == (table.width[7], table.height[7])
+
+
+def test_a_photo_of_other_dimensions_with_the_size_and_time_of_the_file_before_heals_itself(
+    photo_folder: Write,
+) -> None:
+    root = photo_folder({"a": 2, "b": 2}, sizes=[(40, 30)])
+    file, photos = root / "a/a_001.jpg", Photos(root)
+    before = file.stat()
+    other = io.BytesIO()
+    Image.new("RGB", (30, 20)).save(other, "JPEG")
+    assert len(other.getvalue()) < before.st_size
+    file.write_bytes(other.getvalue() + bytes(before.st_size - len(other.getvalue())))
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    again = Photos(root)
+    assert again.table.fingerprint == photos.table.fingerprint
+    assert (again.table.width[1], again.table.height[1]) == (40, 30)  # nothing tells yet
+    with pytest.raises(DecodeError, match="is 30x20 now, was 40x30 when scanned"):
+        again.decode(1)
+    healed = Photos(root)
+    assert (healed.table.width[1], healed.table.height[1]) == (30, 20)
+    assert healed.decode(1).shape == (20, 30, 3)
+
+
+def test_a_file_too_large_for_a_photo_is_never_read(photo_folder: Write) -> None:
+    root = photo_folder({"a": 2, "b": 2})
+    with (root / "a/a_000.jpg").open("ab") as file:
+        file.truncate(1 << 40)  # sparse
+    (bad,) = read_table(root).bad
+    assert bad.path == "a/a_000.jpg"
+    assert bad.error == "has 1099511627776 bytes, more than 1280000000; a photo that large is no photo"
+
+
+def test_a_header_that_makes_the_decoder_stumble_is_a_bad_file(
+    photo_folder: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, opened = photo_folder({"a": 2, "b": 2}), header.open_image
+
+    def stumble(file: Path) -> Image.Image:
+        if file.name == "a_000.jpg":
+            raise NotImplementedError("unknown\nvariant")
+        return opened(file)
+
+    monkeypatch.setattr(header, "open_image", stumble)
+    table = read_table(root)
+    assert [(bad.path, bad.error) for bad in table.bad] == [("a/a_000.jpg", "unknown")]
