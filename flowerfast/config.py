@@ -30,7 +30,7 @@ class DataConfig(Section):
     """Where pixels come from and who decodes them."""
 
     path: str | None = None
-    """Folder of class folders, of train/ and val/, or of packed shards; null: rendered flowers."""
+    """Folder of class folders, of train/, val/, test/, or of packed shards; null: rendered flowers."""
     layout: Literal["auto", "split", "classes"] = "auto"
     """Folders named train, val, test: halves (split), or classes; auto: halves that hold class folders."""
     image_size: int = Field(default=224, ge=32, le=2048)

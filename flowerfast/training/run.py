@@ -78,7 +78,7 @@ def train(
     Works in any thread: it installs no signal handlers.
 
     Args:
-        data: folder of class folders, one with train/ and val/, or one of shards. None: what the config or
+        data: folder of class folders, one with train/, val/ or test/, or one of shards. None: what the config or
             the settings name, else rendered flowers with the recipe for them.
         out: run folder; None: the next free one of runs/NAME-001, runs/NAME-002, ...
         config: YAML file, or the name of a config that ships with flowerfast: paper, demo.

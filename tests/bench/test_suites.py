@@ -71,7 +71,10 @@ def test_a_slow_decode_is_named(photo_folder, monkeypatch):
 
 def test_a_slow_model_is_named(photo_folder, monkeypatch):
     step_of(monkeypatch, 0.1)
-    found = run_bench(tiny(photo_folder()), quick=True)
+    data, told = photo_folder(), []
+    (data / "rose/x.heic").write_bytes(b"no photo")
+    found = run_bench(tiny(data), quick=True, say=told.append)
+    assert told[0].startswith("1 file is no photo that can be read: 1 .heic")
     assert found["verdict"]["bound"] == "model"
     assert found["verdict"]["data_wait"] < 0.3
     assert found["verdict"]["advice"] == []

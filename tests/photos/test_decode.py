@@ -159,20 +159,8 @@ def test_pillows_warnings_are_silenced_in_threads_and_no_others() -> None:
         warnings.warn("still an error", UserWarning, stacklevel=1)
 
 
-def chroma441() -> bytes:
-    """A valid JPEG with chroma sampled once in four rows: 4:1:1 whose units are taken as upright ones.
-
-    Both have four luma blocks and one of each chroma in a unit, and 64x64 pixels hold as many either way.
-    """
-    pixels = np.asarray(picture().resize((64, 64)))
-    content = simplejpeg.encode_jpeg(np.ascontiguousarray(pixels), 90, colorsubsampling="411")
-    at = content.index(b"\xff\xc0") + 11  # of the first component in the frame header
-    assert content[at] == 0x41
-    return content[:at] + b"\x14" + content[at + 1 :]
-
-
-def test_a_sampling_that_simplejpeg_has_no_name_for_comes_with_pillows_pixels() -> None:
-    content = chroma441()
+def test_a_sampling_that_simplejpeg_has_no_name_for_comes_with_pillows_pixels(zoo: Path) -> None:
+    content = (zoo / "odd/chroma441.jpg").read_bytes()
     with pytest.raises(KeyError):
         simplejpeg.decode_jpeg_header(content)
     assert np.array_equal(run(content, 64, 64), pillow(content))
