@@ -154,7 +154,7 @@ def _odd(folder: Path) -> None:
     photo.save(folder / "rgb_space.jpg", keep_rgb=True)
     photo.convert("L").save(folder / "grey.jpg")
     photo.convert("CMYK").save(folder / "cmyk.jpg")
-    (folder / "chroma441.jpg").write_bytes(_chroma441())
+    (folder / "sampled441.jpg").write_bytes(_chroma441())
     photo.save(folder / "frames.gif", save_all=True, append_images=[photo.transpose(0)])
     photo.save(folder / "pages.tif", save_all=True, append_images=[photo.transpose(0)])
     photo.save(folder / "plain.ppm")

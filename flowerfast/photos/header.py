@@ -11,7 +11,7 @@ _PIXEL_BYTES, _FILE_BYTES = 16, 256 << 20  # most bytes of a file: so many for e
 
 
 class LimitError(ValueError):
-    """A photo that is too large, in pixels or in bytes."""
+    """A photo of too many pixels or bytes."""
 
 
 class Header(NamedTuple):
@@ -23,11 +23,7 @@ class Header(NamedTuple):
 
 
 def read_header(file: Path | io.BytesIO, max_pixels: int) -> Header:
-    """The header alone. Raises OSError or ValueError when it is no photo, or one that is too large."""
-    if isinstance(file, Path):
-        size, most = file.stat().st_size, max(max_pixels * _PIXEL_BYTES, _FILE_BYTES)
-        if size > most:
-            raise LimitError(f"has {size} bytes, more than {most}; a photo that large is no photo")
+    """The header alone. Raises OSError or ValueError when it is no photo, or one of too many pixels."""
     try:
         with open_image(file) as image:
             header = Header(*image.size, image.mode)
@@ -41,5 +37,14 @@ def read_header(file: Path | io.BytesIO, max_pixels: int) -> Header:
 
 
 def read_size(file: Path | io.BytesIO, max_pixels: int) -> tuple[int, int]:
-    """(width, height) in pixels; see `read_header`."""
+    """(width, height) in pixels; see `read_header`. LimitError also for a file of too many bytes."""
+    if isinstance(file, Path):
+        check_bytes(file.stat().st_size, max_pixels)
     return read_header(file, max_pixels)[:2]
+
+
+def check_bytes(size: int, max_pixels: int) -> None:
+    """Raise LimitError for a file that no photo of so many pixels fills: it is not worth its memory."""
+    most = max(max_pixels * _PIXEL_BYTES, _FILE_BYTES)
+    if size > most:
+        raise LimitError(f"has {size} bytes, more than {most}: no photo is that large")

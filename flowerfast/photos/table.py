@@ -20,7 +20,7 @@ from flowerfast.errors import UserError
 from flowerfast.machine import Progress, replacing, user_cache_dir
 from flowerfast.photos.decode import reason
 from flowerfast.photos.formats import is_clipped, is_raw, not_photos
-from flowerfast.photos.header import LimitError, read_header
+from flowerfast.photos.header import LimitError, check_bytes, read_header
 from flowerfast.photos.layout import Layout
 from flowerfast.photos.listing import Listing, list_photos, path_at, split_paths
 from flowerfast.photos.shards import Shards, is_packed, read_index
@@ -136,11 +136,12 @@ def _scan(root: Path, listing: Listing, max_pixels: int, progress: Progress | No
     bad: list[BadFile] = []
     clipped: list[str] = []
     others: list[str] = []
-    last = time.monotonic()
+    sizes_in_bytes, last = listing.size.tolist(), time.monotonic()
     for i, path in enumerate(split_paths(listing.path_bytes, listing.path_ends)):
         try:
             if not listing.named[i] and is_raw(path):
                 raise UnidentifiedImageError
+            check_bytes(sizes_in_bytes[i], max_pixels)
             header = read_header(root / path, max_pixels)
             sizes[i] = header.width, header.height
             if is_clipped(header.mode):

@@ -78,8 +78,8 @@ def train(
     Works in any thread: it installs no signal handlers.
 
     Args:
-        data: folder of class folders, one with train/, val/ or test/, or one of shards. None: what the config or
-            the settings name, else rendered flowers with the recipe for them.
+        data: folder of class folders, one with train/, val/ or test/, or one of shards. None: what the config
+            or the settings name, else rendered flowers with the recipe for them.
         out: run folder; None: the next free one of runs/NAME-001, runs/NAME-002, ...
         config: YAML file, or the name of a config that ships with flowerfast: paper, demo.
         settings: values by dotted key, as `{"train.lr": 0.01}`; `flowerfast settings` lists them all.

@@ -160,7 +160,7 @@ def test_pillows_warnings_are_silenced_in_threads_and_no_others() -> None:
 
 
 def test_a_sampling_that_simplejpeg_has_no_name_for_comes_with_pillows_pixels(zoo: Path) -> None:
-    content = (zoo / "odd/chroma441.jpg").read_bytes()
+    content = (zoo / "odd/sampled441.jpg").read_bytes()
     with pytest.raises(KeyError):
         simplejpeg.decode_jpeg_header(content)
     assert np.array_equal(run(content, 64, 64), pillow(content))
