@@ -193,7 +193,7 @@ def test_what_lies_in_test_is_asked_once_at_the_end(
     root = photos.parent / "halves"
     for half in halves:
         shutil.copytree(photos, root / half)
-    for path in (root / halves[-1]).rglob("*"):
+    for path in (root / halves[-1]).rglob("*.jpg"):
         if path.stem > "04":
             path.unlink()  # so that each set has a number of its own
     seen: list[set[str]] = []
