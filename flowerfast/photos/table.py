@@ -159,12 +159,13 @@ def _scan(root: Path, listing: Listing, max_pixels: int, progress: Progress | No
     if not photo.any():
         raise UserError(f"{root}: no photo in {len(listing.classes)} folders: {not_photos(others)}")
     found, good = listing.only(photo), good[photo]
-    for fold in set(np.unique(found.fold).tolist()) - set(np.unique(found.fold[good]).tolist()):
-        # Else the photos of another half would be taken for this one.
+    for fold in np.setdiff1d(found.fold, found.fold[good]) if good.any() else ():
+        # Else photos of another half would be taken for this one.
         half = found.path(int(np.argmax(found.fold == fold))).partition("/")[0]
-        if good.any():
-            raise UserError(f"{root / half}: no readable photos; first: {bad[0].path}: {bad[0].error}")
-    empty = [f"{name}/" for name in listing.classes if name not in found.classes]
+        first = next(file for file in bad if file.path.startswith(f"{half}/"))
+        raise UserError(f"{root / half}: no readable photos; first: {first.path}: {first.error}")
+    kinds = {*found.classes}
+    empty = [f"{name}/" for name in listing.classes if name not in kinds]
     lengths = np.diff(found.path_ends, prepend=0)
     return Table(
         root=root,
@@ -187,10 +188,9 @@ def _scan_notes(others: list[str], empty: list[str], clipped: list[str]) -> list
     if empty:
         notes.append(f"no classes, for none of their files is a photo: {some(empty)}")
     if clipped:
-        notes.append(
-            f"{len(clipped)} photos have more than 8 bits a channel, of which Pillow makes white where they "
-            f"pass 255: {some(clipped)}; convert them to 8 bits"
-        )
+        what = "1 photo has" if len(clipped) == 1 else f"{len(clipped)} photos have"
+        white = "more than 8 bits a channel, which Pillow turns white where it passes 255"
+        notes.append(f"{what} {white}: {some(clipped)}; convert to 8 bits")
     return notes
 
 

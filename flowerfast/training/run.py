@@ -34,6 +34,7 @@ DEMO = "demo"
 """The shipped config that goes with rendered flowers."""
 MAY_CHANGE = (
     "data.path",
+    "data.layout",
     "data.backend",
     "data.workers",
     "data.kernels",
@@ -51,7 +52,8 @@ MAY_CHANGE = (
     "log.nvtx",
 )
 """Settings that a resumed run may change: they do not alter what has been computed so far. Another backend is
-within the bounds of `flowerfast parity`, another cache must give the same pixels (`_same_pixels`)."""
+within the bounds of `flowerfast parity`, another cache must give the same pixels (`_same_pixels`), and
+however the folder is read, it must hold the photos and classes of split.json."""
 
 
 @dataclass(frozen=True)

@@ -151,8 +151,8 @@ def test_pixels_that_pillow_clips_are_said_and_stay(root: Path) -> None:
     for _ in range(2):
         photos = Photos(root)
         assert photos.notes == (
-            "1 photos have more than 8 bits a channel, of which Pillow makes white where they pass 255: "
-            "a/deep.png; convert them to 8 bits",
+            "1 photo has more than 8 bits a channel, which Pillow turns white where it passes 255: "
+            "a/deep.png; convert to 8 bits",
         )
     assert (photos.decode(photos.table.paths().index("a/deep.png")) == 255).all()
 
