@@ -31,11 +31,13 @@ class DataConfig(Section):
     """Where pixels come from and who decodes them."""
 
     path: str | None = None
-    """Folder of class folders, of train/ and val/, or of packed shards; null: rendered flowers."""
+    """Folder of class folders, of train/, val/, test/, or of packed shards; null: rendered flowers."""
+    layout: Literal["auto", "split", "classes"] = "auto"
+    """Folders named train, val, test: halves (split), or classes; auto: halves that hold class folders."""
     image_size: int = Field(default=224, ge=32, le=2048)
     """Side of the square training image, in pixels."""
     val_fraction: float = Field(default=0.2, gt=0, lt=1)
-    """Share of each class held out for validation (ignored when DATA has train/ and val/)."""
+    """Share of each class held out for validation (ignored when DATA has val/)."""
     backend: Backend = "auto"
     """Who decodes and augments; auto: on a GPU the faster of dali and cpu (bench measures; else dali)."""
     workers: int = Field(default=0, ge=0, le=256)

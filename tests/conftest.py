@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import simplejpeg
 from PIL import Image, ImageDraw, ImageOps
 
 # Networks here are tiny: threads of torch would spend their time waiting for each other.
@@ -132,6 +133,17 @@ def _plain(folder: Path) -> None:
         photo.save(folder / f"rgb_{i}.png")
 
 
+def _chroma441() -> bytes:
+    """A valid JPEG with chroma sampled once in four rows: 4:1:1 whose units are taken as upright ones.
+
+    Both have four luma blocks and one of each chroma in a unit, and 64x64 pixels hold as many either way.
+    """
+    pixels = np.asarray(structured(64, 64, seed=54))
+    content: bytes = simplejpeg.encode_jpeg(np.ascontiguousarray(pixels), 90, colorsubsampling="411")
+    at = content.index(b"\xff\xc0") + 11  # sampling of the first component, in the frame header
+    return content[:at] + b"\x14" + content[at + 1 :]
+
+
 def _odd(folder: Path) -> None:
     photo = structured(90, 120, seed=50)
     exif = Image.Exif()
@@ -142,6 +154,12 @@ def _odd(folder: Path) -> None:
     photo.save(folder / "rgb_space.jpg", keep_rgb=True)
     photo.convert("L").save(folder / "grey.jpg")
     photo.convert("CMYK").save(folder / "cmyk.jpg")
+    (folder / "sampled441.jpg").write_bytes(_chroma441())
+    photo.save(folder / "frames.gif", save_all=True, append_images=[photo.transpose(0)])
+    photo.save(folder / "pages.tif", save_all=True, append_images=[photo.transpose(0)])
+    photo.save(folder / "plain.ppm")
+    photo.save(folder / "lossy.avif")
+    photo.save(folder / "no_suffix", "JPEG")
     photo.save(folder / "really_jpeg.png", "JPEG")
     photo.save(folder / "lossy.webp", quality=80)
     photo.save(folder / "lossless.webp", lossless=True)

@@ -52,6 +52,7 @@ class Half(StrEnum):
     all = "all"
     train = "train"
     val = "val"
+    test = "test"
 
 
 PhotosOrFlowers = Annotated[
@@ -75,7 +76,7 @@ SetOption = Annotated[
 
 
 # Settings that each command looks at; any other is refused, not ignored.
-FILES = ("data.workers", "data.on_bad", "data.max_bad", "data.max_pixels")
+FILES = ("data.layout", "data.workers", "data.on_bad", "data.max_bad", "data.max_pixels")
 PACKING = (*FILES, "data.exif")
 READING = (
     *FILES,
@@ -128,7 +129,7 @@ def train(
     data: Annotated[
         Path | None,
         typer.Argument(
-            help="Folder of class folders, with train/ and val/, or of shards. Default: rendered flowers."
+            help="Folder of class folders, of train/, val/, test/, or of shards. Default: rendered flowers."
         ),
     ] = None,
     config: Annotated[
@@ -167,6 +168,8 @@ def train(
         f"best validation accuracy {summary['best_val_acc']:.1%} in epoch {summary['best_epoch'] + 1} "
         f"of {summary['epochs_run']}, {summary['images_per_sec']:,.0f} images/s, {summary['seconds']:.0f} s"
     )
+    if summary["test_samples"]:
+        out.print(f"test accuracy {summary['test_acc']:.1%} on {summary['test_samples']} photos of test/")
     out.print(f"report: {result.folder / 'report.html'}", soft_wrap=True)
 
 
@@ -175,7 +178,9 @@ def evaluate(
     run: Annotated[Path, typer.Argument(help="Run folder of `train`, or its best/.")],
     data: Annotated[Path, typer.Argument(help="Folder with one folder of photos per class, or shards.")],
     json_: JsonFile = None,
-    half: Annotated[Half, typer.Option(help="All photos, or one half of the run's own split.")] = Half.all,
+    half: Annotated[
+        Half, typer.Option(help="All photos, one half of the run's own split, or test/.")
+    ] = Half.all,
     backend: BackendOption = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Samples per batch.")] = 64,
     set_: SetOption = None,
@@ -344,7 +349,7 @@ def bench(
 
 @app.command()
 def pack(
-    data: Annotated[Path, typer.Argument(help="Folder of class folders, or with train/ and val/.")],
+    data: Annotated[Path, typer.Argument(help="Folder of class folders, or of train/, val/, test/.")],
     out_: Annotated[
         Path | None, typer.Argument(metavar="OUT", help="Folder for the shards, new or empty.")
     ] = None,

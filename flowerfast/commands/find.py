@@ -5,7 +5,7 @@ from glob import glob
 from pathlib import Path
 
 from flowerfast.errors import UserError
-from flowerfast.photos.listing import SUFFIXES
+from flowerfast.photos.formats import SUFFIXES
 
 
 def find_photos(arguments: Sequence[str]) -> list[Path]:

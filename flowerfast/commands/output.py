@@ -28,7 +28,7 @@ def print_evaluation(result: dict[str, Any]) -> None:
         table.add_row(row["name"], *scores, str(row["support"]))
     out.print(table)
     for note in result["notes"]:
-        out.print(note, soft_wrap=True)
+        complain(note)
     for bad in result["bad_files"]:
         complain(f"skipped: {bad['path']}: {bad['error']}")
     out.print(f"accuracy {result['accuracy']:.2%}, loss {result['loss']:.4f}, {result['samples']} photos")
@@ -47,7 +47,7 @@ def print_predictions(predictions: "list[Prediction]") -> None:
 def print_packed(result: "Packed", folder: Path) -> None:
     """What a packing run made."""
     for note in result.notes:
-        out.print(note, soft_wrap=True)
+        complain(note)
     for bad in result.bad:
         complain(f"skipped: {bad.path}: {bad.error}")
     before, after = (f"{size / 1e6:,.1f} MB" for size in (result.bytes_before, result.bytes_after))

@@ -139,7 +139,9 @@ class Loader:
 
     @property
     def notes(self) -> list[str]:
-        """What whoever runs this should know, a line each: photos turned, fallbacks, what the cache did."""
+        """What whoever runs this should know, a line each: how the folder was read, photos turned, fallbacks,
+        what the cache did.
+        """
         return [*self.photos.notes, *self._engine.notes]
 
     def epoch(self, epoch: int, start_batch: int | None = None) -> Iterator[Batch]:

@@ -28,7 +28,16 @@ from flowerfast.photos.table import BadFile, Table
 from flowerfast.pixels.reference import resize
 from flowerfast.plans.geometry import limited
 
-_MAGIC = {b"\xff\xd8": "jpg", b"\x89PNG": "png", b"RIFF": "webp", b"BM": "bmp"}
+_MAGIC = {
+    b"\xff\xd8": "jpg",
+    b"\x89PNG": "png",
+    b"RIFF": "webp",
+    b"BM": "bmp",
+    b"GIF8": "gif",
+    b"II": "tif",
+    b"MM": "tif",
+    b"P": "ppm",
+}
 _JPEG_SIDE = 65_500  # pixels; libjpeg writes no longer one
 _AHEAD = 8  # photos in memory per thread: read and shrunk, or about to be
 _CHUNK = 256  # photos per task when verifying
@@ -47,7 +56,7 @@ class Packed:
             version packed.
         bytes_before, bytes_after: of the photos' files, and of the shards.
         bad: photos that were left out.
-        notes: what the user should know, one line each.
+        notes: what else was left out, and how the folder was read.
         fresh: False when an earlier run had finished the same.
     """
 
@@ -85,9 +94,9 @@ def pack(
     _check_apart(data, out)
     with bars("reading headers") as bar:
         photos = Photos.open(data, config, bar, min_classes=1)
-    table, notes = photos.table, tuple[str, ...]()
+    table, notes = photos.table, photos.table.notes
     if settings.max_side is not None or settings.jpeg:  # how photos are turned decides those bytes
-        table, notes = replace(table, fingerprint=photos.fingerprint), tuple(photos.notes)
+        table, notes = replace(table, fingerprint=photos.fingerprint), photos.notes
     writer = open_writer(out, table, settings)
     if writer is None:
         return _result(table, read_index(out), notes, fresh=False)
@@ -197,7 +206,7 @@ def _prepare(photos: Photos, row: int, settings: PackSettings) -> Photo | str:
         large = settings.max_side is not None and min(width, height) > settings.max_side
         if not large and (not settings.jpeg or encoded[:2].tobytes() == b"\xff\xd8"):
             shape = width, height, int(table.orientation[row])
-            return Photo(encoded, _extension(encoded, photos.path(row)), *shape)
+            return Photo(encoded, _extension(encoded), *shape)
         pixels = photos.decode(row, encoded)
         if large and settings.max_side is not None:
             pixels = _shrink(pixels, settings.max_side)
@@ -228,11 +237,10 @@ def _as_jpeg(pixels: np.ndarray, quality: int, recoded: bool) -> Photo:
     return Photo(np.frombuffer(encoded, np.uint8), "jpg", width, height, orientation=1, recoded=recoded)
 
 
-def _extension(encoded: np.ndarray, path: str) -> str:
-    """Extension by content, by which other readers choose a decoder; else the path's own."""
+def _extension(encoded: np.ndarray) -> str:
+    """Extension by content, by which other readers choose a decoder."""
     start = encoded[:4].tobytes()
-    known = (extension for magic, extension in _MAGIC.items() if start.startswith(magic))
-    return next(known, path.rpartition(".")[2].lower())
+    return next((extension for magic, extension in _MAGIC.items() if start.startswith(magic)), "avif")
 
 
 def _result(table: Table, index: Index, notes: tuple[str, ...], fresh: bool) -> Packed:

@@ -1,6 +1,6 @@
 """Writing shards so that a kill costs one shard at most, and the bytes do not depend on how often it struck.
 
-OUT/shard-000000.tar, ...    finished shards; train- and val- where the photos came in these halves
+OUT/shard-000000.tar, ...    finished shards; train-, val- and test- where the photos came so
 OUT/flowerfast-index.npz     written last: the folder is complete
 OUT/flowerfast-pack.json     what is packed here and how: a second run goes on only with the same
 OUT/.packing/                rows of the finished shards, until the index is written
@@ -31,8 +31,8 @@ from flowerfast.photos.shards import (
 )
 from flowerfast.photos.table import Table
 
-_FOLD_NAMES = ("shard", "train", "val")
-_SHARD_NAME = re.compile(r"(shard|train|val)-\d{6}\.tar(\.partial)?")
+_FOLD_NAMES = ("shard", "train", "val", "test")
+_SHARD_NAME = re.compile(r"(shard|train|val|test)-\d{6}\.tar(\.partial)?")
 _PARTS = ".packing"
 
 

@@ -4,19 +4,21 @@ import io
 
 import numpy as np
 import simplejpeg
-from PIL import Image
+from PIL import UnidentifiedImageError
 
 from flowerfast.errors import one_line
-from flowerfast.machine import ignore_warnings
+from flowerfast.photos.formats import open_image
 
 _JPEG = b"\xff\xd8"
-PILLOW = r"PIL\."
-"""Whose warnings are ignored: the scan has checked data.max_pixels, and what Pillow says of palettes and EXIF
-does not concern the pixels."""
+_FAST = ("YCbCr", "Gray", "RGB")  # colour spaces that simplejpeg turns into RGB as Pillow does
 
 
 class DecodeError(Exception):
     """A photo that the reference cannot decode either; the message is one line."""
+
+
+class ChangedError(DecodeError):
+    """A photo of another size in pixels than when it was scanned."""
 
 
 def decode(
@@ -25,7 +27,7 @@ def decode(
     """RGB pixels of a photo: uint8 (height, width, 3), contiguous.
 
     Args:
-        encoded: uint8 (bytes,), a whole JPEG, PNG, WebP or BMP file.
+        encoded: uint8 (bytes,), a whole file in one of `formats.FORMATS`.
         width, height: size in pixels that the scan found.
         buffer: uint8, at least height * width * 3 long; JPEG pixels are decoded into it (a fifth faster than
             fresh memory), so the result is valid until the buffer's next use.
@@ -36,40 +38,51 @@ def decode(
     that Pillow tolerates, other formats) goes to Pillow.
     Raises DecodeError when the file is no photo, is damaged, or has changed size since it was scanned.
     """
-    if len(encoded) >= 2 and encoded[:2].tobytes() == _JPEG:
-        try:
-            now_height, now_width, space, _ = simplejpeg.decode_jpeg_header(encoded)
-            _same_size((now_width, now_height), (width, height))
-            if space in ("YCbCr", "Gray", "RGB"):
-                least = (-(-height // shrink), -(-width // shrink)) if shrink > 1 else (0, 0)
+    if encoded[:2].tobytes() == _JPEG:
+        header = jpeg_header(encoded)
+        if header is not None:
+            _same_size(header[:2], (width, height))
+        if header is not None and header[2] in _FAST:
+            least = (-(-height // shrink), -(-width // shrink)) if shrink > 1 else (0, 0)
+            try:
                 pixels: np.ndarray = simplejpeg.decode_jpeg(
                     encoded, "RGB", min_height=least[0], min_width=least[1], min_factor=1, buffer=buffer
                 )
                 return pixels
-        except ValueError:
-            pass  # damaged, perhaps tolerably: Pillow decides, as in the reference
+            except Exception:  # damaged, perhaps tolerably: Pillow decides, as in the reference
+                pass
     return _decode_pillow(encoded, width, height)
 
 
-def _decode_pillow(encoded: np.ndarray, width: int, height: int) -> np.ndarray:
-    ignore_warnings(module=PILLOW)
+def jpeg_header(encoded: np.ndarray) -> tuple[int, int, str] | None:
+    """(width, height, colour space) of a JPEG; None: simplejpeg does not know it, Pillow may."""
     try:
-        with Image.open(io.BytesIO(encoded.tobytes())) as image:
+        height, width, space, _ = simplejpeg.decode_jpeg_header(encoded)
+    except Exception:  # ValueError: damaged; KeyError: chroma sampled in a way it has no name for, as 4:4:1
+        return None
+    return width, height, space
+
+
+def _decode_pillow(encoded: np.ndarray, width: int, height: int) -> np.ndarray:
+    try:
+        with open_image(io.BytesIO(encoded.tobytes())) as image:
             _same_size(image.size, (width, height))
             pixels = np.array(image.convert("RGB"))
             _same_size((pixels.shape[1], pixels.shape[0]), (width, height))  # decoding may turn a TIFF
             return pixels
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except DecodeError:
+        raise
+    except Exception as error:  # of damage its plugins make almost any: RuntimeError, KeyError, struct.error
         raise DecodeError(reason(error)) from error
 
 
 def _same_size(now: tuple[int, int], scanned: tuple[int, int]) -> None:
     if tuple(now) != tuple(scanned):
-        raise DecodeError(
+        raise ChangedError(
             f"is {now[0]}x{now[1]} now, was {scanned[0]}x{scanned[1]} when scanned: changed since"
         )
 
 
 def reason(error: Exception) -> str:
     """Why a file is no photo, in one line."""
-    return "not an image" if isinstance(error, Image.UnidentifiedImageError) else one_line(error)
+    return "not an image" if isinstance(error, UnidentifiedImageError) else one_line(error)

@@ -7,29 +7,34 @@ one. What is left is a system call per file, to see whether it has changed.
 import hashlib
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from flowerfast.errors import UserError
+from flowerfast.photos.formats import FORMATS, is_raw, not_photos
+from flowerfast.photos.layout import Fold, Layout, find_folds, nfc
+from flowerfast.photos.walk import ENDINGS, Walk, opens, some
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
-_ENDINGS = tuple(sorted(SUFFIXES))
 _RELATIVE = os.stat in os.supports_dir_fd  # names looked up in an open folder: half the time of whole paths
+_NUMBERS = 4  # per file: size, time, inode, device
+_INT64 = (1 << 63) - 1
 
 
 @dataclass(frozen=True)
 class Listing:
-    """One row per file with a photo's name, ordered by fold, class, folder and name.
+    """One row per file that may be a photo, ordered by fold, class, folder and name.
 
     Attributes:
-        classes: names of the class folders with photos, sorted; the label is the position.
+        classes: names of the class folders with such files, sorted; the label is the position.
         label: int32 (n,).
-        fold: uint8 (n,), 0 where the split is free, 1 for train/, 2 for val/.
+        fold: uint8 (n,), 0 where the split is free, 1 for train/, 2 for val/, 3 for test/.
         size, mtime_ns: int64 (n,), bytes and time of last change.
         path_bytes, path_ends: uint8 (total,) and int64 (n,): all paths relative to the root, in UTF-8 with /
             between folders, and where each one ends.
+        named: bool (n,), whether the name is that of a photo; of others only the content can tell.
+        notes: what was left out, and how the folder was read, a line each.
     """
 
     classes: tuple[str, ...]
@@ -39,9 +44,15 @@ class Listing:
     mtime_ns: np.ndarray
     path_bytes: np.ndarray
     path_ends: np.ndarray
+    named: np.ndarray
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.label)
+
+    def path(self, index: int) -> str:
+        """Path of a row relative to the root."""
+        return path_at(self.path_bytes, self.path_ends, index)
 
     def fingerprint(self, *settings: object) -> str:
         """Hex digest of names, sizes and times, and of `settings`."""
@@ -51,103 +62,160 @@ class Listing:
             digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()
 
+    def only(self, keep: np.ndarray) -> "Listing":
+        """The rows of a mask, bool (n,). A class without rows is none: labels stay dense."""
+        if keep.all():
+            return self
+        lengths = np.diff(self.path_ends, prepend=0)
+        used, label = np.unique(self.label[keep], return_inverse=True)
+        return Listing(
+            classes=tuple(self.classes[i] for i in used),
+            label=label.astype(np.int32),
+            fold=self.fold[keep],
+            size=self.size[keep],
+            mtime_ns=self.mtime_ns[keep],
+            path_bytes=self.path_bytes[np.repeat(keep, lengths)],
+            path_ends=np.cumsum(lengths[keep]),
+            named=self.named[keep],
+            notes=self.notes,
+        )
+
+
+def path_at(path_bytes: np.ndarray, path_ends: np.ndarray, index: int) -> str:
+    """One of the paths of a table's or listing's arrays."""
+    start = int(path_ends[index - 1]) if index else 0
+    return path_bytes[start : int(path_ends[index])].tobytes().decode("utf-8", "surrogateescape")
+
+
+def split_paths(path_bytes: np.ndarray, path_ends: np.ndarray) -> list[str]:
+    """Paths, one by one, of a table's or listing's arrays."""
+    if not len(path_ends):
+        return []
+    apart: np.ndarray = np.insert(path_bytes, path_ends[:-1], 0)  # no name holds a zero
+    return apart.tobytes().decode("utf-8", "surrogateescape").split("\0")
+
 
 @dataclass(frozen=True)
 class _Part:
-    """Photos of one folder: paths, and int64 (n, 2) of size and time."""
+    """Files of one folder: paths, int64 (n, _NUMBERS), and which have a photo's name."""
 
     paths: bytes
     ends: np.ndarray
     numbers: np.ndarray
+    named: np.ndarray
 
 
-def list_photos(root: Path) -> Listing:
-    """Photos in the class folders of `root`, or in those of its train/ and val/.
+def list_photos(root: Path, layout: Layout = "auto") -> Listing:
+    """What may be a photo in the class folders of `root`, or in those of its halves: see `layout`.
 
-    Raises UserError when there are none.
+    Raises UserError when there is nothing, or when people would not agree how the folder is to be read.
     """
-    folds = [(root / "train", 1), (root / "val", 2)]
-    if not all(folder.is_dir() for folder, _ in folds):
-        folds = [(root, 0)]
-    classes = sorted({c for folder, _ in folds for c in _class_folders(folder)})
+    walk = Walk(root)
+    folds, notes = find_folds(root, walk, layout)
+    spelled: dict[str, str] = {}  # of each class, the first spelling
+    places: dict[str, list[tuple[int, str]]] = {}  # of each class, (fold, folder)
+    for fold in folds:
+        for name in fold.classes:
+            spelled.setdefault(nfc(name), name)
+            places.setdefault(nfc(name), []).append((fold.fold, _under(fold.folder, name)))
+    classes = sorted(spelled.values())
     if not classes:
-        loose = any(path.suffix.lower() in SUFFIXES for path in root.iterdir())
+        loose = walk.inside("")[1]
         more = "photos lie beside, not in, class folders" if loose else "it holds no class folders"
         raise UserError(f"{root}: {more}; expected {root.name}/CLASS/photo.jpg, one folder per class")
     parts: list[_Part] = []
-    rows: list[tuple[int, int, int]] = []  # label, fold, photos of each part
-    for folder, fold in folds:
-        above = _identity(root), _identity(folder)
+    rows: list[tuple[int, int, int]] = []  # label, fold, files of each part
+    for fold in folds:
         for label, name in enumerate(classes):
-            if (folder / name).is_dir():
-                inside = [*_walk(str(folder / name), (folder / name).relative_to(root).as_posix(), above)]
+            for place in [place for number, place in places[nfc(name)] if number == fold.fold]:
+                inside = [_part(walk.absolute(at), at, files) for at, files in walk.below(place)]
                 parts += inside
-                rows += [(label, fold, len(part.ends)) for part in inside]
+                rows += [(label, fold.fold, len(part.ends)) for part in inside]
     if not parts:
-        kinds = ", ".join(sorted(SUFFIXES))
-        raise UserError(f"{root}: no photos in {len(classes)} folders; looked for {kinds}")
-    return _join(classes, parts, np.array(rows))
+        what = f"{root}: no photos in {len(classes)} folders; read are {', '.join(FORMATS)}"
+        raise UserError("; ".join([what, *walk.notes]))
+    notes += [*_class_notes(walk, places), *_loose(walk, folds), *walk.notes]
+    return _join(classes, parts, np.array(rows), notes)
 
 
-def _join(classes: list[str], parts: list[_Part], rows: np.ndarray) -> Listing:
+def photos_in(folder: Path) -> tuple[list[Path], list[str]]:
+    """Photos of a folder and all below it, as a class folder of that name would be listed; and what was left
+    out, a line each.
+
+    Files without a photo's name are opened to see. Raises UserError when the folder cannot be read.
+    """
+    walk = Walk(folder)
+    photos: list[Path] = []
+    others: list[str] = []
+    for at, names in walk.below(""):
+        for name in names:
+            path = folder / at / name
+            if name.lower().endswith(ENDINGS) or (not is_raw(name) and opens(path)):
+                photos.append(path)
+            else:
+                others.append(_under(at, name))
+    return photos, [*([not_photos(others)] if others else []), *walk.notes]
+
+
+def _under(folder: str, name: str) -> str:
+    return f"{folder}/{name}" if folder else name
+
+
+def _class_notes(walk: Walk, places: dict[str, list[tuple[int, str]]]) -> list[str]:
+    """Class folders without a file, and those that only the form of Unicode tells apart."""
+    notes = []
+    empty = [
+        f"{of_class[0][1]}/"
+        for of_class in places.values()
+        if not any(walk.below(place) or walk.is_own(place) for _, place in of_class)
+    ]
+    if empty:
+        notes.append(f"left out, folders without a file: {some(sorted(empty))}")
+    twice = [of_class[0][1] for of_class in places.values() if len({*of_class}) > len(dict(of_class))]
+    if twice:
+        notes.append(f"read as one class, for the names differ in Unicode's form only: {some(twice)}")
+    return notes
+
+
+def _loose(walk: Walk, folds: list[Fold]) -> list[str]:
+    """Photos beside class folders."""
+    places = {"", *(fold.folder for fold in folds)}
+    loose = [_under(at, name) for at in sorted(places) for name in walk.inside(at)[1]]
+    return [f"left out, photos that lie in no class folder: {some(loose)}"] if loose else []
+
+
+def _join(classes: list[str], parts: list[_Part], rows: np.ndarray, notes: list[str]) -> Listing:
     # A folder without photos is no class (ImageFolder would fail on it); labels stay dense.
     used, dense = np.unique(rows[:, 0], return_inverse=True)
     offsets = np.cumsum([0, *(len(part.paths) for part in parts)])
     numbers = np.concatenate([part.numbers for part in parts])
-    return Listing(
+    ends = [part.ends + start for part, start in zip(parts, offsets[:-1], strict=True)]
+    listing = Listing(
         classes=tuple(classes[label] for label in used),
         label=np.repeat(dense.astype(np.int32), rows[:, 2]),
         fold=np.repeat(rows[:, 1].astype(np.uint8), rows[:, 2]),
         size=numbers[:, 0].copy(),
         mtime_ns=numbers[:, 1].copy(),
         path_bytes=np.frombuffer(b"".join(part.paths for part in parts), np.uint8),
-        path_ends=np.concatenate(
-            [part.ends + start for part, start in zip(parts, offsets[:-1], strict=True)]
-        ),
+        path_ends=np.concatenate(ends),
+        named=np.concatenate([part.named for part in parts]),
     )
+    return replace(listing, notes=(*notes, *_same_files(listing, numbers[:, 2], numbers[:, 3])))
 
 
-def _class_folders(folder: Path) -> list[str]:
-    return [e.name for e in os.scandir(folder) if _is_folder(e) and not e.name.startswith(".")]
-
-
-def _identity(folder: Path | str) -> tuple[int, int]:
-    status = os.stat(folder)
-    return status.st_dev, status.st_ino
-
-
-def _walk(folder: str, prefix: str, above: tuple[tuple[int, int], ...]) -> Iterator[_Part]:
-    """Photos of a folder and of those below it; links to folders are followed, hidden things left alone.
-
-    A link that leads back to a folder it lies in is not: `above` are those folders, by device and inode.
-    """
-    names, folders = [], []
-    try:
-        here = _identity(folder)
-        if here in above:
-            return
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                name = entry.name
-                if name.startswith("."):
-                    continue
-                if _is_folder(entry):
-                    folders.append(name)
-                elif name.lower().endswith(_ENDINGS):
-                    names.append(name)
-    except OSError:
-        return  # not ours to read: as if it were not there
-    if names:
-        yield _part(folder, prefix, sorted(names))
-    for name in sorted(folders):
-        yield from _walk(os.path.join(folder, name), f"{prefix}/{name}", (*above, here))
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:
-        return False
+def _same_files(listing: Listing, inode: np.ndarray, device: np.ndarray) -> list[str]:
+    """Files that come under two classes, or in two halves, by way of links."""
+    order = np.argsort(inode, kind="stable")
+    one, other = order[:-1], order[1:]
+    same = (inode[one] == inode[other]) & (device[one] == device[other]) & (inode[one] != 0)
+    notes = []
+    for column, where in ((listing.label, "under two classes"), (listing.fold, "in two halves")):
+        pairs = np.flatnonzero(same & (column[one] != column[other]))
+        if len(pairs):
+            first = " and ".join(sorted((listing.path(one[pairs[0]]), listing.path(other[pairs[0]]))))
+            more = f", and {len(pairs) - 1} more" if len(pairs) > 1 else ""
+            notes.append(f"one file {where}: {first}{more}")
+    return notes
 
 
 def _part(folder: str, prefix: str, names: list[str]) -> _Part:
@@ -155,12 +223,13 @@ def _part(folder: str, prefix: str, names: list[str]) -> _Part:
     joined = (between + f"\0{between}".join(names)).encode("utf-8", "surrogateescape")
     gaps = np.flatnonzero(np.frombuffer(joined, np.uint8) == 0)
     ends = np.append(gaps, len(joined)) - np.arange(len(names))  # as without the gaps
-    numbers = np.fromiter(_numbers(folder, names), np.int64, 2 * len(names))
-    return _Part(joined.replace(b"\0", b""), ends, numbers.reshape(-1, 2))
+    numbers = np.fromiter(_numbers(folder, names), np.int64, _NUMBERS * len(names))
+    named = np.fromiter((name.lower().endswith(ENDINGS) for name in names), np.bool_, len(names))
+    return _Part(joined.replace(b"\0", b""), ends, numbers.reshape(-1, _NUMBERS), named)
 
 
 def _numbers(folder: str, names: list[str]) -> Iterator[int]:
-    """Size and time of each file in turn."""
+    """Size, time, inode and device of each file in turn."""
     opened = os.open(folder, os.O_RDONLY) if _RELATIVE else None
     try:
         for name in names:
@@ -172,6 +241,8 @@ def _numbers(folder: str, names: list[str]) -> Iterator[int]:
                 status = os.lstat(file, dir_fd=opened)
             yield status.st_size
             yield status.st_mtime_ns
+            yield status.st_ino & _INT64
+            yield status.st_dev & _INT64
     finally:
         if opened is not None:
             os.close(opened)

@@ -15,10 +15,11 @@ from flowerfast.config import DataConfig, Exif, validate
 from flowerfast.errors import UserError
 from flowerfast.machine import Progress
 from flowerfast.photos.bad import BadFiles
-from flowerfast.photos.decode import DecodeError, decode
+from flowerfast.photos.decode import ChangedError, DecodeError, decode
+from flowerfast.photos.layout import TEST, Layout, nfc
 from flowerfast.photos.orientation import turn
 from flowerfast.photos.split import divide
-from flowerfast.photos.table import BadFile, read_table
+from flowerfast.photos.table import BadFile, forget, read_table
 
 _READ = os.O_RDONLY | getattr(os, "O_BINARY", 0)  # Windows would translate line ends
 _DEFAULTS = DataConfig()
@@ -31,7 +32,9 @@ class Photos:
     its file follow from that. Subsets share the columns and the count of bad files.
 
     Args:
-        folder: one folder of photos per class, one with train/ and val/, or one of packed shards.
+        folder: one folder of photos per class, one with train/, val/ or test/, or one of packed shards.
+        layout: whether folders named train, val, test are halves ("split") or classes ("classes"); "auto":
+            halves where class folders are in them.
         max_pixels: photos of more pixels count as bad.
         exif: "apply": photos are turned upright as their EXIF orientation says, and so are their sizes;
             "ignore": they are taken as they are stored.
@@ -51,6 +54,7 @@ class Photos:
         self,
         folder: Path | str,
         *,
+        layout: Layout = _DEFAULTS.layout,
         max_pixels: int = _DEFAULTS.max_pixels,
         exif: Exif = _DEFAULTS.exif,
         on_bad: Literal["skip", "fail"] = _DEFAULTS.on_bad,
@@ -58,9 +62,15 @@ class Photos:
         min_classes: int = 2,
         progress: Progress | None = None,
     ) -> None:
-        given = {"max_pixels": max_pixels, "exif": exif, "on_bad": on_bad, "max_bad": max_bad}
+        given = {
+            "layout": layout,
+            "max_pixels": max_pixels,
+            "exif": exif,
+            "on_bad": on_bad,
+            "max_bad": max_bad,
+        }
         validate({"data": given}, "Photos")
-        self.table = read_table(Path(folder), max_pixels, progress, min_classes, exif == "apply")
+        self.table = read_table(Path(folder), max_pixels, progress, min_classes, layout, exif == "apply")
         # By sample index; None where no photo is to be turned.
         stored = exif == "ignore" or not (self.table.orientation > 1).any()
         self._orientation = None if stored else self.table.orientation
@@ -77,6 +87,7 @@ class Photos:
         """Photos as the settings `data` want them read."""
         return cls(
             folder,
+            layout=data.layout,
             max_pixels=data.max_pixels,
             exif=data.exif,
             on_bad=data.on_bad,
@@ -111,6 +122,11 @@ class Photos:
     def bad(self) -> tuple[BadFile, ...]:
         """Files of the whole folder that were left out so far, at the scan or when they were decoded."""
         return (*self.table.bad, *self._bad.by_index.values())
+
+    @property
+    def test(self) -> "Photos":
+        """Those of this set that lie in test/: no half of `split` has them. Empty where there is no test/."""
+        return self.subset(self.indices[self.table.fold[self.indices] == TEST])
 
     @property
     def bad_indices(self) -> frozenset[int]:
@@ -149,11 +165,11 @@ class Photos:
         return hashlib.sha256(self.table.fingerprint.encode() + self._orientation.tobytes()).hexdigest()
 
     @property
-    def notes(self) -> list[str]:
-        """What whoever uses the whole folder should know, one line each."""
+    def notes(self) -> tuple[str, ...]:
+        """How the whole folder was read, what is no photo there, how many are turned, a line each."""
         turned = 0 if self._orientation is None else int((self._orientation > 1).sum())
         what = f"{turned} of {len(self.table)} photos are stored turned and are turned upright"
-        return [f"{what} (data.exif=apply)"] if turned else []
+        return (*self.table.notes, *([f"{what} (data.exif=apply)"] if turned else []))
 
     def path(self, index: int) -> str:
         """Path of a sample relative to `root`, with / between folders; of packed ones as it was."""
@@ -191,7 +207,7 @@ class Photos:
     def split(self, val_fraction: float = 0.2, seed: int = 0) -> tuple["Photos", "Photos"]:
         """(training photos, validation photos), stratified: see `split.divide`. Raises UserError.
 
-        A folder with train/ and val/ brings its own split.
+        A folder with train/ and val/ brings its own split; photos of test/ are in neither half.
         """
         if not 0 < val_fraction < 1:
             raise UserError(f"val_fraction={val_fraction:g}: give a share between 0 and 1")
@@ -199,9 +215,10 @@ class Photos:
         return self.subset(train), self.subset(val)
 
     def with_classes(self, classes: Sequence[str]) -> "Photos":
-        """The same photos, labelled by position in `classes`, which holds all of theirs."""
+        """The same photos, labelled by position in `classes`, which holds all of theirs, NFC or NFD."""
         same = copy.copy(self)
-        position = np.array([list(classes).index(name) for name in self.classes], np.int32)
+        known = {nfc(name): label for label, name in enumerate(classes)}
+        position = np.array([known[nfc(name)] for name in self.classes], np.int32)
         same.table = replace(self.table, classes=tuple(classes), label=position[self.table.label])
         return same
 
@@ -267,13 +284,17 @@ class Photos:
         Without `upright` it is left as it is stored.
         """
         width, height = int(self.table.width[index]), int(self.table.height[index])
-        encoded = self.read_one(index) if encoded is None else encoded
-        pixels = decode(encoded, width, height, buffer, shrink)
-        return (
-            pixels
-            if self._orientation is None or not upright
-            else turn(pixels, int(self._orientation[index]))
-        )
+        try:
+            encoded = self.read_one(index) if encoded is None else encoded
+            pixels = decode(encoded, width, height, buffer, shrink)
+        except ChangedError:
+            # Perhaps with the size in bytes and the time of the file before, by which nothing would tell.
+            if self.table.shards is None:
+                forget(self.root)
+            raise
+        if self._orientation is None or not upright:
+            return pixels
+        return turn(pixels, int(self._orientation[index]))
 
     def problem(self, index: int) -> str | None:
         """Why a sample cannot be decoded, in one line; None: it can."""

@@ -4,6 +4,7 @@ import numpy as np
 
 from flowerfast.errors import UserError
 from flowerfast.philox import generator
+from flowerfast.photos.layout import TRAIN, VAL
 from flowerfast.photos.table import Table
 
 
@@ -12,18 +13,27 @@ def divide(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Hold out `val_fraction` of each class (at least one sample, and leave at least one to train on).
 
-    A folder with train/ and val/ brings its own split. Indices of both halves: int64, ascending.
-    Raises UserError when a class cannot be divided.
+    A folder with train/ and val/ brings its own split. What lies in test/ is in neither half. Indices of
+    both: int64, ascending. Raises UserError when a class cannot be divided.
     """
-    if table.fold.any():
+    free = table.fold <= TRAIN  # the rest is held out as it is
+    if not free.any():
+        half = table.path(0).partition("/")[0]
+        raise UserError(
+            f"{table.root}: {half}/, but no train/ to train on; add it, or set data.layout=classes"
+        )
+    if (table.fold == VAL).any():
         return _given_split(table, indices)
+    if not free.all():
+        _refuse_untrained(table, np.flatnonzero(free))
+    indices = indices[free[indices]]
     train, val = [], []
     labels = table.label[indices]
     by_label = np.argsort(labels, kind="stable")
     bounds = np.searchsorted(labels[by_label], np.arange(len(table.classes) + 1))
     for label, name in enumerate(table.classes):
         members = indices[by_label[bounds[label] : bounds[label + 1]]]
-        if not len(members) and len(indices) < len(table):
+        if not len(members) and len(indices) < free.sum():
             continue  # a subset need not have all classes
         if len(members) < 2:
             has = f"1 readable photo ({table.path(int(members[0]))})" if len(members) else "0 readable photos"
@@ -39,15 +49,24 @@ def divide(
 
 
 def _given_split(table: Table, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    train, val = (np.sort(indices[table.fold[indices] == fold]) for fold in (1, 2))
+    train, val = (np.sort(indices[table.fold[indices] == fold]) for fold in (TRAIN, VAL))
     for part, members in (("train", train), ("val", val)):
         if not len(members):
             raise UserError(f"{table.root / part}: no readable photos; fill it or remove train/ and val/")
-    absent = set(range(len(table.classes))) - set(table.label[train].tolist())
-    if absent:
-        name = table.classes[min(absent)]
-        raise UserError(
-            f"{table.root / 'train' / name}: no photos to train on, but val/ has them; add some or remove "
-            f"{table.root / 'val' / name}"
-        )
+    _refuse_untrained(table, train)
     return train, val
+
+
+def _refuse_untrained(table: Table, train: np.ndarray) -> None:
+    """Raise UserError for a class of which no photo is among those to train on."""
+    absent = set(range(len(table.classes))) - set(table.label[train].tolist())
+    if not absent:
+        return
+    label, half = min(absent), table.path(int(train[0])).partition("/")[0]
+    rows = np.flatnonzero(table.label == label)
+    there = table.path(int(rows[0])).split("/")[0] if len(rows) else half
+    name = table.classes[label]
+    raise UserError(
+        f"{table.root / half / name}: no photos to train on, but {there}/ has them; add some or remove "
+        f"{table.root / there / name}"
+    )

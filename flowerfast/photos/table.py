@@ -8,19 +8,24 @@ import hashlib
 import io
 import time
 import zipfile
+import zlib
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import UnidentifiedImageError
 
 from flowerfast.errors import UserError, one_line
-from flowerfast.machine import Progress, folder_problem, ignore_warnings, logger, replacing, user_cache_dir
-from flowerfast.photos.decode import PILLOW, reason
-from flowerfast.photos.listing import Listing, list_photos
-from flowerfast.photos.orientation import read_orientation
+from flowerfast.machine import Progress, folder_problem, logger, replacing, user_cache_dir
+from flowerfast.photos.decode import reason
+from flowerfast.photos.formats import is_clipped, is_raw, not_photos
+from flowerfast.photos.header import LimitError, check_bytes, read_header
+from flowerfast.photos.layout import Layout
+from flowerfast.photos.listing import Listing, list_photos, path_at, split_paths
 from flowerfast.photos.shards import Shards, is_packed, read_index
+from flowerfast.photos.walk import some
 
 CACHE_VERSION = 3
 
@@ -45,10 +50,11 @@ class Table:
         orientation: uint8 (n,), by which it is to be turned, 1 to 8, see `photos.orientation`; 0: not known
             (of shards of earlier versions).
         size: int64 (n,), bytes of the file.
-        fold: uint8 (n,), 0 where the split is free, 1 for train/, 2 for val/.
+        fold: uint8 (n,), 0 where the split is free, 1 for train/, 2 for val/, 3 for test/.
         path_bytes, path_ends: uint8 (total,) and int64 (n,): all paths in UTF-8, and where each one ends.
         fingerprint: hex digest of names, sizes and modification times of all files.
         bad: files left out at the scan.
+        notes: what else was left out there, and how the folder was read, a line each.
         shards: where the bytes are when the folder is one of packed shards, else None. `path` is then the
             path that a photo had in the folder which was packed.
     """
@@ -65,6 +71,7 @@ class Table:
     path_ends: np.ndarray
     fingerprint: str
     bad: tuple[BadFile, ...] = field(default=())
+    notes: tuple[str, ...] = ()
     shards: Shards | None = None
 
     def __len__(self) -> int:
@@ -72,22 +79,11 @@ class Table:
 
     def path(self, index: int) -> str:
         """Path of a sample relative to root, with / between folders."""
-        start = int(self.path_ends[index - 1]) if index else 0
-        return (
-            self.path_bytes[start : int(self.path_ends[index])].tobytes().decode("utf-8", "surrogateescape")
-        )
+        return path_at(self.path_bytes, self.path_ends, index)
 
     def paths(self) -> list[str]:
         """All paths, by index."""
         return split_paths(self.path_bytes, self.path_ends)
-
-
-def split_paths(path_bytes: np.ndarray, path_ends: np.ndarray) -> list[str]:
-    """Paths, one by one, of a table's or listing's arrays."""
-    if not len(path_ends):
-        return []
-    apart: np.ndarray = np.insert(path_bytes, path_ends[:-1], 0)  # no name holds a zero
-    return apart.tobytes().decode("utf-8", "surrogateescape").split("\0")
 
 
 def read_table(
@@ -95,13 +91,15 @@ def read_table(
     max_pixels: int,
     progress: Progress | None = None,
     min_classes: int = 2,
+    layout: Layout = "auto",
     oriented: bool = True,
 ) -> Table:
-    """Table of a folder of class folders, of one with train/ and val/ (test/ is left alone), or of shards.
+    """Table of a folder of class folders, of one with train/, val/, test/ (see `layout`), or of shards.
 
     Headers are read once and cached per folder under the user's cache folder; the cache is valid as long as
-    no file's name, size or modification time changes. Shards of earlier versions do not say how photos are
-    turned: their headers are read so too, if they are to be `oriented`.
+    no file's name, size or modification time changes, and no photo is found to have other dimensions. Shards
+    of earlier versions do not say how photos are turned: their headers are read so too, if they are to be
+    `oriented`.
     Raises UserError when the folder is missing, has no photos or fewer than `min_classes` classes.
     """
     if is_packed(root):
@@ -110,73 +108,99 @@ def read_table(
     if not root.is_dir():
         what = "is no folder" if root.exists() else "no such folder"
         raise UserError(f"{root}: {what}; give a folder that holds one folder of photos per class")
-    listing = list_photos(root)
-    if len(listing.classes) < min_classes:
-        only = listing.classes[0]
-        raise UserError(
-            f"{root}: only one class with photos ({only}); a classifier needs two or more class folders"
-        )
-    fingerprint = listing.fingerprint(CACHE_VERSION, max_pixels)
-    cache = _cache_file(root)
-    table = _load_cache(cache, root, listing.classes, fingerprint)
+    listing = list_photos(root, layout)
+    _check_classes(root, listing.classes, min_classes)
+    read_as = zlib.crc32(listing.label.data), zlib.crc32(listing.fold.data)
+    key, cache = listing.fingerprint(CACHE_VERSION, max_pixels, *read_as), _cache_file(root)
+    table = _load_cache(cache, root, key)
     if table is None:
-        table = _scan(root, listing, fingerprint, max_pixels, progress)
-        _store_cache(cache, table)
+        table = _scan(root, listing, max_pixels, progress)
+        _store_cache(cache, table, key)
+    _check_classes(root, table.classes, min_classes)
     if not len(table):
         first = table.bad[0]
         raise UserError(
             f"{root}: none of {len(listing)} photos can be read; first: {first.path}: {first.error}"
         )
-    return table
+    return replace(table, notes=(*table.notes, *listing.notes))
 
 
-def _scan(
-    root: Path, listing: Listing, fingerprint: str, max_pixels: int, progress: Progress | None
-) -> Table:
+def forget(root: Path) -> None:
+    """Read all headers of a folder anew at the next start: those that are kept are not of its photos."""
+    with suppress(OSError):
+        _cache_file(root).unlink(missing_ok=True)
+
+
+def _check_classes(root: Path, classes: tuple[str, ...], min_classes: int) -> None:
+    if 0 < len(classes) < min_classes:
+        raise UserError(
+            f"{root}: only one class with photos ({classes[0]}); a classifier needs two or more class folders"
+        )
+
+
+def _scan(root: Path, listing: Listing, max_pixels: int, progress: Progress | None) -> Table:
     headers = np.zeros((len(listing), 3), np.int32)
+    good, photo = np.ones(len(listing), bool), np.ones(len(listing), bool)
     bad: list[BadFile] = []
-    good = np.ones(len(listing), bool)
-    last = time.monotonic()
+    clipped: list[str] = []
+    others: list[str] = []
+    sizes_in_bytes, last = listing.size.tolist(), time.monotonic()
     for i, path in enumerate(split_paths(listing.path_bytes, listing.path_ends)):
         try:
-            headers[i] = read_header(root / path, max_pixels)
+            if not listing.named[i] and is_raw(path):
+                raise UnidentifiedImageError
+            check_bytes(sizes_in_bytes[i], max_pixels)
+            header = read_header(root / path, max_pixels)
+            headers[i] = header.width, header.height, header.orientation
+            if is_clipped(header.mode):
+                clipped.append(path)
         except (OSError, ValueError) as error:
             good[i] = False
-            bad.append(BadFile(path, reason(error)))
+            if listing.named[i] or isinstance(error, LimitError):
+                bad.append(BadFile(path, reason(error)))
+            else:
+                photo[i] = False
+                others.append(path)
         if progress and time.monotonic() - last > 0.1:
             progress(i + 1, len(listing))
             last = time.monotonic()
-    lengths = np.diff(listing.path_ends, prepend=0)
+    if not photo.any():
+        raise UserError(f"{root}: no photo in {len(listing.classes)} folders: {not_photos(others)}")
+    found, good = listing.only(photo), good[photo]
+    for fold in np.setdiff1d(found.fold, found.fold[good]) if good.any() else ():
+        # Else photos of another half would be taken for this one.
+        half = found.path(int(np.argmax(found.fold == fold))).partition("/")[0]
+        first = next(file for file in bad if file.path.startswith(f"{half}/"))
+        raise UserError(f"{root / half}: no readable photos; first: {first.path}: {first.error}")
+    kinds = {*found.classes}
+    empty = [f"{name}/" for name in listing.classes if name not in kinds]
+    lengths = np.diff(found.path_ends, prepend=0)
     return Table(
         root=root,
-        classes=listing.classes,
-        label=listing.label[good],
-        width=headers[good, 0],
-        height=headers[good, 1],
-        orientation=headers[good, 2].astype(np.uint8),
-        size=listing.size[good],
-        fold=listing.fold[good],
-        path_bytes=listing.path_bytes[np.repeat(good, lengths)],
+        classes=found.classes,
+        label=found.label[good],
+        width=headers[photo][good, 0],
+        height=headers[photo][good, 1],
+        orientation=headers[photo][good, 2].astype(np.uint8),
+        size=found.size[good],
+        fold=found.fold[good],
+        path_bytes=found.path_bytes[np.repeat(good, lengths)],
         path_ends=np.cumsum(lengths[good]),
-        fingerprint=fingerprint,
+        fingerprint=found.fingerprint(CACHE_VERSION, max_pixels),
         bad=tuple(bad),
+        notes=tuple(_scan_notes(others, empty, clipped)),
     )
 
 
-def read_header(file: Path | io.BytesIO, max_pixels: int) -> tuple[int, int, int]:
-    """(width, height, orientation) of a photo as stored, from the header: pixels, and 1 to 8.
-
-    Raises OSError or ValueError when it is no photo.
-    """
-    ignore_warnings(module=PILLOW)
-    try:
-        with Image.open(file) as image:
-            width, height = image.size
-            if width * height > max_pixels:
-                raise ValueError(f"{width}x{height} pixels, more than data.max_pixels={max_pixels}")
-            return width, height, read_orientation(image)
-    except (Image.DecompressionBombError, SyntaxError) as error:
-        raise ValueError(str(error)) from error
+def _scan_notes(others: list[str], empty: list[str], clipped: list[str]) -> list[str]:
+    notes = [not_photos(others)] if others else []
+    if empty:
+        notes.append(f"no classes, for none of their files is a photo: {some(empty)}")
+    if clipped:
+        what = "1 photo has" if len(clipped) == 1 else f"{len(clipped)} photos have"
+        white = "more than 8 bits a channel, which Pillow turns white where it passes 255"
+        notes.append(f"{what} {white}: {some(clipped)}; convert to 8 bits")
+    return notes
 
 
 def _cache_file(root: Path) -> Path:
@@ -184,30 +208,34 @@ def _cache_file(root: Path) -> Path:
     return user_cache_dir() / "manifests" / f"{key}.npz"
 
 
+_TEXTS = ("classes", "notes")
 _ARRAYS = ("label", "width", "height", "orientation", "size", "fold", "path_bytes", "path_ends")
 
 
-def _load_cache(cache: Path, root: Path, classes: tuple[str, ...], fingerprint: str) -> Table | None:
+def _load_cache(cache: Path, root: Path, key: str) -> Table | None:
     try:
         # Opened here: np.load leaves a damaged file open.
         with cache.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-            if str(stored["fingerprint"]) != fingerprint:
+            if str(stored["key"]) != key:
                 return None
             bad = tuple(BadFile(str(p), str(e)) for p, e in stored["bad"].reshape(-1, 2))
+            texts = {name: tuple(map(str, stored[name])) for name in _TEXTS}
             arrays = {name: stored[name] for name in _ARRAYS}
+            fingerprint = str(stored["fingerprint"])
     except (OSError, KeyError, ValueError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile):
         return None  # no cache yet, or a damaged one: scanning again costs seconds
-    return Table(root=root, classes=classes, fingerprint=fingerprint, bad=bad, **arrays)
+    return Table(root, texts["classes"], fingerprint=fingerprint, bad=bad, notes=texts["notes"], **arrays)
 
 
-def _store_cache(cache: Path, table: Table) -> None:
+def _store_cache(cache: Path, table: Table, key: str) -> None:
     if folder_problem(cache.parent) is not None:
         return  # said when the folder was chosen
     arrays = {name: getattr(table, name) for name in _ARRAYS}
     bad = np.array([(b.path, b.error) for b in table.bad], dtype=np.str_).reshape(-1, 2)
     try:
+        arrays |= {name: np.array(getattr(table, name), np.str_) for name in (*_TEXTS, "fingerprint")}
         with replacing(cache, shared=True) as fresh, fresh.open("wb") as file:
-            np.savez(file, fingerprint=np.array(table.fingerprint), bad=bad, **arrays)
+            np.savez(file, key=np.array(key), bad=bad, **arrays)
     except (OSError, UnicodeEncodeError) as error:  # costs a scan per start, not the run
         logger.warning("flowerfast: %s: sizes of photos are not kept (%s)", cache, one_line(error))
 
@@ -237,17 +265,17 @@ def _oriented(table: Table, max_pixels: int, progress: Progress | None) -> Table
     """A table of shards with the orientations that their index lacks: read once, and cached as a folder's."""
     assert table.shards is not None
     cache = _cache_file(table.root)
-    known = _load_cache(cache, table.root, table.classes, table.fingerprint)
+    known = _load_cache(cache, table.root, table.fingerprint)
     if known is None:
         known = replace(table, orientation=table.orientation.copy())
         rows = np.flatnonzero(known.orientation == 0)
         for done, row in enumerate(rows.tolist(), 1):
             file = io.BytesIO(table.shards.read(row, int(table.size[row])).tobytes())
             try:
-                known.orientation[row] = read_header(file, max_pixels)[2]
+                known.orientation[row] = read_header(file, max_pixels).orientation
             except (OSError, ValueError):
                 known.orientation[row] = 1  # damaged: whoever decodes it will say so
             if progress and done % 256 == 0:
                 progress(done, len(rows))
-        _store_cache(cache, known)
+        _store_cache(cache, known, table.fingerprint)
     return replace(table, orientation=known.orientation)

@@ -7,7 +7,7 @@ import numpy as np
 from flowerfast.photos.photos import Photos
 from flowerfast.plans.plan import Plan
 
-_JPEG = (".jpg", ".jpeg")
+_JPEG = (".jpg", ".jpeg", ".jpe", ".jfif")
 
 
 class Source(Protocol):

@@ -19,6 +19,7 @@ from flowerfast.loaders.engine import choose_backend
 from flowerfast.loaders.loader import Loader
 from flowerfast.loaders.ranges import name_stages
 from flowerfast.machine import ProgressBars, lend_home, no_bars, versions
+from flowerfast.photos.layout import TEST
 from flowerfast.photos.photos import Photos
 from flowerfast.training.compiling import CompileFailed, choose_compile, compile_network
 from flowerfast.training.fit import Stop, TrainingRun, fit
@@ -28,11 +29,13 @@ from flowerfast.training.run_folder import RunFolder, free_run_path
 from flowerfast.training.scores import classification_report
 from flowerfast.training.split_file import read_split, write_split
 from flowerfast.training.state import TrainState, place_model
+from flowerfast.training.trained import answers, evaluation_loader, load_run
 
 DEMO = "demo"
 """The shipped config that goes with rendered flowers."""
 MAY_CHANGE = (
     "data.path",
+    "data.layout",
     "data.backend",
     "data.workers",
     "data.kernels",
@@ -52,7 +55,8 @@ MAY_CHANGE = (
 )
 """Settings that a resumed run may change: they do not alter what has been computed so far. Another backend is
 within the bounds of `flowerfast parity`, a compiled network within rounding; another cache must give the
-same pixels (`_same_pixels`)."""
+same pixels (`_same_pixels`), and however the folder is read, it must hold the photos and classes of
+split.json."""
 
 
 @dataclass(frozen=True)
@@ -79,8 +83,8 @@ def train(
     Works in any thread: it installs no signal handlers.
 
     Args:
-        data: folder of class folders, one with train/ and val/, or one of shards. None: what the config or
-            the settings name, else rendered flowers with the recipe for them.
+        data: folder of class folders, one with train/, val/ or test/, or one of shards. None: what the config
+            or the settings name, else rendered flowers with the recipe for them.
         out: run folder; None: the next free one of runs/NAME-001, runs/NAME-002, ...
         config: YAML file, or the name of a config that ships with flowerfast: paper, demo.
         settings: values by dotted key, as `{"train.lr": 0.01}`; `flowerfast settings` lists them all.
@@ -232,10 +236,12 @@ def _train(
         with stop or nullcontext(lambda: None) as asked:
             run = TrainingRun(config, folder, list(photos.classes), state, *loaders, reporter, record, asked)
             standing = fit(run, saved)
+            with run.spent.on("evaluate"):
+                tested = _test(run, photos.test)
     notes = _tell(loaders, notes, reporter)  # a disk may have filled up since
     seconds = time.perf_counter() - started
     spent = run.spent.summary(started, seconds)
-    summary = {**_summarise(run, standing, seconds), **compiled, **spent, "notes": notes}
+    summary = {**_summarise(run, standing, seconds), **tested, **compiled, **spent, "notes": notes}
     folder.write_summary(summary)
     draw(folder, standing.history, summary)
     return TrainResult(folder.path, summary)
@@ -299,6 +305,18 @@ def validation_loader(config: Config, photos: Photos, crop_pct: float, device: t
     )
 
 
+def _test(run: TrainingRun, photos: Photos) -> dict[str, Any]:
+    """What summary.json says of the photos in test/: accuracy of the best weights, asked once, at the end."""
+    if not len(photos):
+        return {"test_acc": None, "test_loss": None, "test_samples": 0}
+    config, trained = run.config, load_run(run.folder.path, run.state.device)
+    size = config.eval.batch_size or config.train.batch_size
+    with evaluation_loader(trained, photos.with_classes(trained.classes), size, config.data) as loader:
+        result = answers(trained, loader, config.train.amp)
+    samples = int(result.confusion.sum())
+    return {"test_acc": result.accuracy, "test_loss": result.loss, "test_samples": samples}
+
+
 def photo_sizes(photos: Photos) -> int:
     """A number that tells whether all photos of a folder have the sizes they had."""
     table = photos.table
@@ -337,6 +355,8 @@ def _announce(loaders: tuple[Loader, Loader], folder: RunFolder, reporter: Repor
     train, val = loaders
     photos = train.photos
     counts = f"{len(photos)} photos to train on, {len(val.photos)} to validate on"
+    held = int((photos.table.fold == TEST).sum())
+    counts += f", {held} to test at the end" if held else ""
     reporter.note(f"data: {counts}, {len(photos.classes)} classes: {photos.root}")
     for bad in photos.bad:
         reporter.note(f"skipped: {bad.path}: {bad.error}")

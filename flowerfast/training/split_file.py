@@ -3,8 +3,11 @@
 import json
 from pathlib import Path
 
+import numpy as np
+
 from flowerfast.errors import UserError, one_line
 from flowerfast.machine import write_text
+from flowerfast.photos.layout import TEST, nfc
 from flowerfast.photos.photos import Photos
 
 
@@ -17,6 +20,9 @@ def write_split(train: Photos, val: Photos, file: Path) -> None:
         "train": [paths[i] for i in train.indices.tolist()],
         "val": [paths[i] for i in val.indices.tolist()],
     }
+    held = np.flatnonzero(train.table.fold == TEST).tolist()
+    if held:
+        content["test"] = [paths[i] for i in held]  # for people: what lies in test/ decides nothing
     # A line per path by way of the separator: json's own indentation takes ten times as long.
     write_text(file, json.dumps(content, separators=(",\n", ": "), ensure_ascii=True) + "\n")
 
@@ -35,11 +41,13 @@ def read_split(file: Path, photos: Photos) -> tuple[Photos, Photos]:
         raise UserError(
             f"{file}: not a split that flowerfast wrote ({one_line(error)}); start a new run"
         ) from None
-    index = {path: i for i, path in enumerate(photos.table.paths())}
+    train_paths, val_paths, classes = ([*map(nfc, names)] for names in (train_paths, val_paths, classes))
+    tested = photos.table.fold == TEST
+    index = {nfc(path): i for i, path in enumerate(photos.table.paths()) if not tested[i]}
     for path in (*train_paths, *val_paths):
         if path not in index:
             raise UserError(f"{photos.root / path}: gone since the run began; put it back or start a new run")
-    if len(train_paths) + len(val_paths) != len(index) or tuple(classes) != photos.classes:
+    if len(train_paths) + len(val_paths) != len(index) or classes != [*map(nfc, photos.classes)]:
         known = {*train_paths, *val_paths}
         new = next((p for p in index if p not in known), "class folders")
         raise UserError(f"{photos.root}: {new} is new since the run began; remove it or start a new run")

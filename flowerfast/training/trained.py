@@ -23,11 +23,13 @@ from flowerfast.loaders.device import pick_device
 from flowerfast.loaders.loader import Loader
 from flowerfast.machine import Progress
 from flowerfast.photos.decode import DecodeError, decode, reason
+from flowerfast.photos.header import checked_header
+from flowerfast.photos.layout import nfc
 from flowerfast.photos.orientation import read_orientation, turn
 from flowerfast.photos.photos import Photos
-from flowerfast.photos.table import read_header
 from flowerfast.pixels.reference import augment
 from flowerfast.plans.plan import make_eval_plan
+from flowerfast.training.fit import Evaluation
 from flowerfast.training.fit import evaluate as evaluate_model
 from flowerfast.training.model import Classifier, with_normalisation
 from flowerfast.training.run_folder import RunFolder
@@ -35,7 +37,7 @@ from flowerfast.training.scores import classification_report
 from flowerfast.training.split_file import read_split
 from flowerfast.training.state import Precision
 
-Half = Literal["all", "train", "val"]
+Half = Literal["all", "train", "val", "test"]
 Picture = Path | str | Image.Image | np.ndarray | torch.Tensor
 """A file, a Pillow image, or RGB pixels: uint8, (h, w, 3) as an array or (3, h, w) as a tensor."""
 _MAX_PIXELS = DataConfig().max_pixels
@@ -111,7 +113,7 @@ class TrainedModel:
 def _pixels(picture: Picture, max_pixels: int, upright: bool) -> np.ndarray:
     """RGB pixels of a photo: uint8 (h, w, 3); `upright`: turned as its EXIF says."""
     if isinstance(picture, (str, Path)):
-        width, height, orientation = read_header(Path(picture), max_pixels)
+        width, height, orientation, _ = checked_header(Path(picture), max_pixels)
         photo = decode(np.fromfile(picture, np.uint8), width, height)
         return turn(photo, orientation) if upright else photo
     pixels: Any = picture
@@ -168,7 +170,8 @@ def evaluate(
     Args:
         run: run folder, or its best/.
         data: folder of class folders, or shards.
-        half: "all" photos, or "train" or "val" for that half of the run's own split.
+        half: "all" photos, "train" or "val" for that half of the run's own split, or "test" for those in the
+            test/ of `data`.
         batch_size: samples per batch.
         device: auto, cpu or cuda.
         options: settings of section `data`: backend, workers, on_bad, ...; the image size and whether EXIF
@@ -185,22 +188,15 @@ def evaluate(
     trained = load_run(run, device)
     settings = settings.model_copy(update={"exif": trained.exif})
     photos = Photos.open(data, settings, progress, min_classes=1)
-    unknown = [name for name in photos.classes if name not in trained.classes]
+    known = {*map(nfc, trained.classes)}
+    unknown = [name for name in photos.classes if nfc(name) not in known]
     if unknown:
         raise UserError(
             f"{data / unknown[0]}: the model knows no such class; it knows {', '.join(trained.classes)}"
         )
     part = _half(Path(run), photos, half).with_classes(trained.classes)
-    with Loader(
-        part,
-        size=trained.image_size,
-        batch_size=batch_size,
-        crop_pct=trained.crop_pct,
-        device=trained.device,
-        options=settings,
-    ) as loader:
-        precision = Precision.choose("auto", trained.device)
-        result = evaluate_model(trained.model, loader.epoch(0), len(trained.classes), precision)
+    with evaluation_loader(trained, part, batch_size, settings) as loader:
+        result = answers(trained, loader)
     return {
         "data": str(data),
         "half": half,
@@ -210,15 +206,37 @@ def evaluate(
         "classes": list(trained.classes),
         "confusion": result.confusion.tolist(),
         "bad_files": [{"path": b.path, "error": b.error} for b in photos.bad],
-        "notes": photos.notes,
+        "notes": loader.notes,
         "backend": loader.backend,
         "seconds": time.perf_counter() - started,
     }
 
 
+def evaluation_loader(trained: TrainedModel, photos: Photos, batch_size: int, options: DataConfig) -> Loader:
+    """Loader of clean images as the model takes them."""
+    return Loader(
+        photos,
+        size=trained.image_size,
+        batch_size=batch_size,
+        crop_pct=trained.crop_pct,
+        device=trained.device,
+        options=options,
+    )
+
+
+def answers(trained: TrainedModel, loader: Loader, amp: str = "auto") -> Evaluation:
+    """Loss, accuracy and confusion of a trained model on a loader's photos, labelled as its classes."""
+    precision = Precision.choose(amp, trained.device)
+    return evaluate_model(trained.model, loader.epoch(0), len(trained.classes), precision)
+
+
 def _half(run: Path, photos: Photos, half: Half) -> Photos:
     if half == "all":
         return photos
+    if half == "test":
+        if not len(photos.test):
+            raise UserError(f"{photos.root}: no photos in a test/ there; name a folder that has one")
+        return photos.test
     inside = RunFolder(run.resolve().parent)  # best/ has none of its own
     folder = inside if inside.split.is_file() and not RunFolder(run).split.is_file() else RunFolder(run)
     train, val = read_split(folder.split, photos)

@@ -108,6 +108,13 @@ def test_each_variant_in_a_process_of_its_own(photo_folder):
     assert "loader" not in found
 
 
+def test_what_was_left_out_is_said(photo_folder):
+    data, told = photo_folder(), []
+    (data / "rose/x.heic").write_bytes(b"no photo")
+    run_bench(tiny(data), ("model",), quick=True, say=told.append)
+    assert told[0].startswith("1 file is no photo that can be read: 1 .heic")
+
+
 def test_an_unknown_suite_is_refused(photo_folder):
     with pytest.raises(UserError, match=r"--suite speed: no such suite; give any of stages, loader"):
         run_bench(tiny(photo_folder()), ("loader", "speed"))

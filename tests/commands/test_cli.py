@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -58,6 +59,39 @@ def test_train_says_how_it_goes_and_what_came_of_it(cli: Cli, photos: Path, tmp_
         "report: run/report.html",
     ):  # fmt: skip
         assert said in out
+
+
+def test_what_is_left_out_and_what_lies_in_test_is_said_by_every_command(
+    cli: Cli, photos: Path, tmp_path: Path
+) -> None:
+    root = tmp_path / "halves"
+    for half in ("train", "Test"):
+        shutil.copytree(photos, root / half)
+    (root / "train/red/x.heic").write_bytes(b"no photo")
+    note = "1 file is no photo that can be read: 1 .heic (convert to JPEG); first: train/red/x.heic"
+    code, out, err = cli("train", root, *SHORT, "--out", "run")
+    assert (code, err) == (0, "")
+    assert "data: 30 photos to train on, 6 to validate on, 36 to test at the end, 3 classes" in out
+    assert note in out
+    summary = load(tmp_path / "run/summary.json")
+    assert f"\ntest accuracy {summary['test_acc']:.1%} on 36 photos of test/\n" in out
+    code, out, err = cli("evaluate", "run", root, "--half", "test", "--json", "-")
+    assert (code, json.loads(out)["samples"], note in json.loads(out)["notes"]) == (0, 36, True)
+    assert note in cli("evaluate", "run", root)[2]
+    assert note in cli("pack", root, "shards")[2]
+    assert note in cli("parity", root, "--backend", "cpu", "--samples", 4, *sets("data.image_size=32"))[1]
+
+
+def test_a_layout_that_people_would_read_in_two_ways_is_refused(
+    cli: Cli, photos: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(photos, photos / "train")
+    code, _, err = cli("train", photos, *SHORT)
+    assert code == 2
+    assert "to read a split, and leave out what lies beside, set data.layout=split" in err
+    code, out, _ = cli("train", photos, *SHORT, "--set", "data.layout=split")
+    assert code == 0
+    assert "blue/: beside train/, left out" in out
 
 
 def test_a_bad_photo_is_named(cli: Cli, photos: Path) -> None:

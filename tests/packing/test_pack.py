@@ -179,7 +179,7 @@ def test_photos_that_are_shrunk_are_upright_and_copies_keep_their_exif(
     """Of 64 and 131 x 97 pixels; a short side of 97 is too much."""
     result = pack(turned[0], tmp_path / "out", PackSettings(max_side=80), DataConfig(exif=exif))
     whole, shards = Photos(turned[0], exif=exif), Photos(tmp_path / "out")
-    assert result.notes == tuple(whole.notes)
+    assert result.notes == whole.notes
     shrunk = np.minimum(*whole.sizes(whole.indices)) > 80
     assert result.shrunk == shrunk.sum() == 48
     for index in range(64):

@@ -180,7 +180,7 @@ def test_the_extension_follows_the_content(tmp_path: Path, write_photo: Write) -
     pack(photos, tmp_path / "out", PackSettings(), CONFIG)
     with tarfile.open(tmp_path / "out/shard-000000.tar") as tar:
         names = {name for name in tar.getnames() if not name.endswith(".cls")}
-    assert names == {"000000000.jpg", "000000001.jpg", "000000002.webp", "000000003.bmp", "000000004.jpg"}
+    assert names == {"000000000.jpg", "000000001.jpg", "000000002.webp", "000000003.bmp", "000000004.gif"}
 
 
 @pytest.mark.parametrize("finished", [0, 1, 2])

@@ -1,6 +1,7 @@
 """Bytes to pixels: the same as Pillow's for whatever Pillow decodes, an error for the rest."""
 
 import io
+import struct
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -8,10 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import simplejpeg
 from PIL import Image
 
 from flowerfast.photos import decode as module
-from flowerfast.photos.decode import DecodeError, decode
+from flowerfast.photos.decode import ChangedError, DecodeError, decode
 
 WIDTH, HEIGHT = 60, 45
 
@@ -155,3 +157,47 @@ def test_pillows_warnings_are_silenced_in_threads_and_no_others() -> None:
         warnings.warn("still heard", UserWarning, stacklevel=1)
     with pytest.raises(UserWarning, match="still an error"):
         warnings.warn("still an error", UserWarning, stacklevel=1)
+
+
+def test_a_sampling_that_simplejpeg_has_no_name_for_comes_with_pillows_pixels(zoo: Path) -> None:
+    content = (zoo / "odd/sampled441.jpg").read_bytes()
+    with pytest.raises(KeyError):
+        simplejpeg.decode_jpeg_header(content)
+    assert np.array_equal(run(content, 64, 64), pillow(content))
+    with pytest.raises(ChangedError):
+        run(content, 32, 64)
+
+
+@pytest.mark.parametrize(
+    "raised", [KeyError(3), RuntimeError("x\ny"), NotImplementedError(), MemoryError(), struct.error("short")]
+)
+@pytest.mark.parametrize("where", ["open", "load"])
+def test_whatever_a_decoder_raises_is_a_bad_file_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, raised: Exception, where: str
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise raised
+
+    if where == "open":
+        monkeypatch.setattr(module, "open_image", fail)
+    else:
+        monkeypatch.setattr(Image.Image, "convert", fail)
+    with pytest.raises(DecodeError) as caught:
+        run(encode("PNG"))
+    assert str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_damaged_avif_is_a_bad_file() -> None:
+    content, raised = encode("AVIF"), set()
+    for at in range(0, len(content), 7):
+        damaged = content[:at] + bytes([content[at] ^ 255]) + content[at + 1 :]
+        try:
+            expected = pillow(damaged)
+        except Exception as error:
+            raised.add(type(error))
+            with pytest.raises(DecodeError, match=r"."):
+                run(damaged)
+        else:
+            assert np.array_equal(run(damaged, *expected.shape[1::-1]), expected)
+    assert RuntimeError in raised

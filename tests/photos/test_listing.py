@@ -6,8 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flowerfast.photos.listing import Listing, list_photos
-from flowerfast.photos.table import split_paths
+from flowerfast.photos.listing import Listing, list_photos, split_paths
 
 
 def paths(listing: Listing) -> list[str]:
@@ -39,9 +38,13 @@ def test_rows_are_those_of_the_file_system(tmp_path: Path) -> None:
         "c/n.txt",
     )
     found = list_photos(tmp_path)
-    assert found.classes == ("a", "b")
-    assert paths(found) == ["a/x.bmp", "b/10.JPG", "b/2.jpg", "b/deep/z.webp", "b/deep/er/ü.png"]
-    assert found.label.tolist() == [0, 1, 1, 1, 1]
+    assert found.classes == ("a", "b", "c")
+    photos = ["a/x.bmp", "b/10.JPG", "b/2.jpg", "b/deep/z.webp", "b/deep/er/ü.png"]
+    assert paths(found) == ["a/notes.txt", *photos, "c/n.txt"]  # what is in the others only the content tells
+    assert found.label.tolist() == [0, 0, 1, 1, 1, 1, 2]
+    assert found.named.tolist() == [False, *[True] * 5, False]
+    named = found.only(found.named)
+    assert (named.classes, paths(named), named.label.tolist()) == (("a", "b"), photos, [0, 1, 1, 1, 1])
     stats = [(tmp_path / path).stat() for path in paths(found)]
     assert found.size.tolist() == [stat.st_size for stat in stats]
     assert found.mtime_ns.tolist() == [stat.st_mtime_ns for stat in stats]

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image, ImageOps, features
 
 from flowerfast.photos.decode import decode
+from flowerfast.photos.header import read_header
 from flowerfast.photos.orientation import turn
-from flowerfast.photos.table import read_header
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "TIFF", *(["AVIF"] if features.check("avif") else []))
@@ -60,7 +60,7 @@ def expected(content: bytes) -> np.ndarray:
 
 
 def upright(content: bytes) -> tuple[np.ndarray, int]:
-    width, height, orientation = read_header(io.BytesIO(content), 10**6)
+    width, height, orientation, _ = read_header(io.BytesIO(content), 10**6)
     return turn(decode(np.frombuffer(content, np.uint8), width, height), orientation), orientation
 
 

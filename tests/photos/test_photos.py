@@ -180,11 +180,11 @@ def test_how_photos_are_turned_is_said_only_where_some_are(
     turned: tuple[Path, Path], photo_folder: Callable[..., Path]
 ) -> None:
     upright, stored = Photos(turned[0]), Photos.open(turned[0], DataConfig(exif="ignore"))
-    assert upright.notes == ["49 of 64 photos are stored turned and are turned upright (data.exif=apply)"]
+    assert upright.notes == ("49 of 64 photos are stored turned and are turned upright (data.exif=apply)",)
     assert upright.with_classes(["b", "z", "a"]).subset([1]).notes == upright.notes
     assert upright.fingerprint != stored.fingerprint == stored.table.fingerprint
     assert not stored.notes
     plain = Photos(photo_folder())
-    assert (plain.notes, plain.fingerprint) == ([], plain.table.fingerprint)
+    assert (plain.notes, plain.fingerprint) == ((), plain.table.fingerprint)
     with pytest.raises(UserError, match=r"data\.exif='no'"):
         Photos(turned[0], exif="no")

@@ -106,9 +106,10 @@ def test_train_and_val_stay_apart(photo_folder: Write) -> None:
     folder, shards = packed(photo_folder({"train/a": 3, "train/b": 2, "val/a": 2, "val/b": 1, "test/a": 1}))
     assert np.array_equal(shards.table.fold, folder.table.fold)
     assert np.array_equal(shards.split()[1].indices, folder.split()[1].indices)
-    for half, count in (("train", 5), ("val", 3)):
+    for half, count in (("train", 5), ("val", 3), ("test", 1)):
         assert sum(len(members(tar)) for tar in shards.root.glob(f"{half}-*.tar")) == 2 * count
-    assert {tar.name.split("-")[0] for tar in shards.root.glob("*.tar")} == {"train", "val"}
+    assert {tar.name.split("-")[0] for tar in shards.root.glob("*.tar")} == {"train", "val", "test"}
+    assert [shards.path(i) for i in shards.test.indices] == ["test/a/a_000.jpg"]
 
 
 def test_paths_and_classes_that_are_no_utf8(tmp_path: Path, write_photo: Write) -> None:

@@ -17,8 +17,12 @@ from torchvision.datasets import ImageFolder
 
 from flowerfast.config import DataConfig
 from flowerfast.errors import UserError
+from flowerfast.photos import header
 from flowerfast.photos import table as module
-from flowerfast.photos.table import Table, read_header
+from flowerfast.photos.decode import DecodeError
+from flowerfast.photos.header import Header, read_header
+from flowerfast.photos.photos import Photos
+from flowerfast.photos.table import Table
 
 Write = Callable[..., Path]
 MAX_PIXELS = DataConfig().max_pixels
@@ -30,7 +34,7 @@ def scans(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """Files whose header was read, in order."""
     seen: list[Path] = []
 
-    def counting(file: Path, max_pixels: int) -> tuple[int, int, int]:
+    def counting(file: Path, max_pixels: int) -> Header:
         seen.append(file)
         return read_header(file, max_pixels)
 
@@ -133,8 +137,8 @@ def test_folder_without_photos_leaves_no_gap_in_the_labels(photo_folder: Write) 
     assert read_table(root).label.tolist() == [0, 1, 1]
 
 
-def test_train_and_val_folders_bring_their_fold(photo_folder: Write, write_photo: Write) -> None:
-    root = photo_folder({"train/daisy": 2, "train/rose": 1, "val/daisy": 1, "val/rose": 1, "test/tulip": 1})
+def test_train_val_and_test_folders_bring_their_fold(photo_folder: Write) -> None:
+    root = photo_folder({"train/daisy": 2, "train/rose": 1, "val/daisy": 1, "val/rose": 1, "test/rose": 1})
     table = read_table(root)
     assert table.classes == ("daisy", "rose")
     assert table.paths() == [
@@ -143,9 +147,10 @@ def test_train_and_val_folders_bring_their_fold(photo_folder: Write, write_photo
         "train/rose/rose_000.jpg",
         "val/daisy/daisy_000.jpg",
         "val/rose/rose_000.jpg",
+        "test/rose/rose_000.jpg",
     ]
-    assert table.fold.tolist() == [1, 1, 1, 2, 2]
-    assert table.label.tolist() == [0, 0, 1, 0, 1]
+    assert table.fold.tolist() == [1, 1, 1, 2, 2, 3]
+    assert table.label.tolist() == [0, 0, 1, 0, 1, 1]
 
 
 def test_classes_of_train_and_val_are_joined(photo_folder: Write) -> None:
@@ -223,7 +228,7 @@ def test_max_pixels_is_the_largest_size_taken(photo_folder: Write) -> None:
 
 def test_huge_photos_are_judged_by_max_pixels_without_a_warning() -> None:
     hundred_million = png_header(10_000, 10_000)  # Pillow warns from 89 million on
-    assert read_header(io.BytesIO(hundred_million), 100_000_000) == (10_000, 10_000, 1)
+    assert read_header(io.BytesIO(hundred_million), 100_000_000)[:3] == (10_000, 10_000, 1)
     with pytest.raises(ValueError, match=r"10000x10000 pixels, more than data\.max_pixels=80000000"):
         read_header(io.BytesIO(hundred_million), 80_000_000)
     with pytest.raises(ValueError, match="pixels"):
@@ -394,7 +399,7 @@ def test_a_cache_that_cannot_be_used_costs_a_scan_not_the_run(
         (lambda root: None, "no such folder; give a folder"),
         (lambda root: root.write_text("x"), "is no folder; give a folder"),
         (lambda root: root.mkdir(), "it holds no class folders; expected photos/CLASS/photo.jpg"),
-        (lambda root: (root / "daisy").mkdir(parents=True), "no photos in 1 folders; looked for .bmp, .jpeg"),
+        (lambda root: (root / "daisy").mkdir(parents=True), "no photos in 1 folders; read are JPEG, PNG"),
     ],
     ids=["missing", "a file", "empty", "empty class"],
 )
@@ -472,3 +477,48 @@ def test_real_photos(real_photos: Path) -> None:
     assert list(table.classes) == ImageFolder(str(real_photos)).classes
     with Image.open(real_photos / table.path(7)) as image:
         assert image.size == (table.width[7], table.height[7])
+
+
+def test_a_photo_of_other_dimensions_with_the_size_and_time_of_the_file_before_heals_itself(
+    photo_folder: Write,
+) -> None:
+    root = photo_folder({"a": 2, "b": 2}, sizes=[(40, 30)])
+    file, photos = root / "a/a_001.jpg", Photos(root)
+    before = file.stat()
+    other = io.BytesIO()
+    Image.new("RGB", (30, 20)).save(other, "JPEG")
+    assert len(other.getvalue()) < before.st_size
+    file.write_bytes(other.getvalue() + bytes(before.st_size - len(other.getvalue())))
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    again = Photos(root)
+    assert again.table.fingerprint == photos.table.fingerprint
+    assert (again.table.width[1], again.table.height[1]) == (40, 30)  # nothing tells yet
+    with pytest.raises(DecodeError, match="is 30x20 now, was 40x30 when scanned"):
+        again.decode(1)
+    healed = Photos(root)
+    assert (healed.table.width[1], healed.table.height[1]) == (30, 20)
+    assert healed.decode(1).shape == (20, 30, 3)
+
+
+def test_a_file_too_large_for_a_photo_is_never_read(photo_folder: Write) -> None:
+    root = photo_folder({"a": 2, "b": 2})
+    with (root / "a/a_000.jpg").open("ab") as file:
+        file.truncate(1 << 40)  # sparse
+    (bad,) = read_table(root).bad
+    assert bad.path == "a/a_000.jpg"
+    assert bad.error == "has 1099511627776 bytes, more than 1280000000: no photo is that large"
+
+
+def test_a_header_that_makes_the_decoder_stumble_is_a_bad_file(
+    photo_folder: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, opened = photo_folder({"a": 2, "b": 2}), header.open_image
+
+    def stumble(file: Path) -> Image.Image:
+        if file.name == "a_000.jpg":
+            raise NotImplementedError("unknown\nvariant")
+        return opened(file)
+
+    monkeypatch.setattr(header, "open_image", stumble)
+    table = read_table(root)
+    assert [(bad.path, bad.error) for bad in table.bad] == [("a/a_000.jpg", "unknown")]

@@ -1,9 +1,11 @@
 """`train`: from settings to a complete run folder; what it refuses, and what it leaves alone."""
 
+import html
 import json
+import shutil
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +18,12 @@ from flowerfast.config import Config, DataConfig, load_config
 from flowerfast.demo.synthetic import demo_folder
 from flowerfast.errors import UserError
 from flowerfast.loaders import loader as loader_module
+from flowerfast.loaders.batch import Batch
+from flowerfast.loaders.loader import Loader
 from flowerfast.photos.photos import Photos
 from flowerfast.training.progress import Silent
 from flowerfast.training.run import MAY_CHANGE, TrainResult, resume_config, start_config
-from flowerfast.training.trained import load_run
+from flowerfast.training.trained import evaluate, load_run
 
 Train = Callable[..., TrainResult]
 Rows = Callable[[Path], list[dict[str, float]]]
@@ -199,6 +203,67 @@ def test_a_bad_photo_is_named_skipped_and_counted(train_tiny: Train, photos: Pat
 # -------------------------------------------------------------------------------------------- which config
 
 
+@pytest.mark.parametrize("halves", [("train", "test"), ("Training", "valid", "Testing")])
+def test_what_lies_in_test_is_asked_once_at_the_end(
+    train_tiny: Train, photos: Path, rows: Rows, monkeypatch: pytest.MonkeyPatch, halves: tuple[str, ...]
+) -> None:
+    root = photos.parent / "halves"
+    for half in halves:
+        shutil.copytree(photos, root / half)
+    for path in (root / halves[-1]).rglob("*.jpg"):
+        if path.stem > "04":
+            path.unlink()  # so that each set has a number of its own
+    seen: list[set[str]] = []
+    engine = Loader.epoch
+
+    def watched(loader: Loader, *args: Any) -> Iterator[Batch]:
+        seen.append({loader.photos.path(i).split("/")[0] for i in loader.photos.indices.tolist()})
+        return engine(loader, *args)
+
+    monkeypatch.setattr(Loader, "epoch", watched)
+    result = train_tiny(data=root, plots=True)
+    held = halves[1] if len(halves) == 3 else halves[0]
+    assert seen == [{halves[0]}, {held}] * 2 + [{halves[-1]}]
+    assert result.summary["test_samples"] == 15
+    counts = result.summary["train_samples"], result.summary["val_samples"]
+    assert counts == ((36, 36) if len(halves) == 3 else (30, 6))
+    report = evaluate(result.folder, root, half="test", device="cpu")
+    assert (report["samples"], report["accuracy"]) == (15, result.summary["test_acc"])
+    page = (result.folder / "report.html").read_text(encoding="utf-8")
+    assert "<dt>Test accuracy</dt>" in page
+    assert f"{result.summary['test_acc']:.1%}" in page
+    monkeypatch.setattr(Loader, "epoch", engine)
+    without = train_tiny("without", data=_without(root, halves[-1]))
+    assert rows(without.folder) == rows(result.folder)  # nothing else hung on it
+    assert (without.summary["test_acc"], without.summary["test_samples"]) == (None, 0)
+
+
+def _without(root: Path, half: str) -> Path:
+    shutil.rmtree(root / half)
+    return root
+
+
+def test_a_run_inside_the_photos_is_no_class_of_the_next(
+    train_tiny: Train, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(photos)
+    first = train_tiny(None, data=Path("."), plots=True)
+    assert first.folder.resolve().is_relative_to(photos)
+    assert any(first.folder.rglob("*.png"))
+    again = train_tiny(None, data=Path("."))
+    assert again.summary["classes"] == first.summary["classes"] == ["blue", "green", "red"]
+    assert "runs/photos-001/: a run folder of flowerfast, left out" in again.summary["notes"]
+    assert again.summary["train_samples"] == first.summary["train_samples"]
+
+
+def test_notes_on_the_folder_are_in_summary_and_report(train_tiny: Train, photos: Path) -> None:
+    (photos / "red/x.heic").write_bytes(b"no photo")
+    result = train_tiny(plots=True)
+    (note,) = (note for note in result.summary["notes"] if "heic" in note)
+    assert "1 .heic (convert to JPEG); first: red/x.heic" in note
+    assert note in html.unescape((result.folder / "report.html").read_text(encoding="utf-8"))
+
+
 def test_photos_named_by_a_setting_do_not_get_the_recipe_of_rendered_flowers(
     train_tiny: Train, photos: Path
 ) -> None:
@@ -255,7 +320,7 @@ def test_a_resumed_run_may_change_what_leaves_the_past_alone_and_no_more() -> No
     others = {
         "data.path": "p", "data.backend": "cpu", "data.workers": 7, "data.kernels": "numba",
         "data.prefetch": 9, "data.cache": "ram", "data.cache_gb": 1.0, "data.cache_dir": "d",
-        "data.dali_prefetch": 3,
+        "data.dali_prefetch": 3, "data.layout": "split",
         "data.on_bad": "fail", "data.max_bad": 0.5, "train.patience": 9, "checkpoints.keep": 3,
         "train.compile": "on",
         "checkpoints.every_seconds": 1.0, "log.tensorboard": True, "log.nvtx": True,

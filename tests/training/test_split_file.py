@@ -54,6 +54,37 @@ def test_a_split_outlives_the_change_to_packed_photos(photo_folder: Write, tmp_p
     assert np.array_equal(resumed.indices, train.indices)
 
 
+def test_a_split_outlives_another_form_of_unicode(photo_folder: Write, tmp_path: Path) -> None:
+    """As on a disk of macOS, from which photos were copied."""
+    photos = Photos(photo_folder({"caf\u00e9": 4, "rose": 4}))
+    train, val = photos.split(0.3, seed=5)
+    write_split(train, val, tmp_path / "split.json")
+    (photos.root / "caf\u00e9").rename(photos.root / "cafe\u0301")
+    for file in (photos.root / "cafe\u0301").iterdir():
+        file.rename(file.with_name(file.name.replace("\u00e9", "e\u0301")))
+    found = read_split(tmp_path / "split.json", Photos(photos.root))
+    assert [half.indices.tolist() for half in found] == [half.indices.tolist() for half in (train, val)]
+
+
+def test_what_lies_in_test_is_named_and_decides_nothing(
+    photo_folder: Write, write_photo: Write, tmp_path: Path
+) -> None:
+    root, file = (
+        photo_folder({f"{half}/{kind}": 3 for half in ("train", "test") for kind in "ab"}),
+        tmp_path / "s",
+    )
+    halves = Photos(root).split(0.3, seed=5)
+    write_split(*halves, file)
+    content = json.loads(file.read_text(encoding="utf-8"))
+    assert content["test"] == [f"test/{kind}/{kind}_{i:03d}.jpg" for kind in "ab" for i in range(3)]
+    write_photo(root / "test/a/new.jpg")
+    found = read_split(file, Photos(root))
+    assert [half.indices.tolist() for half in found] == [half.indices.tolist() for half in halves]
+    del content["test"]  # as earlier versions wrote it, which left test/ alone
+    file.write_text(json.dumps(content))
+    assert read_split(file, Photos(root))[0].indices.tolist() == halves[0].indices.tolist()
+
+
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [

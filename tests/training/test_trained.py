@@ -15,6 +15,8 @@ from torch import nn
 
 from flowerfast.config import DataConfig, Exif, ModelConfig
 from flowerfast.errors import UserError
+from flowerfast.packing.pack import pack
+from flowerfast.packing.shard_writer import PackSettings
 from flowerfast.photos.photos import Photos
 from flowerfast.training.model import build_network, with_normalisation
 from flowerfast.training.run_folder import RunFolder
@@ -182,7 +184,7 @@ def test_photos_are_turned_as_the_run_was_trained(
     # What the caller says is nothing to an evaluation.
     for options in (None, DataConfig(exif="ignore"), DataConfig(exif="apply")):
         result = evaluate(tmp_path / "run", turned[0], device="cpu", options=options)
-        assert result["notes"] == Photos(turned[0], exif=trained.exif).notes
+        assert result["notes"] == [*Photos(turned[0], exif=trained.exif).notes]
         expected = evaluate(tmp_path / "run", turned[1] if apply else turned[0], device="cpu")
         assert (result["confusion"], result["loss"]) == (expected["confusion"], expected["loss"])
 
@@ -291,8 +293,43 @@ def test_halves_of_the_runs_own_split(
 
 
 def test_there_are_no_other_halves(trained: TrainedModel, tmp_path: Path, photo_folder: Write) -> None:
-    with pytest.raises(UserError, match=r"^half='test': give one of all, train, val$"):
-        evaluation(tmp_path, photo_folder(), half="test")
+    with pytest.raises(UserError, match=r"^half='dev': give one of all, train, val, test$"):
+        evaluation(tmp_path, photo_folder(), half="dev")
+
+
+@pytest.mark.parametrize("form", ["folder", "shards"])
+def test_the_test_half_is_what_lies_in_test(
+    trained: TrainedModel, tmp_path: Path, photo_folder: Write, form: str
+) -> None:
+    root = photo_folder({"train/daisy": 3, "train/rose": 3, "Testing/daisy": 2, "Testing/rose": 1})
+    if form == "shards":
+        pack(root, tmp_path / "shards", PackSettings(), DataConfig())
+        root = tmp_path / "shards"
+    report = evaluation(tmp_path, root, half="test")
+    assert np.array(report["confusion"]).sum(1).tolist() == [2, 1, 0]
+    assert evaluation(tmp_path, root)["samples"] == 9
+    without = photo_folder(name="without")
+    with pytest.raises(UserError, match=r"without: no photos in a test/ there"):
+        evaluation(tmp_path, without, half="test")
+
+
+@pytest.mark.parametrize("form", ["folder", "shards"])
+def test_class_names_match_in_either_form_of_unicode(tmp_path: Path, photo_folder: Write, form: str) -> None:
+    save_run(tmp_path / "run", ("caf\u00e9", "rose"))
+    root = photo_folder({"cafe\u0301": 3, "rose": 1})
+    if form == "shards":
+        pack(root, tmp_path / "shards", PackSettings(), DataConfig())
+        root = tmp_path / "shards"
+    assert np.array(evaluation(tmp_path, root)["confusion"]).sum(1).tolist() == [3, 1]
+
+
+def test_what_was_left_out_is_among_the_notes(
+    trained: TrainedModel, tmp_path: Path, photo_folder: Write
+) -> None:
+    root = photo_folder()
+    (root / "rose/x.heic").write_bytes(b"no photo")
+    (note,) = evaluation(tmp_path, root)["notes"]
+    assert note.startswith("1 file is no photo that can be read: 1 .heic (convert to JPEG)")
 
 
 def test_half_of_another_folder_is_refused(

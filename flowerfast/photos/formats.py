@@ -1,0 +1,67 @@
+"""What counts as a photo: raster formats that Pillow decodes by itself, told by content."""
+
+from collections import Counter
+from collections.abc import Sequence
+from io import BytesIO
+from pathlib import Path
+
+from PIL import Image
+
+from flowerfast.machine import ignore_warnings
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "PPM")
+"""Pillow's names of the formats that are read; MPO comes by way of JPEG. None that starts a program or
+describes a page (EPS, PDF, WMF, ...)."""
+_NAMES = ".jpg .jpeg .jpe .jfif .mpo .png .apng .webp .bmp .gif .tif .tiff .avif .ppm .pgm .pbm .pnm"
+SUFFIXES = frozenset(_NAMES.split())
+"""By which people name such files; a file of another name, or of none, is looked into."""
+_RAW_NAMES = ".dng .nef .nrw .cr2 .arw .sr2 .srf .pef .srw .3fr .iiq .erf .mef .mos .kdc .dcr .fff .rwl"
+_RAW = frozenset(_RAW_NAMES.split())
+"""Camera raw files that are TIFFs outside: Pillow would take the thumbnail in them for the photo."""
+_ADVICE = {".heic": "convert to JPEG", ".heif": "convert to JPEG"} | dict.fromkeys(_RAW, "develop to JPEG")
+_MODES_CLIPPED = ("I", "F")
+_SHOWN = 6  # kinds of files that a line names
+PILLOW = r"PIL\."
+"""Whose warnings are ignored: the scan has checked data.max_pixels, and what Pillow says of palettes and EXIF
+does not concern the pixels."""
+
+
+def open_image(file: Path | BytesIO) -> Image.Image:
+    """A file as Pillow sees it, its header read: the one way to open one here.
+
+    Raises what Pillow raises: UnidentifiedImageError for what is in none of FORMATS, and almost anything for
+    a damaged file.
+    """
+    ignore_warnings(module=PILLOW)
+    return Image.open(file, formats=FORMATS)
+
+
+def is_raw(name: str) -> bool:
+    """Whether a file is a camera's raw file, by its name."""
+    return _suffix(name) in _RAW
+
+
+def is_clipped(mode: str) -> bool:
+    """Whether Pillow clips pixels of this mode to 8 bits: 16-bit grey, whole and real numbers."""
+    return mode.startswith(_MODES_CLIPPED)
+
+
+def not_photos(names: Sequence[str]) -> str:
+    """One line that counts files that are no photos by kind, and names the first."""
+    kinds = Counter(map(_suffix, names)).most_common()
+    named = [f"{count} {_kind(suffix)}" for suffix, count in kinds[:_SHOWN]]
+    others = sum(count for _, count in kinds[_SHOWN:])
+    listed = ", ".join([*named, *([f"{others} others"] if others else [])])
+    what = "1 file is no photo" if len(names) == 1 else f"{len(names)} files are not photos"
+    return f"{what} that can be read: {listed}; first: {names[0]}"
+
+
+def _kind(suffix: str) -> str:
+    advice = f" ({_ADVICE[suffix]})" if suffix in _ADVICE else ""
+    return (suffix or "without a suffix") + advice
+
+
+def _suffix(name: str) -> str:
+    """The end of a file's name, from the dot on, in lower case."""
+    stem, dot, end = name.rpartition("/")[2].rpartition(".")
+    return f".{end.lower()}" if dot and stem else ""
