@@ -89,6 +89,16 @@ def list_photos(root: Path) -> Listing:
     return _join(classes, parts, np.array(rows))
 
 
+def photos_in(folder: Path) -> tuple[list[Path], list[str]]:
+    """Photos in a folder and below it, as `list_photos` finds those of a class; and notes, a line each."""
+    found = []
+    for part in _walk(str(folder), ".", ()):
+        ends = part.ends.tolist()
+        names = (part.paths[start:end] for start, end in zip([0, *ends], ends, strict=False))
+        found += [folder / name.decode("utf-8", "surrogateescape") for name in names]
+    return found, []
+
+
 def _join(classes: list[str], parts: list[_Part], rows: np.ndarray) -> Listing:
     # A folder without photos is no class (ImageFolder would fail on it); labels stay dense.
     used, dense = np.unique(rows[:, 0], return_inverse=True)

@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-from flowerfast.config import DataConfig, validate
+from flowerfast.config import DataConfig, speaking_of, validate
 from flowerfast.errors import UserError
 from flowerfast.machine import Progress
 from flowerfast.photos.bad import BadFiles
@@ -54,7 +54,8 @@ class Photos:
         progress: Progress | None = None,
     ) -> None:
         given = {"max_pixels": max_pixels, "on_bad": on_bad, "max_bad": max_bad}
-        validate({"data": given}, "Photos")
+        with speaking_of({f"data.{name}": name for name in given}):
+            validate({"data": given}, "Photos")
         self.table = read_table(Path(folder), max_pixels, progress, min_classes)
         self.indices = np.arange(len(self.table))
         self._bad = BadFiles(self.table, on_bad, max_bad)

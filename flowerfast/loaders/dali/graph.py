@@ -35,7 +35,7 @@ _ARGUMENTS = {
     "corner": (types.INT32, 1),
 }
 """Inputs beside the bytes, one value or small array per sample: DALI type, dimensions."""
-_EVAL_ARGUMENTS = ("size", "corner")
+_EVAL_ARGUMENTS = ("start", "window", "size", "corner")
 Source = Literal["cpu", "gpu", "pixels"]
 """What photos are fed as: files' bytes that the CPU or the GPU decodes, or pixels where the graph runs."""
 
@@ -45,7 +45,7 @@ class GraphSettings:
     """What a graph is built for.
 
     Attributes:
-        augmented: plans may augment; else they only resize whole photos and cut the centre.
+        augmented: plans may augment; else they only resize windows and cut the centre.
         image_size: side of the output, in pixels.
         batch_size: largest batch.
         device_id: CUDA device, or None for a graph that runs on the CPU alone.
@@ -85,7 +85,7 @@ def build_pipeline(settings: GraphSettings) -> Pipeline:
     )
     with pipe:
         a = {name: _argument(name) for name in settings.arguments}
-        x = _augmented(photos(a.get("start"), a.get("window"), settings), a, settings)
+        x = _augmented(photos(a["start"], a["window"], settings), a, settings)
         pipe.set_outputs(x)
     pipe.build()
     return pipe
@@ -106,7 +106,7 @@ def _augmented(x: Any, a: dict[str, Any], settings: GraphSettings) -> Any:
 
 
 def photos(start: Any, window: Any, settings: GraphSettings) -> Any:
-    """RGB pixels of the plan's window (of the whole photo without one) where the graph runs.
+    """RGB pixels of the plan's window where the graph runs.
 
     The CPU decodes the window alone, the GPU the whole photo, which is then cut.
 
@@ -119,10 +119,7 @@ def photos(start: Any, window: Any, settings: GraphSettings) -> Any:
     options = {"output_type": types.RGB, "adjust_orientation": False, "jpeg_fancy_upsampling": True}
     if settings.source == "cpu":
         options["device"] = "cpu"
-        if window is None:
-            x = fn.decoders.image(encoded, **options)
-        else:
-            x = fn.decoders.image_slice(encoded, **cut, **options)
+        x = fn.decoders.image_slice(encoded, **cut, **options)
         return x if settings.device_id is None else x.gpu()
     width, height = settings.hint
     options |= {
@@ -132,7 +129,7 @@ def photos(start: Any, window: Any, settings: GraphSettings) -> Any:
         "preallocate_height_hint": height,
     }
     x = fn.decoders.image(encoded, **options)
-    return x if window is None else fn.slice(x, **cut)
+    return fn.slice(x, **cut)
 
 
 def _cached_photos(settings: GraphSettings) -> Any:
