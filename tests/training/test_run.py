@@ -46,6 +46,7 @@ def test_a_run_leaves_a_complete_folder(train_tiny: Train, tmp_path: Path) -> No
     assert (summary["backend"], summary["cache"], summary["epochs_run"]) == ("cpu", "none", 2)
     assert summary["backend_reason"]
     split = [summary[f"{part}_seconds"] for part in ("startup", "train", "eval", "write")]
+    assert 0 < summary["warmup_seconds"] < summary["startup_seconds"]
     assert min(split) > 0
     assert sum(split) == pytest.approx(summary["seconds"])
     assert np.array(summary["confusion"]).sum() == summary["val_samples"] == 6
