@@ -54,6 +54,12 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     return folder
 
 
+@pytest.fixture(autouse=True)
+def compiled_already(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test depends on whether it is the first on its machine, which is told that loops are compiled."""
+    monkeypatch.setattr("flowerfast.kernels.compiling.is_compiled", lambda: True)
+
+
 @pytest.fixture
 def cli(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path

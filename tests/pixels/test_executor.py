@@ -9,6 +9,7 @@ import pytest
 from flowerfast.config import Augment
 from flowerfast.errors import UserError
 from flowerfast.kernels import End, compiling
+from flowerfast.kernels.compiling import is_compiled
 from flowerfast.loaders.cache.store import Cached, PhotoCache
 from flowerfast.photos.photos import Photos
 from flowerfast.pixels import executor as module
@@ -51,6 +52,7 @@ def test_rows_are_left_alone_until_the_last_end(
 def test_what_is_to_be_compiled_is_said_beforehand_and_once(
     photos: Photos, execute: Execute, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(compiling, "is_compiled", is_compiled)
     execute(CompiledExecutor(photos, Files(photos, compiled=True)), plan_of(photos))
     assert compiling_notes("auto") == []
     (tmp_path / "kernels_0").mkdir()

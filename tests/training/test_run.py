@@ -12,11 +12,11 @@ import pytest
 import timm
 import torch
 
-from flowerfast.config import Config, load_config
+from flowerfast.config import Config, load_config, start_config
 from flowerfast.demo.synthetic import demo_folder
 from flowerfast.errors import UserError
 from flowerfast.training.progress import Silent
-from flowerfast.training.run import MAY_CHANGE, TrainResult, resume_config, start_config
+from flowerfast.training.run import MAY_CHANGE, TrainResult, resume_config
 from flowerfast.training.trained import load_run
 
 Train = Callable[..., TrainResult]
