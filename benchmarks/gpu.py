@@ -35,6 +35,8 @@ from flowerfast.bench.environment import describe_photos, environment, write_res
 from flowerfast.bench.measure import Pace, measure, measure_here
 from flowerfast.bench.rounds import Drawn, Source
 from flowerfast.bench.sources import make_state, synthetic
+from flowerfast.bench.suites import keep_speeds
+from flowerfast.bench.trials import HW_LOADS
 from flowerfast.config import load_config
 from flowerfast.errors import UserError, one_line
 from flowerfast.loaders.device import pick_device
@@ -44,8 +46,6 @@ from flowerfast.training.fit import train_step
 
 ROOT = Path(__file__).resolve().parents[1]
 LOADER, STEPS, TRAINING = (f"flowerfast.bench.sources:{name}" for name in ("loader", "steps", "training"))
-HW_LOADS = (0.0, 0.1, 0.2, 0.65)
-"""Shares of the hardware decoder that `decoder=gpu` is measured with."""
 EAGER, COMPILED, GRAPH, SYNTHETIC = "eager", "torch.compile", "CUDA graph", "synthetic pixels"
 ENOUGH = 0.5
 """A loader that alone makes less than this share of the eager step's images/s is not trained with."""
@@ -191,7 +191,15 @@ def loaders(session: Session) -> None:
     for number, data in enumerate(session.sets):
         names = [paper.NAME, *our_loaders(session.cuda)]
         variants = [loader(session, data, name, session.args.batch_size) for name in names]
-        session.measure(f"loaders/{data.name}", variants, len(session.sets) - number)
+        rows = session.measure(f"loaders/{data.name}", variants, len(session.sets) - number)
+        settings = model_settings(session, session.args.batch_size)
+        measured = [
+            (load_config(None, [*settings, *more]).data, rows[name])
+            for name, more in our_loaders(session.cuda).items()
+            if "images_per_sec" in rows[name]
+        ]
+        device, config = pick_device(session.args.device), load_config(None, settings)
+        print(f"  {keep_speeds(data.given, device, config, measured)}", flush=True)
 
 
 def train(session: Session) -> None:

@@ -48,7 +48,7 @@ class DataConfig(Section):
     val_fraction: float = Field(default=0.2, gt=0, lt=1)
     """Share of each class held out for validation (ignored when DATA has train/ and val/)."""
     backend: Backend = "auto"
-    """Who decodes and augments: auto takes DALI on the GPU where both are there, else cpu (threads)."""
+    """Who decodes and augments; auto: on a GPU the faster of dali and cpu (bench measures; else dali)."""
     workers: int = Field(default=0, ge=0, le=256)
     """CPU threads that decode and augment; 0: one per usable core."""
     kernels: Literal["auto", "numba", "torchvision"] = "auto"
@@ -71,8 +71,8 @@ class DataConfig(Section):
     """With on_bad=skip, the share of bad files above which the run stops all the same."""
     max_pixels: int = Field(default=80_000_000, ge=1)
     """A photo of more pixels than this counts as bad (guards memory)."""
-    hw_decoder_load: Share = 0.65
-    """Share of each batch that DALI gives to the GPU's hardware JPEG decoder, where it has one."""
+    hw_decoder_load: Share | Literal["auto"] = "auto"
+    """With decoder=gpu, share of JPEGs for its hardware decoder; auto: the best measured, else by GPU."""
     dali_prefetch: int = Field(default=2, ge=1, le=16)
     """Depth of DALI's own queue, in batches."""
     decoder: Literal["auto", "gpu", "cpu"] = "auto"

@@ -37,6 +37,13 @@ def usable_cores() -> int:
     return max(1, min([mine, *map(math.ceil, shares)]))
 
 
+def cpu_name() -> str:
+    """Model of the host's CPU, as far as it is known."""
+    lines = (_read(Path("/proc/cpuinfo")) or "").splitlines()
+    named = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")
+    return named or platform.processor()
+
+
 def free_memory() -> int:
     """Bytes of memory this process can still take: free on the host, and left of its container's limit."""
     try:

@@ -137,6 +137,8 @@ def test_the_demo_config_needs_no_network() -> None:
         ("data.max_pixels=1000", 1000),
         ("data.backend=torchvision", "cpu"),  # its older name
         ("data.decode_scale=off", "off"),
+        ("data.hw_decoder_load=0.3", 0.3),
+        ("data.hw_decoder_load=auto", "auto"),
     ],
 )
 def test_set_reads_a_value_as_it_is_meant(override: str, value: Any) -> None:
@@ -252,6 +254,7 @@ BAD = [
     ("train.lr=1e999", "train.lr=inf: input should be a finite number"),
     ("train.epochs=0", "train.epochs=0: input should be greater than or equal to 1"),
     ("train.epochs=1.5", "train.epochs=1.5: input should be a valid integer"),
+    ("data.hw_decoder_load=1.5", "data.hw_decoder_load=1.5: input should be less than or equal to 1"),
     ("train.epochs=null", "train.epochs=None: input should be a valid integer"),
     ("train.momentum=1", "train.momentum=1: input should be less than 1"),
     ("train.seed=-1", "train.seed=-1: input should be greater than or equal to 0"),

@@ -2,7 +2,6 @@
 
 import json
 import os
-import platform
 import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -13,7 +12,7 @@ from PIL import features
 
 from flowerfast.bench.usage import nvidia_smi, said_by
 from flowerfast.loaders.device import device_name
-from flowerfast.machine import total_memory, usable_cores, versions, write_text
+from flowerfast.machine import cpu_name, total_memory, usable_cores, versions, write_text
 from flowerfast.photos.photos import Photos
 
 SCHEMA = 2
@@ -27,7 +26,7 @@ def environment(device: torch.device, packages: tuple[str, ...] = ()) -> dict[st
     return {
         "device": device_name(device),
         "driver": nvidia_smi("driver_version") if device.type == "cuda" else None,
-        "cpu": _cpu(),
+        "cpu": cpu_name(),
         "cores": usable_cores(),
         "memory_bytes": total_memory(),
         "torch_threads": torch.get_num_threads(),
@@ -74,12 +73,3 @@ def _is_own_checkout() -> bool:
 
 def _git(*arguments: str) -> str | None:
     return said_by("git", "-C", str(_ROOT), *arguments)
-
-
-def _cpu() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    named = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")
-    return named or platform.processor()

@@ -17,6 +17,8 @@ _COLUMNS = ("images/s", "±", "× now", "cores", "MB", "waiting", "GPU", "GPU MB
 def report(result: dict[str, Any]) -> Iterator[RenderableType]:
     """Tables of what was measured, then the verdict."""
     yield _about(result)
+    if why := result["settings"].get("backend_reason"):
+        yield f"backend: {result['settings']['backend']} ({why})"
     if "stages" in result:
         yield _stages(result["stages"])
         yield _sums(result["stages"])

@@ -17,13 +17,14 @@ from flowerfast.bench.result import SUITES
 from flowerfast.bench.sources import make_state, sample
 from flowerfast.bench.stages import StageClock
 from flowerfast.bench.trials import STEPS, TRAINING, Bench, Trial, loader_trials, overrides
-from flowerfast.bench.verdict import WIDE, verdict
-from flowerfast.config import Config, change_config
+from flowerfast.bench.verdict import verdict
+from flowerfast.config import Config, DataConfig, change_config
 from flowerfast.demo.synthetic import demo_photos
-from flowerfast.errors import UserError
+from flowerfast.errors import UserError, one_line
 from flowerfast.loaders.device import pick_device
 from flowerfast.loaders.engine import choose_backend
-from flowerfast.machine import ProgressBars, no_bars, usable_cores
+from flowerfast.loaders.speeds import WIDE, remember
+from flowerfast.machine import ProgressBars, no_bars, usable_cores, user_cache_dir
 from flowerfast.photos.photos import Photos
 from flowerfast.training.run import training_loader
 
@@ -76,6 +77,8 @@ def run_bench(
         if "loader" in suites:
             say("loaders")
             result["loader"] = _loaders(bench, trials, quick, say, extra or {})
+            if not quick:
+                say(_remember(bench, config, trials, result["loader"]))
             skipped = {name: row["error"] for name, row in result["loader"].items() if row.get("skipped")}
             left_out |= skipped
             for name in skipped:
@@ -96,16 +99,12 @@ def _open(config: Config, scratch: Path, bars: ProgressBars) -> Bench:
         data = Path(config.data.path) if config.data.path is not None else demo_photos(bar)
     with bars("reading headers") as bar:
         photos = Photos.open(data.resolve(), config.data, bar)
-    config = change_config(config, (), _chosen(config, photos, device))
+    with training_loader(config, photos, device) as loader:  # what the settings come to here
+        chosen = {f"data.{name}": value for name, value in loader.choice().items()}
+        reason = loader.backend_reason
     if device.type == "cuda":
         torch.cuda.empty_cache()  # a cache on the GPU had taken its memory already
-    return Bench(config, photos, device, len(photos), scratch)
-
-
-def _chosen(config: Config, photos: Photos, device: torch.device) -> dict[str, str]:
-    """The backend and the cache that the settings come to here."""
-    with training_loader(config, photos, device) as loader:
-        return {f"data.{name}": value for name, value in loader.choice().items()}
+    return Bench(change_config(config, (), chosen), photos, device, len(photos), scratch, reason)
 
 
 def _milliseconds(bench: Bench) -> float:
@@ -134,6 +133,7 @@ def _about(bench: Bench, asked: Config, suites: Sequence[str], quick: bool) -> d
             "suites": list(suites),
             "set": [text for text in overrides(asked) if not text.startswith("data.cache_dir=")],
             "backend": bench.backend,
+            "backend_reason": bench.reason,
             "cache": bench.cache,
             "workers": config.data.workers or usable_cores(),
             "batch_size": config.train.batch_size,
@@ -161,6 +161,30 @@ def _loaders(
 ) -> dict[str, Row]:
     rows = _measure([*extra.values(), *(trial.variant(bench) for trial in trials)], bench, quick, say)
     return rows | {trial.name: {**rows[trial.name], **trial.about(bench)} for trial in trials}
+
+
+def _remember(bench: Bench, asked: Config, trials: Sequence[Trial], rows: Mapping[str, Row]) -> str:
+    """Keep the speeds of all loaders of the same photos in the same batches; what to tell the user."""
+    measured = []
+    for trial in trials:
+        config, row = trial.config(bench), rows[trial.name]
+        same = trial.data is None and config.train.batch_size == asked.train.batch_size
+        if same and "images_per_sec" in row:
+            measured.append((config.data, row))
+    return keep_speeds(bench.photos, bench.device, asked, measured)
+
+
+def keep_speeds(
+    photos: Photos, device: torch.device, config: Config, measured: Sequence[tuple[DataConfig, Row]]
+) -> str:
+    """Keep speeds of this machine, see `remember`: a line that says what `data.backend=auto` takes now."""
+    try:
+        file = remember(photos, device, config, measured)
+    except OSError as error:
+        return f"speeds are not kept for data.backend=auto: {user_cache_dir()}: {one_line(error)}"
+    auto = config.data.model_copy(update={"backend": "auto"})
+    backend, reason = choose_backend(auto, device, photos)
+    return f"speeds are kept in {file}: data.backend=auto takes {backend} ({reason})"
 
 
 def _models(

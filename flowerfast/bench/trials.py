@@ -19,11 +19,14 @@ from flowerfast.loaders.cache.choice import cache_budget, cache_folder
 from flowerfast.loaders.cache.file import disk_problem
 from flowerfast.loaders.cache.store import cache_bytes
 from flowerfast.loaders.engine import choose_backend
+from flowerfast.loaders.speeds import gpu_decodes
 from flowerfast.machine import usable_cores
 from flowerfast.packing.pack import pack
 from flowerfast.packing.shard_writer import PackSettings
 from flowerfast.photos.photos import Photos
 
+HW_LOADS = (0.0, 0.1, 0.2, 0.65)
+"""Shares of the hardware decoder that `decoder=gpu` is measured with."""
 LOADER, STEPS, TRAINING = (f"flowerfast.bench.sources:{name}" for name in ("loader", "steps", "training"))
 
 _LATER = "once an epoch has filled it"
@@ -39,6 +42,7 @@ class Bench:
         device: where batches are wanted.
         epoch: how many photos an epoch of a measurement has.
         scratch: temporary folder for what measuring needs on disk.
+        reason: why that backend.
     """
 
     config: Config
@@ -46,6 +50,7 @@ class Bench:
     device: torch.device
     epoch: int
     scratch: Path
+    reason: str = ""
 
     @property
     def backend(self) -> str:
@@ -102,7 +107,9 @@ class Trial:
             "setting": self.setting,
             "note": self.note,
         }
-        return facts | ({"kernels": config.data.kernels} if config.data.backend == "cpu" else {})
+        facts |= {"kernels": config.data.kernels} if config.data.backend == "cpu" else {}
+        by_gpu = {"decoder": "gpu", "hw_decoder_load": config.data.hw_decoder_load}
+        return facts | (by_gpu if gpu_decodes(config.data) else {})
 
 
 def overrides(config: Config) -> list[str]:
@@ -153,8 +160,24 @@ def _backends(bench: Bench, left_out: dict[str, str]) -> Iterator[Trial]:
             yield from _kept(bench, backend, place, left_out)
     if bench.backend == "cpu" and bench.config.data.kernels != "torchvision":
         yield Trial("cpu, kernels=torchvision", ["data.kernels=torchvision"])
-    if bench.backend == "dali":
-        yield Trial("dali, decoder=gpu", ["data.decoder=gpu"], "data.decoder=gpu")
+    if bench.backend == "dali" and bench.cache == "none":
+        yield from _decoders(bench)
+
+
+def _decoders(bench: Bench) -> Iterator[Trial]:
+    """DALI with its decoder on the GPU: by the share that `auto` comes to, and by others."""
+    from flowerfast.loaders.dali.settings import choose_share
+
+    data = change_config(bench.config, ("data.decoder=gpu",), {}).data
+    share, note = choose_share(data, bench.device, bench.photos), "pixels differ a little"
+    if bench.config.data.decoder != "gpu":
+        setting = "data.decoder=gpu"
+        yield Trial("dali, decoder=gpu", [setting, f"data.hw_decoder_load={share}"], setting, note=note)
+    for load in HW_LOADS:
+        if load != share:
+            # The share comes first: `train` goes by the first change, and one share is enough there.
+            setting = f"data.hw_decoder_load={load} data.decoder=gpu"
+            yield Trial(f"dali, decoder=gpu, load={load:g}", setting.split(), setting, note=note)
 
 
 def _kept(bench: Bench, backend: str, place: str, left_out: dict[str, str]) -> Iterator[Trial]:

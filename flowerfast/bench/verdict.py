@@ -9,9 +9,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from flowerfast.bench.result import BESIDE, Row, present, relative_spread, training_step
+from flowerfast.loaders.speeds import WIDE
 
-WIDE = 0.15
-"""Share of the median above which a spread is too wide to go by."""
 _EVEN = 1.1  # loader and model within this factor are in balance
 _BUSY = 0.8  # a step that keeps more than this share of the cores busy could use more of them
 _SMALL = 0.05  # a gain below this is not worth a change

@@ -10,7 +10,10 @@ import torch
 from flowerfast.config import DataConfig
 from flowerfast.errors import UserError
 from flowerfast.loaders.batch import Batch
+from flowerfast.loaders.cache.choice import choose_cache
 from flowerfast.loaders.cache.store import PhotoCache
+from flowerfast.loaders.speeds import compare
+from flowerfast.photos.photos import Photos
 from flowerfast.plans.plan import Plan, Sampler
 
 
@@ -40,8 +43,12 @@ class Engine(Protocol):
         ...
 
 
-def choose_backend(data: DataConfig, device: torch.device) -> tuple[str, str]:
-    """(backend, why) for `data.backend`: auto is DALI on the GPU where both are there, else cpu.
+def choose_backend(data: DataConfig, device: torch.device, photos: Photos | None = None) -> tuple[str, str]:
+    """(backend, why) for `data.backend`.
+
+    auto is cpu unless DALI and a CUDA GPU are both there. Of the two then the one that has the cache asked
+    for; else what was measured to be faster on this machine, for `photos` and images of `data.image_size`;
+    else, and without `photos`, DALI (docs/gpu.md says why).
 
     Raises UserError with the remedy when the backend asked for cannot run here.
     """
@@ -51,11 +58,33 @@ def choose_backend(data: DataConfig, device: torch.device) -> tuple[str, str]:
     problem = _dali_problem(wanted, device)
     if data.backend == "auto":
         if problem is None:
-            return "dali", "CUDA GPU and NVIDIA DALI are both there"
+            return _choose_of_two(data, device, photos)
         return "cpu", f"no DALI on the GPU: {problem}"
     if problem is not None:
         raise UserError(f"data.backend={data.backend}: {problem}")
     return data.backend, f"data.backend={data.backend}"
+
+
+def _choose_of_two(data: DataConfig, device: torch.device, photos: Photos | None) -> tuple[str, str]:
+    """(dali or cpu, why) on a machine that has both."""
+    there = "CUDA GPU and NVIDIA DALI are both there"
+    if data.cache in ("ram", "disk"):
+        return "cpu", f"it is the one that keeps photos for data.cache={data.cache}"
+    if photos is None or data.cache == "vram":
+        return "dali", there
+    places = {name: choose_cache(data, name, device, photos)[0] for name in ("dali", "cpu")}
+    wanted = [data.model_copy(update={"backend": name, "cache": place}) for name, place in places.items()]
+    found = compare(photos, device, wanted)
+    if found is None:
+        open_question = "which is faster for such photos was not measured on this machine"
+        return "dali", f"{there}; {open_question}: flowerfast bench DATA decides"
+    date, speeds = found[0], sorted(found[1], key=lambda speed: -speed.images_per_sec)
+    told = [
+        f"{speed.backend}{'' if speed.cache == 'none' else f' with {speed.cache} cache'} "
+        f"{speed.images_per_sec:,.0f}"
+        for speed in speeds
+    ]
+    return speeds[0].backend, f"measured on this machine on {date}: {told[0]} images/s, {told[1]}"
 
 
 def _dali_problem(wanted: torch.device, device: torch.device) -> str | None:

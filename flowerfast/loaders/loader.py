@@ -17,6 +17,7 @@ from flowerfast.loaders.cache.choice import choose_cache, device_memory, open_ca
 from flowerfast.loaders.device import pick_device
 from flowerfast.loaders.engine import choose_backend, open_engine, workplace
 from flowerfast.loaders.kept import KeptEngine
+from flowerfast.loaders.speeds import gpu_decodes
 from flowerfast.photos.photos import Photos
 from flowerfast.plans.plan import Plan, Sampler
 
@@ -63,6 +64,7 @@ class Loader:
             DataLoader).
         backend, backend_reason: who makes the pixels, and why.
         cache, cache_reason: where decoded photos are kept, and why.
+        hw_decoder_load: share of the GPU's hardware decoder; None where the GPU decodes nothing.
     """
 
     def __init__(
@@ -112,16 +114,26 @@ class Loader:
 
     def _open(self, data: DataConfig, keep: bool) -> None:
         """Choose backend and cache, and open the engine."""
-        sampler = self.plan_sampler
-        self.backend, self.backend_reason = choose_backend(data, self.device)
+        photos, sampler = self.photos, self.plan_sampler
+        augmented = sampler.augment is not None
+        data = data.model_copy(
+            update={"image_size": sampler.size, **({} if augmented else {"cache": "none"})}
+        )
+        self.backend, self.backend_reason = choose_backend(data, self.device, photos)
         place = workplace(self.backend, self.device)
-        self.cache, self.cache_reason = "none", "without augmentation photos are decoded exactly"
-        if sampler.augment is not None:
-            self.cache, self.cache_reason = choose_cache(data, self.backend, self.device, self.photos)
-        store = open_cache(self.cache, data, self.photos, place)
+        self.cache, self.cache_reason = choose_cache(data, self.backend, self.device, photos)
+        if not augmented:
+            self.cache_reason = "without augmentation photos are decoded exactly"
+        data = data.model_copy(update={"backend": self.backend, "cache": self.cache})
+        self.hw_decoder_load = None
+        if augmented and gpu_decodes(data):
+            from flowerfast.loaders.dali.settings import choose_share  # imports DALI: only when it is there
+
+            self.hw_decoder_load = choose_share(data, self.device, photos)
+            data = data.model_copy(update={"hw_decoder_load": self.hw_decoder_load})
+        store = open_cache(self.cache, data, photos, place)
         self._engine = open_engine(self.backend, sampler, data, self.device, store)
-        small = len(self.photos) * 3 * sampler.size**2 < device_memory(self.device) / 4
-        if keep and sampler.augment is None and small:
+        if keep and not augmented and len(photos) * 3 * sampler.size**2 < device_memory(self.device) / 4:
             self._engine = KeptEngine(self._engine)
 
     def __len__(self) -> int:
@@ -191,9 +203,11 @@ class Loader:
         epoch, batch = self._next
         return {"epoch": epoch, "batch": batch, **self._identity(), **self.choice()}
 
-    def choice(self) -> dict[str, str]:
-        """The backend and cache that were chosen, for a record from which a resumed run keeps them."""
-        return {"backend": self.backend, "cache": self.cache}
+    def choice(self) -> dict[str, Any]:
+        """What was chosen, by name of the setting, for a record from which a resumed run keeps it."""
+        chosen = {"backend": self.backend, "cache": self.cache}
+        share = self.hw_decoder_load
+        return chosen if share is None else {**chosen, "hw_decoder_load": share}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where a loader of the same photos and settings stood, perhaps with other workers or ranks.

@@ -135,11 +135,13 @@ def _reopen(
 
 
 def _as_recorded(config: Config, stored: Config, saved: Mapping[str, Any]) -> Config:
-    """The settings with the backend and cache that the run chose when it began, where they still can be had.
+    """The settings with what the run chose when it began, backend, cache and share of the hardware decoder,
+    where that still can be had.
 
     What `auto` would choose today may be something else, with other pixels.
     """
-    record, changes = dict(saved.get("loader", {})), {}
+    record: dict[str, Any] = dict(saved.get("loader", {}))
+    changes: dict[str, Any] = {}
     if "backend" in record and config.data.backend == stored.data.backend:
         changes["data.backend"] = record["backend"]
         try:
@@ -152,6 +154,8 @@ def _as_recorded(config: Config, stored: Config, saved: Mapping[str, Any]) -> Co
         if cache != "none" and (cache == "vram") != (backend == "dali"):
             cache = "auto" if backend == "auto" else "vram" if backend == "dali" else "ram"
         changes["data.cache"] = cache
+    if "hw_decoder_load" in record and stored.data.hw_decoder_load == "auto":
+        changes["data.hw_decoder_load"] = record["hw_decoder_load"]
     return change_config(config, (), changes)
 
 
@@ -176,10 +180,11 @@ def _train(
         train_photos, val_photos = read_split(folder.split, photos)
     crop_pct = own_crop_pct(config.model.name) if config.eval.crop_pct is None else config.eval.crop_pct
     with ExitStack() as stack:
-        loaders = (
-            stack.enter_context(training_loader(config, train_photos, device)),
-            stack.enter_context(validation_loader(config, val_photos, crop_pct, device)),
-        )
+        train_loader = stack.enter_context(training_loader(config, train_photos, device))
+        # One backend for both halves, as after a resume: what was measured may differ with the cache.
+        same = change_config(config, (), {"data.backend": train_loader.backend})
+        val_loader = stack.enter_context(validation_loader(same, val_photos, crop_pct, device))
+        loaders = train_loader, val_loader
         if saved is not None:
             _same_pixels(loaders[0], saved, config)
         torch.manual_seed(config.train.seed)  # the new head, random weights, dropout

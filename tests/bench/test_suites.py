@@ -14,16 +14,20 @@ import pytest
 import torch
 
 import flowerfast
-from flowerfast.bench import sources
+from flowerfast.bench import sources, suites
 from flowerfast.bench.compare import read_result
 from flowerfast.bench.environment import SCHEMA
+from flowerfast.bench.measure import measure_here
 from flowerfast.bench.result import present
+from flowerfast.bench.show import report
 from flowerfast.bench.sources import sample, steps, training
 from flowerfast.bench.stages import NAMES, StageClock, cold_read
 from flowerfast.bench.suites import run_bench
 from flowerfast.bench.trials import LOADER, Bench, loader_trials, overrides, pack_sample
 from flowerfast.config import Config, load_config
 from flowerfast.errors import UserError
+from flowerfast.loaders import loader as loader_module
+from flowerfast.loaders import speeds
 from flowerfast.loaders.batch import Batch
 from flowerfast.photos import photos as reading
 from flowerfast.photos.photos import Photos
@@ -135,6 +139,25 @@ def test_each_trial_changes_one_thing(photo_folder):
     assert len({*names}) == len(names)
 
 
+@pytest.mark.parametrize(
+    ("decoder", "names"),
+    [("cpu", ["dali, decoder=gpu", "dali, decoder=gpu, load=0", "dali, decoder=gpu, load=0.1",
+              "dali, decoder=gpu, load=0.65"]),
+     ("gpu", ["dali, decoder=gpu, load=0", "dali, decoder=gpu, load=0.1", "dali, decoder=gpu, load=0.65"])],
+)  # fmt: skip
+def test_shares_of_the_hardware_decoder_are_set_beside(photo_folder, monkeypatch, decoder, names):
+    settings = pytest.importorskip("flowerfast.loaders.dali.settings")
+    monkeypatch.setattr(settings, "choose_share", lambda data, device, photos: 0.2)
+    config = tiny(photo_folder(), "data.backend=dali", f"data.decoder={decoder}", "data.cache_gb=1")
+    trials, _ = loader_trials(replace(bench_of(config), device=torch.device("cuda")), quick=False)
+    by_gpu = [trial for trial in trials if "decoder" in trial.name]
+    assert [trial.name for trial in by_gpu] == names
+    for trial in by_gpu:
+        data, load = trial.config(bench_of(config)).data, float(trial.name.partition("load=")[2] or 0.2)
+        assert (data.decoder, data.hw_decoder_load) == ("gpu", load)
+        assert trial.about(bench_of(config))["hw_decoder_load"] == load
+
+
 def test_a_cache_without_room_for_all_is_left_out(photo_folder):
     config = tiny(photo_folder(), "data.cache_gb=0.00001")
     trials, left_out = loader_trials(bench_of(config), quick=False)
@@ -176,6 +199,63 @@ def test_a_sample_is_spread(photo_folder, count, wanted, length):
     few = sample(Photos(photo_folder()).subset(range(15 - count, 15)), wanted).indices.tolist()
     assert len({*few}) == length
     assert (few[0], few[-1]) == (15 - count, 14)
+
+
+# -------------------------------------------------------------------------------- what is kept
+
+
+@pytest.fixture
+def here(monkeypatch) -> None:
+    """Variants are measured in this process, however noisy."""
+    monkeypatch.setattr(suites, "measure", measure_here)
+    monkeypatch.setattr(speeds, "WIDE", float("inf"))
+
+
+@pytest.mark.usefixtures("here")
+def test_speeds_are_kept_and_read(photo_folder):
+    pytest.importorskip("nvidia.dali")
+    said: list[str] = []
+    config = tiny(photo_folder())
+    rows = run_bench(config, ("loader",), say=said.append)["loader"]
+    (line,) = (text for text in said if text.startswith("speeds are kept in "))
+    assert "data.backend=auto takes cpu (no DALI on the GPU" in line
+    wanted = [config.data.model_copy(update={"backend": name}) for name in ("cpu", "dali-cpu")]
+    wanted.append(config.data.model_copy(update={"cache": "ram"}))
+    found = speeds.compare(Photos(str(config.data.path)), CPU, wanted)
+    assert found is not None
+    expected = [rows[name] for name in ("cpu", "dali-cpu", "cpu, ram cache")]
+    assert [(s.images_per_sec, s.spread) for s in found[1]] == [
+        (row["images_per_sec"], row["spread"]) for row in expected
+    ]
+    larger = config.data.model_copy(update={"workers": 1})  # of the scaling curve
+    assert speeds.compare(Photos(str(config.data.path)), CPU, [larger]) is not None
+
+
+@pytest.mark.usefixtures("here")
+def test_a_cache_folder_that_cannot_be_written_costs_a_line(photo_folder, own_cache):
+    (own_cache / "speeds").touch()
+    said: list[str] = []
+    found = run_bench(tiny(photo_folder()), ("loader",), say=said.append)
+    assert found["loader"]["cpu"]["images_per_sec"] > 0
+    (line,) = (text for text in said if text.startswith("speeds are not kept"))
+    assert line.startswith(f"speeds are not kept for data.backend=auto: {own_cache}: ")
+    assert "\n" not in line
+
+
+def test_a_first_look_keeps_nothing(photo_folder, own_cache):
+    run_bench(tiny(photo_folder()), ("loader",), quick=True)
+    assert not (own_cache / "speeds").exists()
+
+
+def test_the_present_loader_is_what_auto_takes_and_says_why(photo_folder, monkeypatch):
+    """A speed that was measured long ago decides what is present, as for a training run, and is named."""
+    config = tiny(photo_folder(), "data.backend=auto")
+    told = "measured on this machine on 2026-01-02: cpu 9 images/s, dali 8"
+    monkeypatch.setattr(loader_module, "choose_backend", lambda data, device, photos: ("cpu", told))
+    found = run_bench(config, ("loader",), quick=True)
+    assert found["settings"]["current"] == "cpu"
+    assert (found["settings"]["backend"], found["settings"]["backend_reason"]) == ("cpu", told)
+    assert f"backend: cpu ({told})" in [str(part) for part in report(found)]
 
 
 # -------------------------------------------------------------------------------- sources

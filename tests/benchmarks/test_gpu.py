@@ -72,7 +72,7 @@ def run(photo_folder: Callable[..., Path], tmp_path: Path) -> Run:
 
 
 @pytest.mark.skipif(dali_problem(torch.device("cpu")) is not None, reason="needs DALI")
-def test_a_rehearsal_measures_loaders_and_training(run: Run):
+def test_a_rehearsal_measures_loaders_and_training(run: Run, own_cache: Path):
     code, found = run("--parts", "start,loaders,train")
     assert code == 0
     assert (found["schema"], found["kind"], found["rehearsal"]) == (1, "gpu", True)
@@ -83,6 +83,12 @@ def test_a_rehearsal_measures_loaders_and_training(run: Run):
     rows = found["loaders"]["photos"]
     assert [*rows] == [paper.NAME, *gpu.our_loaders(cuda=False)]
     assert all(rows[name]["images_per_sec"] > 0 for name in gpu.our_loaders(cuda=False))
+    (file,) = (own_cache / "speeds").iterdir()
+    (kept,) = json.loads(file.read_text())["runs"]
+    assert (kept["image_size"], kept["batch_size"]) == (32, 4)
+    assert [speed["images_per_sec"] for speed in kept["speeds"]] == [
+        rows[name]["images_per_sec"] for name in gpu.our_loaders(cuda=False)
+    ]
     for batch in ("batch 4", "batch 2"):
         trained = found["train"][batch]
         assert trained["step"][gpu.EAGER]["images_per_sec"] > 0

@@ -13,10 +13,12 @@ import torch
 
 from flowerfast.config import Augment, DataConfig
 from flowerfast.errors import UserError
+from flowerfast.loaders import loader as loader_module
 from flowerfast.loaders.cache import choice
+from flowerfast.loaders.engine import open_engine
 from flowerfast.loaders.loader import Loader
 from flowerfast.photos.photos import Photos
-from flowerfast.plans.plan import make_eval_plan
+from flowerfast.plans.plan import Sampler, make_eval_plan
 
 Open = Callable[..., Loader]
 Settings = dict[str, Any]
@@ -207,6 +209,51 @@ def test_choices_and_their_reasons(
     assert (exact.cache, exact.cache_reason) == ("none", "without augmentation photos are decoded exactly")
     state = cached.state_dict()
     assert (state["backend"], state["cache"]) == ("cpu", "ram")
+
+
+def test_what_decides_a_measured_choice_is_the_loaders_own(
+    photos: Photos, open_loader: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def choose(data: DataConfig, device: torch.device, among: Photos) -> tuple[str, str]:
+        asked.append((data.image_size, data.cache, data.workers, among))
+        return "cpu", "measured"
+
+    monkeypatch.setattr(loader_module, "choose_backend", choose)
+    loader = open_loader(photos, **RANDOM, size=48, image_size=224, cache="ram")
+    assert (loader.backend, loader.backend_reason, loader.hw_decoder_load) == ("cpu", "measured", None)
+    open_loader(photos, size=64, cache="ram")  # an evaluation has no cache
+    assert asked == [(48, "ram", 2, photos), (64, "none", 2, photos)]
+
+
+@pytest.mark.parametrize(
+    ("settings", "share"),
+    [({"decoder": "gpu"}, 0.3), ({"decoder": "auto"}, None), ({"decoder": "gpu", "cache": "vram"}, None),
+     ({"decoder": "gpu", "augment": None}, None)],
+)  # fmt: skip
+def test_the_share_of_the_hardware_decoder_is_settled_where_the_gpu_decodes(
+    photos: Photos,
+    open_loader: Open,
+    monkeypatch: pytest.MonkeyPatch,
+    settings: Settings,
+    share: float | None,
+) -> None:
+    settled: list[DataConfig] = []
+    dali = pytest.importorskip("flowerfast.loaders.dali.settings")
+    monkeypatch.setattr(loader_module, "choose_backend", lambda *_: ("dali", "there"))
+    monkeypatch.setattr(loader_module, "open_cache", lambda *_: None)
+    monkeypatch.setattr(dali, "choose_share", lambda data, device, among: 0.3)
+
+    def opened(backend: str, sampler: Sampler, data: DataConfig, *_: Any) -> Any:
+        settled.append(data)
+        return open_engine("cpu", sampler, data, torch.device("cpu"), None)
+
+    monkeypatch.setattr(loader_module, "open_engine", opened)
+    loader = open_loader(photos, **{**RANDOM, **settings})
+    assert loader.hw_decoder_load == share
+    assert loader.choice().get("hw_decoder_load") == share
+    assert settled[0].hw_decoder_load == ("auto" if share is None else share)
 
 
 def test_arguments_go_before_options(photos: Photos) -> None:

@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 
 from flowerfast.config import Augment, DataConfig
 from flowerfast.errors import Stopped, UserError
+from flowerfast.loaders import loader as loader_module
 from flowerfast.loaders.batch import Batch
 from flowerfast.loaders.cache import choice
 from flowerfast.packing.pack import pack
@@ -214,6 +215,39 @@ def test_the_backend_of_the_beginning_is_kept_where_it_can_be_had(
     assert train_tiny(resume=True).summary["backend"] == "dali-cpu"
     change_last(run, lambda state: state["loader"].update(backend="dali"))  # of another machine
     assert train_tiny(resume=True).summary["backend"] == "cpu"
+
+
+def test_a_resumed_run_keeps_its_backend_whatever_was_measured_since(
+    train_tiny: Train, begin: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("nvidia.dali")
+    measured = {"backend": "dali-cpu"}
+
+    def choose(data: DataConfig, device: torch.device, photos: Photos | None = None) -> tuple[str, str]:
+        chosen = measured["backend"] if data.backend == "auto" else data.backend
+        return chosen, "measured"
+
+    monkeypatch.setattr(loader_module, "choose_backend", choose)
+    begin({"data.backend": "auto"})
+    measured["backend"] = "cpu"
+    assert train_tiny(resume=True).summary["backend"] == "dali-cpu"
+    assert train_tiny("another").summary["backend"] == "cpu"
+
+
+def test_a_resumed_run_keeps_its_share_of_the_hardware_decoder(
+    train_tiny: Train, begin: Callable[..., None], run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin()
+    change_last(run, lambda state: state["loader"].update(hw_decoder_load=0.12))
+    shares, open_engine = [], loader_module.open_engine
+
+    def opened(backend: str, sampler: Sampler, data: DataConfig, *more: Any) -> Any:
+        shares.append(data.hw_decoder_load)
+        return open_engine(backend, sampler, data, *more)
+
+    monkeypatch.setattr(loader_module, "open_engine", opened)
+    train_tiny(resume=True)
+    assert shares == [0.12, 0.12]
 
 
 # -------------------------------------------------------------------------------------------- the same pixels

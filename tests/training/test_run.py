@@ -12,9 +12,11 @@ import pytest
 import timm
 import torch
 
-from flowerfast.config import Config, load_config, start_config
+from flowerfast.config import Config, DataConfig, load_config, start_config
 from flowerfast.demo.synthetic import demo_folder
 from flowerfast.errors import UserError
+from flowerfast.loaders import loader as loader_module
+from flowerfast.photos.photos import Photos
 from flowerfast.training.progress import Silent
 from flowerfast.training.run import MAY_CHANGE, TrainResult, resume_config
 from flowerfast.training.trained import load_run
@@ -257,3 +259,22 @@ def test_a_resumed_run_may_change_what_leaves_the_past_alone_and_no_more() -> No
     by_batch = load_config("demo")
     with pytest.raises(UserError, match=r"^train\.epochs=99: the run began with 14"):
         resume_config(by_batch, {"train.epochs": 99})
+
+
+def test_both_halves_come_from_one_backend(train_tiny: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever was measured for the one with a cache and for the other without."""
+    pytest.importorskip("nvidia.dali")
+    opened, open_engine = [], loader_module.open_engine
+
+    def choose(data: DataConfig, device: torch.device, photos: Photos | None = None) -> tuple[str, str]:
+        by_cache = "cpu" if data.cache == "ram" else "dali-cpu"
+        return (by_cache if data.backend == "auto" else data.backend), "measured"
+
+    def watched(backend: str, *more: Any) -> Any:
+        opened.append(backend)
+        return open_engine(backend, *more)
+
+    monkeypatch.setattr(loader_module, "choose_backend", choose)
+    monkeypatch.setattr(loader_module, "open_engine", watched)
+    train_tiny(settings={"data.cache": "ram", "data.backend": "auto", "train.epochs": 1})
+    assert opened == ["cpu", "cpu"]

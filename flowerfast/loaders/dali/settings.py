@@ -6,9 +6,13 @@ import torch
 
 from flowerfast.config import DataConfig
 from flowerfast.loaders.dali.graph import GraphSettings, Source
+from flowerfast.loaders.speeds import compare
 from flowerfast.machine import usable_cores
+from flowerfast.photos.photos import Photos
 from flowerfast.plans.plan import Sampler
 
+DALI_SHARE = 0.65  # DALI's own default
+_HOPPER, _GATE = 9, (0.12, 70)  # compute capability; share and threads, see choose_share
 _HINT_BYTES = 1 << 30  # most that the GPU's decoder may be told to set aside at the start
 
 
@@ -21,6 +25,27 @@ def choose_decoder(wanted: Literal["auto", "gpu", "cpu"]) -> Literal["gpu", "cpu
     cores: pixels would depend on them.
     """
     return "cpu" if wanted == "auto" else wanted
+
+
+def choose_share(data: DataConfig, device: torch.device, photos: Photos) -> float:
+    """Share of each batch for the GPU's hardware decoder; `auto`: the fastest that was measured here.
+
+    Without such, what is published of the GPU. DALI's documentation of `fn.decoders.image` has 0.65 as the
+    default, of Ampere, and says that the best share depends on the number of threads and should be found
+    empirically. On Hopper DALI's own gate for speed (qa/TL1_decoder_perf/test.sh in NVIDIA/DALI) has 0.12
+    with 70 threads; we take both decoders to end together there, so fewer threads leave the hardware more.
+    The rule may look at threads, since no share changes pixels.
+    """
+    if data.hw_decoder_load != "auto":
+        return data.hw_decoder_load
+    found = compare(photos, device, [data])
+    if found is not None and (best := found[1][0].hw_decoder_load) is not None:
+        return best
+    if torch.cuda.get_device_capability(device)[0] != _HOPPER:
+        return DALI_SHARE
+    share, threads = _GATE
+    by_threads = (1 - share) / threads * (data.workers or usable_cores())
+    return round(share / (share + by_threads), 2)
 
 
 def graph_settings(sampler: Sampler, data: DataConfig, device: torch.device, cached: bool) -> GraphSettings:
@@ -40,7 +65,8 @@ def graph_settings(sampler: Sampler, data: DataConfig, device: torch.device, cac
         threads=data.workers or usable_cores(),
         depth=data.dali_prefetch,
         source=source,
-        hw_decoder_load=data.hw_decoder_load,
+        # Where the GPU decodes, `Loader` has settled it.
+        hw_decoder_load=DALI_SHARE if data.hw_decoder_load == "auto" else data.hw_decoder_load,
         hint=_largest(sampler) if source == "gpu" else (0, 0),
     )
 
