@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 
 from rich.console import Console
-from rich.text import Text
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -47,7 +46,7 @@ def main() -> int:
         print(f"speed.py: error: {error}", file=sys.stderr)
         return 2
     for part in report(result):
-        console.print(part, soft_wrap=isinstance(part, Text))
+        console.print(part, soft_wrap=isinstance(part, str))
     if args.out:
         write_results(args.out, result)
     return 0

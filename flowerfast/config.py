@@ -4,9 +4,9 @@ The default of every setting lives here. Models are frozen; an unknown key is re
 one.
 """
 
-import difflib
-import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,7 +15,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 from pydantic.fields import FieldInfo
 
 from flowerfast.errors import UserError
+from flowerfast.nearest import hint
 
+DEMO = "demo"
+"""The shipped config that goes with rendered flowers."""
 Share = Annotated[float, Field(ge=0, le=1)]
 Backend = Literal["auto", "cpu", "dali-cpu", "dali"]
 Exif = Literal["apply", "ignore"]
@@ -25,6 +28,15 @@ class Section(BaseModel):
     """Base of all sections: frozen, no unknown keys, no NaN."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise UserError(_explain(error, type(self).__name__, type(self))) from None
+
+    # For who calls the class: a section within a whole configuration is explained with its key (`validate`).
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
 
 
 class DataConfig(Section):
@@ -264,6 +276,20 @@ def refuse_unused(overrides: Sequence[str], command: str, used: Sequence[str]) -
             raise UserError(f"--set {key}: {command} does not use it; it takes {listed}")
 
 
+def start_config(base: Path | str | None, changes: Mapping[str, Any]) -> Config:
+    """Configuration of a new run; without data and config, the demo's. Raises UserError.
+
+    No other recipe trains on rendered flowers: who names one has photos.
+    """
+    given = changes.get("data.path") is not None
+    config = load_config(DEMO if base is None and not given else base, (), changes)
+    if config.data.path is None and base not in (None, DEMO):
+        raise UserError(
+            f"--config {base}: no photos are named; give their folder, flowerfast train DATA --config {base}"
+        )
+    return config
+
+
 def change_config(stored: Config, overrides: Sequence[str], settings: Mapping[str, Any]) -> Config:
     """A copy of a configuration with `settings` and then `key=value` overrides applied."""
     return _apply(stored.model_dump(mode="json"), overrides, settings, "config.yaml")
@@ -325,7 +351,7 @@ def _check_key(key: str, origin: str) -> None:
     """Refuse unknown keys here, where the spelling the user typed is known."""
     keys = list(known_keys())
     if key not in keys:
-        raise UserError(f"{origin}: unknown key {key!r}{_nearest(key, keys)}")
+        raise UserError(f"{origin}: unknown key {key!r}{hint(key, keys)}")
 
 
 def _parse(key: str, text: str) -> Any:
@@ -345,30 +371,33 @@ def _parse(key: str, text: str) -> Any:
     return value
 
 
-def _nearest(key: str, keys: Sequence[str]) -> str:
-    name = key.rpartition(".")[2]
-    by_name = {k.rpartition(".")[2]: k for k in reversed(keys)}  # of two of one name, the first
-    close = (
-        ([by_name[name]] if name in by_name else [])
-        or difflib.get_close_matches(key, keys, n=1, cutoff=0.5)
-        or [by_name[n] for n in difflib.get_close_matches(name, list(by_name), n=1, cutoff=0.6)]
-    )
-    return f"; did you mean {close[0]!r}?" if close else f"; known keys: {', '.join(keys)}"
-
-
-def _explain(error: ValidationError, origin: str) -> str:
-    """One line for the first problem: file, key, rule, value."""
+def _explain(error: ValidationError, origin: str, model: type[BaseModel] = Config) -> str:
+    """One line for the first problem of a `model`: file, key, rule, value."""
     first = error.errors()[0]
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
+        if model is not Config:
+            return f"{origin}: unknown argument {key!r}{hint(key, [*model.model_fields])}"
         sections = () if "." in key else Config.model_fields
-        return f"{origin}: unknown key {key!r}{_nearest(key, [*known_keys(), *sections])}"
-    field = ".".join(str(part) for part in first["loc"][:2])
-    about = _description(field)
+        return f"{origin}: unknown key {key!r}{hint(key, [*known_keys(), *sections])}"
+    field = ".".join(str(part) for part in first["loc"][: 2 if model is Config else 1])
+    info = _field(field) if model is Config else model.model_fields.get(field)
     rule = first["msg"][0].lower() + first["msg"][1:]
     rule = rule.removeprefix("value error, ")
-    hint = f" ({about})" if about else ""
-    return f"{origin}: {field}={first['input']!r}: {rule}{hint}"
+    about = _description(info)
+    return f"{origin}: {field}={first['input']!r}: {rule}{f' ({about})' if about else ''}"
+
+
+@contextmanager
+def speaking_of(arguments: Mapping[str, str]) -> Iterator[None]:
+    """Within, errors speak of a function's arguments, given by key, and not of settings."""
+    try:
+        yield
+    except UserError as error:
+        text = str(error)
+        for key, argument in arguments.items():
+            text = re.sub(rf"\b{re.escape(key)}\b", argument, text)
+        raise UserError(text) from error
 
 
 def _field(key: str) -> FieldInfo | None:
@@ -380,14 +409,18 @@ def _field(key: str) -> FieldInfo | None:
     return None
 
 
-def _description(key: str) -> str:
-    info = _field(key)
+def _description(info: FieldInfo | None) -> str:
     return (info.description or "").rstrip(".") if info else ""
 
 
-def describe_settings() -> Iterator[tuple[str, str, str]]:
-    """(key, default, meaning) of every setting."""
+def describe_settings() -> Iterator[tuple[str, Any, str]]:
+    """(key, default in types that JSON knows, meaning) of every setting."""
     defaults = Config().model_dump(mode="json")
     for key in known_keys():
         section, _, name = key.partition(".")
-        yield key, json.dumps(defaults[section][name]), _description(key)
+        yield key, defaults[section][name], _description(_field(key))
+
+
+def describe_sections() -> dict[str, str]:
+    """What each section of settings is about, in their order."""
+    return {name: info.annotation.__doc__ or "" for name, info in Config.model_fields.items()}

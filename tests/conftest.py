@@ -55,21 +55,26 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     return folder
 
 
+@pytest.fixture(autouse=True)
+def compiled_already(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test depends on whether it is the first on its machine, which is told that loops are compiled."""
+    monkeypatch.setattr("flowerfast.kernels.compiling.is_compiled", lambda: True)
+
+
 @pytest.fixture
 def cli(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> Callable[..., tuple[int, str, str]]:
     """Function (*arguments) → (exit code, stdout, stderr): a command in this process, in an empty folder."""
-    from flowerfast.commands.cli import main
+    from flowerfast.commands.cli import run as run_command
 
     monkeypatch.chdir(tmp_path)
 
     def run(*arguments: object) -> tuple[int, str, str]:
         monkeypatch.setattr("sys.argv", ["flowerfast", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stopped:
-            main()
+        code = run_command()
         captured = capsys.readouterr()
-        return int(stopped.value.code or 0), captured.out, captured.err
+        return code, captured.out, captured.err
 
     return run
 

@@ -106,6 +106,44 @@ def test_errors_are_those_of_the_package(tmp_path: Path) -> None:
     assert ff.Stopped(15).signum == 15
 
 
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda _: ff.Augment(flip=2), r"Augment: flip=2: input should be less than or equal to 1 \(Probab"),
+        (lambda _: ff.Augment(crop_scale=(1, 0.5)), r"Augment: crop_scale=\(1, 0\.5\): must be \[low,"),
+        (lambda _: ff.Augment(hflip=1), r"Augment: unknown argument 'hflip'; did you mean 'flip'\?$"),
+        (lambda _: ff.Augment(mixup=1), r"'mixup': not supported; it has crop_scale, crop_ratio, flip"),
+        (lambda _: ff.DataConfig(backend="gpu"), r"DataConfig: backend='gpu': input should be 'auto', 'cpu'"),
+        (lambda _: ff.DataConfig(num_workers=1), r"argument 'num_workers'; did you mean 'workers'\?$"),
+        (lambda root: ff.Photos(root, max_bad=3), r"Photos: max_bad=3: input should be less than"),
+        (lambda root: ff.Loader(ff.Photos(root), size=5), r"Loader: size=5: input should be greater"),
+        (lambda root: ff.Loader(ff.Photos(root), batch_size=0), r"Loader: batch_size=0: input"),
+        (lambda root: ff.Loader(ff.Photos(root), seed=-1), r"Loader: seed=-1: input"),
+        (lambda root: ff.Loader(ff.Photos(root), crop_pct=2), r"Loader: crop_pct=2: input"),
+        (lambda root: ff.Loader(ff.Photos(root), workers=-1), r"Loader: workers=-1: input"),
+        (lambda root: ff.Loader(ff.Photos(root), backend="gpu"), r"Loader: backend='gpu': input"),
+        (lambda root: ff.Loader(ff.Photos(root), backend="dali", device="cpu"), r"^backend=dali: "),
+        (lambda root: ff.Loader(ff.Photos(root), cache="vram", device="cpu", augment=ff.Augment(),
+                                backend="cpu"), r"^cache=vram: "),
+    ],
+)  # fmt: skip
+def test_errors_speak_of_the_arguments_that_were_typed(
+    photo_folder: Write, make: Callable[[Path], object], said: str
+) -> None:
+    with pytest.raises(ff.UserError, match=said) as caught:
+        make(photo_folder())
+    message = str(caught.value)
+    assert "\n" not in message
+    assert not [word for word in ("data.image_size", "train.", "eval.", "--") if word in message]
+
+
+def test_errors_of_options_speak_of_the_settings(photo_folder: Write) -> None:
+    with pytest.raises(ff.UserError, match=r"^data\.backend=dali: "):
+        ff.Loader(
+            ff.Photos(photo_folder()), device=torch.device("cpu"), options=ff.DataConfig(backend="dali")
+        )
+
+
 def test_a_loop_of_five_lines_trains(tmp_path: Path) -> None:
     for name, level in (("dark", 60), ("light", 140)):
         (tmp_path / name).mkdir()

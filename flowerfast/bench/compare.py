@@ -24,7 +24,7 @@ from rich.table import Table
 from rich.text import Text
 
 from flowerfast.bench.result import SUITES, Row, check_result, relative_spread
-from flowerfast.errors import UserError
+from flowerfast.errors import UserError, printable
 
 Verdict = Literal["slower", "faster", "same", "within noise", "not judged"]
 """same: within the tolerance; within noise: beyond the tolerance, and the rounds do not bear it out."""
@@ -95,10 +95,13 @@ class Comparison:
             ratio = "" if row.ratio is None else f"{row.ratio:.3f}"
             noise = "" if row.noise is None else f"±{row.noise:.1%}"
             coloured = Text(verdict, style=_COLOUR.get(row.verdict, ""))
-            table.add_row(row.suite, Text(row.name), *rates, ratio, noise, coloured)
+            table.add_row(row.suite, row.name, *rates, ratio, noise, coloured)
         said = [f"not the same, so nothing is judged: {text}" for text in self.differences]
         if said or self.notes:
-            table.caption, table.caption_justify = Text("\n".join([*said, *self.notes])), "left"
+            table.caption, table.caption_justify = (
+                Text("\n".join(map(printable, [*said, *self.notes]))),
+                "left",
+            )
         return table
 
 

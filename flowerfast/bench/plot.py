@@ -16,7 +16,14 @@ from flowerfast.machine import replacing
 STAGE, PRESENT, OTHER, MODEL, TRAIN = "#009e73", "#0072b2", "#9ac7e0", "#d55e00", "#e69f00"
 _WHISKER = {"ecolor": "#444444", "capsize": 2.5, "elinewidth": 1}
 _ROW, _WIDTH = 0.32, 8.0  # inches
-STYLE: Any = {"svg.hashsalt": "flowerfast", "svg.fonttype": "none", "pdf.fonttype": 42, "font.size": 9}
+_APART = 20  # times the shortest bar: beyond it a linear axis shows that one as a line
+STYLE: Any = {
+    "svg.hashsalt": "flowerfast",
+    "svg.fonttype": "none",
+    "pdf.fonttype": 42,
+    "font.size": 9,
+    "text.parse_math": False,
+}
 # No date and no version of the library: the same result gives the same bytes.
 METADATA: dict[str, dict[str, Any]] = {
     ".png": {"Software": None},
@@ -97,7 +104,7 @@ def _stages(result: dict[str, Any], ax: Axes) -> None:
         # Beside the bar, on the side with more room.
         after = left < 0.5 * wide
         end, reach = left + row["ms"], row["spread_ms"]
-        _label(ax, end + reach if after else min(left, end - reach), place, text, wide, after)
+        _label(ax, end + reach if after else min(left, end - reach), place, text, after)
         left = end
     if "loader_ms" in part:
         ax.axvline(part["loader_ms"], color=PRESENT, linewidth=1.2, linestyle="--")
@@ -119,11 +126,11 @@ def _rates(result: dict[str, Any]) -> Iterator[tuple[str, str, Row]]:
         yield name, MODEL, row
 
 
-def _label(ax: Axes, edge: float, place: int, text: str, wide: float, after: bool = True) -> None:
+def _label(ax: Axes, edge: float, place: int, text: str, after: bool = True) -> None:
     """A figure beside a bar that ends, or begins, at `edge`; a line behind it does not cross it."""
-    x, side = (edge + 0.01 * wide, "left") if after else (edge - 0.01 * wide, "right")
     ground = {"facecolor": "white", "edgecolor": "none", "pad": 1.0}
-    ax.text(x, place, text, va="center", ha=side, bbox=ground)
+    options: dict[str, Any] = {"textcoords": "offset points", "va": "center", "bbox": ground}
+    ax.annotate(text, (edge, place), (4 if after else -4, 0), ha="left" if after else "right", **options)
 
 
 def _loaders(result: dict[str, Any], ax: Axes) -> None:
@@ -136,14 +143,23 @@ def _loaders(result: dict[str, Any], ax: Axes) -> None:
         text = f"{rate:,.0f}" if rate >= 10 else f"{rate:.1f}"
         if row.get("data_wait") is not None:
             text += f"  ({row['data_wait']:.0%} waiting for data)"
-        _label(ax, row["high"], place, text, wide)
+        _label(ax, row["high"], place, text)
     step = training_step(result)
     if step and "loader" in result:
         ax.axvline(step["images_per_sec"], color=MODEL, linewidth=1.2, linestyle="--")
     ax.set_yticks(range(len(rows)), labels)
-    ax.set_xlim(0, 1.17 * wide)
-    ax.xaxis.set_major_formatter("{x:,.0f}" if wide >= 10 else "{x:g}")
-    ax.set_xlabel("images/s; whiskers: lowest and highest round" + "; dashed: the model's limit" * bool(step))
+    least = min(row["low"] for row in rows)
+    apart = wide > _APART * least
+    if apart:  # on a linear axis the shortest bars could not be seen
+        ax.set_xscale("log")
+        start = least / 2
+        ax.set_xlim(start, wide * (wide / start) ** 0.17)
+    else:
+        ax.set_xlim(0, 1.17 * wide)
+    ax.xaxis.set_major_formatter("{x:,g}")
+    scale = ", logarithmic" * apart
+    told = "; dashed: the model's limit" * bool(step)
+    ax.set_xlabel(f"images/s{scale}; whiskers: lowest and highest round{told}")
 
 
 def whiskers(rows: Sequence[Row]) -> tuple[list[float], list[float]]:

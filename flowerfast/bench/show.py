@@ -5,7 +5,6 @@ from typing import Any
 
 from rich.console import RenderableType
 from rich.table import Table
-from rich.text import Text
 
 from flowerfast.bench.result import BESIDE, Row, present
 
@@ -17,12 +16,12 @@ _COLUMNS = ("images/s", "±", "× now", "cores", "MB", "waiting", "GPU", "GPU MB
 
 def report(result: dict[str, Any]) -> Iterator[RenderableType]:
     """Tables of what was measured, then the verdict."""
-    yield Text(_about(result))
+    yield _about(result)
     if why := result["settings"].get("backend_reason"):
-        yield Text(f"backend: {result['settings']['backend']} ({why})")
+        yield f"backend: {result['settings']['backend']} ({why})"
     if "stages" in result:
         yield _stages(result["stages"])
-        yield Text(_sums(result["stages"]))
+        yield _sums(result["stages"])
     for suite, title in (("loader", "loader"), ("model", "model alone"), ("train", "training, fed by")):
         if result.get(suite):
             sizes = {row.get("batch_size") for row in result[suite].values()} if suite != "loader" else ()
@@ -30,15 +29,15 @@ def report(result: dict[str, Any]) -> Iterator[RenderableType]:
             yield _rows(f"{title}{batch}", result[suite], present(result, suite))
         for name, row in result.get(suite, {}).items():
             if "error" in row:
-                yield Text(f"failed: {name}: {row['error']}")
+                yield f"failed: {name}: {row['error']}"
     for name, why in result["settings"].get("left_out", {}).items():
-        yield Text(f"not measured: {name}: {why}")
+        yield f"not measured: {name}: {why}"
     verdict = result["verdict"]
     for number, text in enumerate(verdict["findings"]):
-        yield Text(f"{'' if number else 'verdict: '}{text}")
+        yield f"{'' if number else 'verdict: '}{text}"
     for entry in verdict["advice"] if verdict["bound"] == "model" else ():
         rate, gain = f"{entry['images_per_sec']:,.0f} images/s", f"{entry['gain']:.2f} times as many"
-        yield Text(f"{entry['setting']} measured {rate}, {gain} ({entry['note']})")
+        yield f"{entry['setting']} measured {rate}, {gain} ({entry['note']})"
 
 
 def _about(result: dict[str, Any]) -> str:
@@ -90,7 +89,7 @@ def _rows(title: str, rows: dict[str, Row], now: Row | None) -> Table:
     for k in shown:
         table.add_column(_COLUMNS[k], justify="right", no_wrap=True, min_width=len(_COLUMNS[k]))
     for name, row in cells.items():
-        table.add_row(Text(name), *([row[k] for k in shown] if row else ["failed"]))
+        table.add_row(name, *([row[k] for k in shown] if row else ["failed"]))
     return table
 
 

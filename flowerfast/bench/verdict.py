@@ -12,6 +12,7 @@ from flowerfast.bench.result import BESIDE, Row, present, relative_spread, train
 from flowerfast.loaders.speeds import WIDE
 
 _EVEN = 1.1  # loader and model within this factor are in balance
+_BUSY = 0.8  # a step that keeps more than this share of the cores busy could use more of them
 _SMALL = 0.05  # a gain below this is not worth a change
 _ADVICE = 3
 Advice = dict[str, Any]
@@ -72,6 +73,7 @@ def _bound(
         cuda = result.get("settings", {}).get("device") == "cuda"
         told = f"model-bound: a training step takes {model:,.0f} images/s on this {'GPU' if cuda else 'CPU'}"
         findings = [f"{told}, the loader makes {loader:,.0f}{waits}: a faster loader will not help"]
+        findings.append(_lighter(result, loader / model, cuda))
         if not cuda:
             told = f"with a device that takes more than {loader:,.0f} images/s the loader would be the wall"
             findings.append(f"{told}{of_which}")
@@ -82,6 +84,23 @@ def _bound(
         return "balanced", [told]
     told = f"{slow}-bound: the loader makes {loader:,.0f} images/s, the model could take {model:,.0f}{waits}"
     return slow, [f"{told}{of_which}", *_told(advice, model)]
+
+
+def _lighter(result: dict[str, Any], room: float, cuda: bool) -> str:
+    """What would help where the model is the wall; `room`: how many times as fast a step may become."""
+    settings, step = result.get("settings", {}), training_step(result) or {}
+    size, name = settings.get("image_size"), settings.get("model")
+    ways = [f"smaller images (data.image_size is {size})" if size else "smaller images"]
+    ways.append(f"a smaller network (model.name is {name})" if name else "a smaller network")
+    cores, busy = result.get("environment", {}).get("cores"), step.get("cpu_cores")
+    if not cuda and cores and busy and busy > _BUSY * cores:
+        ways.append(f"more cores (the step keeps {busy:.1f} of {cores} busy)")
+    if not cuda:
+        ways.append("a GPU")
+    helps = (
+        f"what makes the step lighter helps, until it is {room:,.1f} times as fast and the loader the wall"
+    )
+    return f"{helps}: {', '.join(ways[:-1])} or {ways[-1]}"
 
 
 def _told(advice: list[Advice], model: float | None) -> list[str]:

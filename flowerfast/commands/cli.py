@@ -1,9 +1,13 @@
 """Command line: translate, call, print.
 
-Exit codes: 0 success, 1 the run failed, 2 wrong input, 130/143 stopped by SIGINT/SIGTERM.
+Exit codes: 0 success, 1 the run failed, 2 wrong input, 130/143 stopped by SIGINT/SIGTERM, 141 the reader of
+standard output has closed it.
 """
 
+import gc
+import os
 import sys
+import traceback
 from contextlib import closing
 from enum import StrEnum
 from functools import partial
@@ -11,22 +15,31 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
-from rich.text import Text
 
 from flowerfast import __version__
+from flowerfast.commands.find import check_folder, check_run, find_photos
 from flowerfast.commands.output import (
+    PipeClosed,
     complain,
     out,
     print_evaluation,
     print_packed,
     print_parity,
-    print_predictions,
+    print_settings,
     write_json,
 )
-from flowerfast.config import load_config, parse_overrides, refuse_unused
-from flowerfast.errors import RunFailed, Stopped, UserError
+from flowerfast.commands.usage import SHORT, explain_usage
+from flowerfast.config import (
+    describe_settings,
+    known_keys,
+    load_config,
+    parse_overrides,
+    refuse_unused,
+    start_config,
+)
+from flowerfast.errors import RunFailed, Stopped, UserError, printable
 from flowerfast.machine import lend_home
+from flowerfast.nearest import did_you_mean, nearest_keys
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -36,7 +49,8 @@ app = typer.Typer(
 )
 _UsageError: Any = typer.BadParameter.__base__  # click's own, or that of the click inside newer typers
 
-# torch and timm take seconds to import: commands import what they call, so that --help answers at once.
+# torch and timm take seconds to import: commands import what they call, so that --help answers at once, and
+# look first at what can be refused without them.
 
 
 class Format(StrEnum):
@@ -102,11 +116,40 @@ PARITY = (
 )
 
 
-def _settings(backend: str | None, set_: list[str] | None, data: Path | None = None) -> dict[str, Any]:
-    """Settings by key, of the options and of --set."""
+def _settings(set_: list[str] | None, data: Path | None = None, **options: Any) -> dict[str, Any]:
+    """Settings by key, of DATA, of the options that stand for one, and of --set; one key has one value."""
+    given = {f"--{name.replace('_', '-')}": value for name, value in options.items() if value is not None}
+    keys = SHORT | {"--backend": "data.backend"}
     chosen: dict[str, Any] = {} if data is None else {"data.path": str(data.resolve())}
-    chosen |= {} if backend is None else {"data.backend": backend}
-    return chosen | parse_overrides(set_ or [])
+    chosen |= {keys[option]: value for option, value in given.items()}
+    typed = {keys[option]: f"{option} {value}" for option, value in given.items()} | {"data.path": str(data)}
+    for key, value in parse_overrides(set_ or []).items():
+        if key in chosen and chosen[key] != value and not _same_folder(key, chosen[key], value):
+            raise UserError(f"{typed[key]} and --set {key}={value}: which of the two? give one of them")
+        chosen.setdefault(key, value)
+    return chosen
+
+
+def _same_folder(key: str, one: Any, other: Any) -> bool:
+    return key == "data.path" and isinstance(other, str) and Path(one) == Path(other).resolve()
+
+
+def _check_start(config: str | None, settings: dict[str, Any]) -> None:
+    """Refuse what can be refused at once: settings, bounds, a folder that is not there."""
+    path = start_config(config, settings).data.path
+    if path is not None:
+        check_folder(Path(path))
+
+
+def _say(notes: list[str]) -> None:
+    for note in notes:
+        complain(note)
+
+
+def _say_compiling(kernels: str) -> None:
+    from flowerfast.pixels.executor import compiling_notes
+
+    _say(compiling_notes(kernels))
 
 
 def _version(wanted: bool) -> None:
@@ -135,6 +178,15 @@ def train(
     config: Annotated[
         str | None, typer.Option(help="YAML file, or the name of a shipped one: paper, demo.")
     ] = None,
+    epochs: Annotated[int | None, typer.Option(help="Short for --set train.epochs=...")] = None,
+    model: Annotated[str | None, typer.Option(help="Any timm model; short for --set model.name=...")] = None,
+    lr: Annotated[float | None, typer.Option(help="Learning rate; short for --set train.lr=...")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Short for --set train.batch_size=...")] = None,
+    image_size: Annotated[
+        int | None, typer.Option(help="In pixels; short for --set data.image_size=...")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Short for --set train.seed=...")] = None,
+    device: Annotated[str | None, typer.Option(help="Short for --set train.device=...")] = None,
     set_: SetOption = None,
     backend: BackendOption = None,
     out_: Annotated[
@@ -148,16 +200,20 @@ def train(
 
     `flowerfast settings` lists what --set takes.
     """
+    short = {"epochs": epochs, "model": model, "lr": lr, "batch_size": batch_size}
+    short |= {"image_size": image_size, "seed": seed, "device": device}
+    chosen = _settings(set_, data, backend=backend, **short)
+    if not resume:
+        _check_start(config, chosen)
     from flowerfast.commands.display import TrainDisplay, progress_bar
     from flowerfast.commands.signals import StopSignals
     from flowerfast.training.run import train as train_photos
 
     with closing(TrainDisplay(out)) as display:
         result = train_photos(
-            data,
             out=out_,
             config=config,
-            settings=_settings(backend, set_),
+            settings=chosen,
             resume=resume,
             reporter=display,
             stop=StopSignals(),
@@ -186,11 +242,14 @@ def evaluate(
     set_: SetOption = None,
 ) -> None:
     """Measure a trained run on a folder: accuracy, precision, recall and F1 per class, confusion matrix."""
+    refuse_unused(set_ or [], "evaluate", (*READING, "train.device"))
+    config = load_config(None, (), _settings(set_, backend=backend))
+    check_run(run)
+    check_folder(data)
+    _say_compiling(config.data.kernels)
     from flowerfast.commands.display import progress_bar
     from flowerfast.training.trained import evaluate as evaluate_run
 
-    refuse_unused(set_ or [], "evaluate", (*READING, "train.device"))
-    config = load_config(None, (), _settings(backend, set_))
     with progress_bar(out, "reading headers") as bar:
         result = evaluate_run(
             run,
@@ -212,29 +271,40 @@ def predict(
     images: Annotated[list[str], typer.Argument(help="Photos, folders or glob patterns.")],
     top_k: Annotated[int, typer.Option("--top-k", min=1, help="Classes to show per photo.")] = 3,
     json_: JsonFile = None,
+    jsonl: Annotated[
+        Path | None, typer.Option(help="Write each answer at once, one JSON object a line; - as above.")
+    ] = None,
+    csv: Annotated[Path | None, typer.Option(help="Write each answer at once as CSV; - as above.")] = None,
     set_: SetOption = None,
 ) -> None:
-    """Name what is on photos: the most likely classes with their probabilities."""
-    from flowerfast.commands.find import find_photos
-    from flowerfast.training.trained import load_run
+    """Name what is on photos: the most likely classes with their probabilities.
 
+    A folder stands for all photos in it. Answers come one by one; files that cannot be read are named and
+    counted. Exit code 2 when none can.
+    """
     refuse_unused(set_ or [], "predict", ("data.max_pixels", "train.device"))
     config = load_config(None, set_ or [])
-    photos = find_photos(images)
-    predictions = load_run(run, config.train.device).predict(photos, top_k, config.data.max_pixels)
-    named = [p for p in predictions if p.error is None]
-    if json_ != Path("-") and named:
-        print_predictions(named)
-    rows = [{"path": p.path, "top": [{"name": n, "probability": c} for n, c in p.top]} for p in named]
-    write_json(json_, rows)
-    for p in predictions:
-        if p.error is not None:
-            complain(f"skipped: {p.path}: {p.error}")
-    if not named:
-        first = predictions[0]
-        raise UserError(
-            f"{first.path}: none of {len(photos)} files can be read as a photo; give JPEG, PNG or WebP"
-        )
+    files = {"json": json_, "jsonl": jsonl, "csv": csv}
+    if [*files.values()].count(Path("-")) > 1:
+        raise UserError("--json, --jsonl and --csv: one of them at most to standard output, -")
+    photos, notes = find_photos(images)
+    check_run(run)
+    _say(notes)
+    from flowerfast.commands.answers import answers
+    from flowerfast.training.trained import load_run
+
+    trained = load_run(run, config.train.device)
+    seen, bad, first = 0, 0, None
+    with answers(files, min(top_k, len(trained.classes))) as tell:
+        for prediction in trained.predict_each(photos, top_k, config.data.max_pixels):
+            tell(prediction)
+            seen += 1
+            if prediction.error is not None:
+                bad, first = bad + 1, first or prediction.path
+    if bad == seen:
+        raise UserError(f"{first}: none of {seen} files can be read as a photo; give others")
+    if bad:
+        complain(f"{bad} of {seen} files skipped")
 
 
 @app.command()
@@ -244,7 +314,7 @@ def parity(
         str | None,
         typer.Option(
             metavar="[auto|cpu|dali-cpu|dali]",
-            help="Who is compared; auto: dali on a CUDA GPU, else dali-cpu.",
+            help="Who is compared; auto: dali on a CUDA GPU, else dali-cpu, without DALI cpu.",
         ),
     ] = None,
     samples: Annotated[int, typer.Option(min=1, help="Most photos to draw.")] = 512,
@@ -257,13 +327,18 @@ def parity(
 ) -> None:
     """Compare a backend's pixels with the reference's (torchvision) on your own photos, step by step.
 
+    Without NVIDIA DALI: those of the compiled loops of the cpu backend.
+
     Exit code 0 within the published bounds, 1 outside.
     """
+    refuse_unused(set_ or [], "parity", PARITY)
+    settings = load_config(None, (), _settings(set_, data, backend=backend))
+    if settings.data.path is not None:
+        check_folder(Path(settings.data.path))
+    _say_compiling(settings.data.kernels)
     from flowerfast.commands.display import progress_bar
     from flowerfast.commands.parity import compare_backends
 
-    refuse_unused(set_ or [], "parity", PARITY)
-    settings = load_config(None, (), _settings(backend, set_, data))
     with progress_bar(out, "comparing") as bar:
         result = compare_backends(settings, samples, epochs, run, bar)
     if json_ != Path("-"):
@@ -306,6 +381,9 @@ def bench(
 
     About two minutes on two cores. Settings are those of `train`, as `--set train.batch_size=256`.
     """
+    chosen = _settings(set_, data, backend=backend)
+    if from_ is None:
+        _check_start(None, chosen)
     from flowerfast.bench.compare import compare_results, read_result
     from flowerfast.bench.plot import check_plot_path, plot_result
     from flowerfast.bench.show import report
@@ -313,7 +391,6 @@ def bench(
     from flowerfast.bench.whatif import parse
     from flowerfast.bench.whatif import what_if as predict_speed
     from flowerfast.commands.display import progress_bar
-    from flowerfast.training.run import start_config
 
     old = read_result(compare) if compare is not None else None
     if what_if is not None:
@@ -325,7 +402,7 @@ def bench(
             raise UserError(f"--from {from_}: measures nothing, so drop {data} or --from")
         result = read_result(from_)
     else:
-        settings = start_config(None, _settings(backend, set_, data))
+        settings = start_config(None, chosen)
         suites = [name.strip() for name in suite.split(",")]
         result = run_bench(
             settings, suites, quick, lambda text: complain(f"  {text}"), partial(progress_bar, out)
@@ -340,7 +417,7 @@ def bench(
         show.append(compared.table())
     if json_ != Path("-"):
         for part in show:
-            out.print(part, soft_wrap=isinstance(part, Text))
+            out.print(part, soft_wrap=isinstance(part, str))
     write_json(json_, result)
     if plot is not None:
         plot_result(result, plot)
@@ -379,15 +456,16 @@ def pack(
     turned upright, unless data.exif=ignore, and have none. Stopped in the middle, the same command goes on.
     --verify exits with 1 when photos are damaged.
     """
+    if verify:
+        refuse_unused(set_ or [], "pack --verify", ("data.workers",))
+    refuse_unused(set_ or [], "pack", PACKING)
+    config = load_config(None, set_ or []).data
+    check_folder(data)
     from flowerfast.commands.display import progress_bar
     from flowerfast.packing.pack import damaged
     from flowerfast.packing.pack import pack as pack_photos
     from flowerfast.packing.shard_writer import PackSettings
 
-    if verify:
-        refuse_unused(set_ or [], "pack --verify", ("data.workers",))
-    refuse_unused(set_ or [], "pack", PACKING)
-    config = load_config(None, set_ or []).data
     if verify:
         if out_ is not None:
             raise UserError(f"--verify {data} {out_}: give one folder, the shards to check")
@@ -427,33 +505,71 @@ def synth(
 
 
 @app.command()
-def settings() -> None:
+def settings(
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[WORD]...", help="Only settings with one of these in key or meaning."),
+    ] = None,
+    json_: JsonFile = None,
+) -> None:
     """List every setting with its default and meaning, for --set and config files."""
-    from flowerfast.config import describe_settings
+    rows = [row for row in describe_settings() if not words or _speaks_of(row, words)]
+    if not rows:
+        near = nearest_keys(words[0], [*known_keys()]) if words else []
+        hint = did_you_mean(near) if near else "; `flowerfast settings` lists all"
+        raise UserError(f"settings {' '.join(words or [])}: no setting speaks of that{hint}")
+    if json_ != Path("-"):
+        print_settings(rows)
+    write_json(json_, [{"key": key, "default": default, "meaning": about} for key, default, about in rows])
 
-    table = Table("setting", "default", "meaning")
-    for key, default, meaning in describe_settings():
-        table.add_row(key, default, meaning)
-    out.print(table)
+
+def _speaks_of(row: tuple[str, Any, str], words: list[str]) -> bool:
+    text = f"{row[0]} {row[2]}".casefold()
+    return any(word.casefold() in text for word in words)
+
+
+def run() -> int:
+    """Do what the command line says; the exit code."""
+    try:
+        lend_home()  # before a command imports the libraries that look for one
+        return int(app(standalone_mode=False) or 0)
+    except UserError as error:
+        complain(f"flowerfast: error: {error}")
+        return 2
+    except _UsageError as error:
+        explain_usage(error)
+        return 2
+    except (typer.Abort, KeyboardInterrupt):
+        return 130
+    except PipeClosed:
+        return _PIPE_CLOSED
+    except Stopped as stopped:
+        complain(f"flowerfast: {stopped}; go on with --resume")
+        return 128 + stopped.signum
+    except RunFailed as error:
+        complain(f"flowerfast: error: {error}")
+        return 1
+
+
+_PIPE_CLOSED = 141  # as shells have it of a process that SIGPIPE ends
 
 
 def main() -> None:
-    """Entry point of the `flowerfast` command."""
+    """Entry point of the `flowerfast` command: ends the process."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
-        lend_home()  # before a command imports the libraries that look for one
-        code = app(standalone_mode=False)
-    except UserError as error:
-        complain(f"flowerfast: error: {error}")
-        code = 2
-    except _UsageError as error:
-        error.show()
-        code = 2
-    except (typer.Abort, KeyboardInterrupt):
-        code = 130
-    except Stopped as stopped:
-        complain(f"flowerfast: {stopped}; go on with --resume")
-        code = 128 + stopped.signum
-    except RunFailed as error:
-        complain(f"flowerfast: error: {error}")
+        code = run()
+    except Exception:  # a fault of this program: Python's own words, but for what would command a terminal
+        sys.stderr.write(printable(traceback.format_exc(), keep="\n"))
         code = 1
-    sys.exit(code)
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        code = _PIPE_CLOSED
+    sys.stderr.flush()
+    # To take apart, object by object, what torch and timm have loaded takes seconds.
+    if code:
+        os._exit(code)
+    gc.freeze()
+    sys.exit(0)

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.text import Text
 
 from flowerfast.config import Config
-from flowerfast.errors import UserError
+from flowerfast.errors import UserError, printable
 from flowerfast.training.progress import Totals
 
 _LIVE_SECONDS, _PLAIN_SECONDS = 0.5, 10.0
@@ -102,7 +102,7 @@ class TrainDisplay:
 
     def note(self, text: str) -> None:
         """Something the user should know."""
-        self._console.print(Text(text), soft_wrap=True)
+        self._console.print(Text(printable(text)), soft_wrap=True)
 
     def close(self) -> None:
         """Take the live line away and flush logs."""
@@ -129,10 +129,15 @@ def _event_writer(folder: Path) -> Any:
 @contextmanager
 def progress_bar(console: Console, what: str) -> Iterator[Callable[[int, int], None]]:
     """A function (done, total) that shows a bar once the work has taken more than a second."""
-    columns = TextColumn(what), BarColumn(), TaskProgressColumn(), TimeRemainingColumn()
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeRemainingColumn(),
+    )
     started = time.monotonic()
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
-        task = bars.add_task(what, visible=False)
+        task = bars.add_task(printable(what), visible=False)
 
         def show(done: int, total: int) -> None:
             bars.update(task, completed=done, total=total, visible=time.monotonic() - started > 1)

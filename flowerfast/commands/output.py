@@ -6,23 +6,46 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
-from flowerfast.errors import UserError
+from flowerfast.config import describe_sections
+from flowerfast.errors import UserError, printable
 from flowerfast.machine import write_text
 
 if TYPE_CHECKING:
     from flowerfast.commands.parity import Parity
     from flowerfast.packing.pack import Packed
-    from flowerfast.training.trained import Prediction
 
-out = Console(highlight=False, markup=False)  # names are the user's: [b] in one is no command
+_ENDLESS = 100_000  # columns of what is no terminal: nothing is cut or folded there
+
+
+class PipeClosed(Exception):
+    """Whoever reads standard output, `head` perhaps, has enough."""
+
+
+class _TextConsole(Console):
+    """A console to which strings are text, also in tables: no markup, emoji codes, control characters."""
+
+    def __init__(self) -> None:
+        width = None if sys.stdout.isatty() else _ENDLESS
+        super().__init__(highlight=False, markup=False, emoji=False, width=width)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """A string as text, one line."""
+        return super().render_str(printable(text), **options)
+
+    def on_broken_pipe(self) -> None:
+        """Whoever reads has closed the pipe."""
+        raise PipeClosed
+
+
+out = _TextConsole()
 
 
 def print_evaluation(result: dict[str, Any]) -> None:
     """A table of classes, then accuracy and loss."""
-    table = Table("class", "precision", "recall", "F1", "photos")
+    table = Table(Column("class", overflow="fold"), "precision", "recall", "F1", "photos")
     for row in result["per_class"]:
         scores = (f"{row[key]:.1%}" for key in ("precision", "recall", "f1"))
         table.add_row(row["name"], *scores, str(row["support"]))
@@ -34,14 +57,20 @@ def print_evaluation(result: dict[str, Any]) -> None:
     out.print(f"accuracy {result['accuracy']:.2%}, loss {result['loss']:.4f}, {result['samples']} photos")
 
 
-def print_predictions(predictions: "list[Prediction]") -> None:
-    """A table of photos and their most likely classes."""
-    shown = max((len(p.top) for p in predictions), default=0)
-    table = Table("photo", *(f"{k + 1}." for k in range(shown)))
-    for p in predictions:
-        if p.error is None:
-            table.add_row(p.path, *(f"{name} {chance:.1%}" for name, chance in p.top))
-    out.print(table)
+def print_settings(rows: list[tuple[str, Any, str]]) -> None:
+    """Settings, (key, default, meaning), by section."""
+    wide = max(len(key) for key, *_ in rows)
+    for section, about in describe_sections().items():
+        table = Table(box=None, show_header=False, padding=(0, 2, 0, 2))
+        table.add_column(min_width=wide, no_wrap=True)
+        for name in ("default", "meaning"):
+            table.add_column(name, overflow="fold")
+        mine = [row for row in rows if row[0].startswith(f"{section}.")]
+        for key, default, meaning in mine:
+            table.add_row(key, json.dumps(default), meaning)
+        if mine:
+            out.print(f"{section}: {about}", style="bold")
+            out.print(table)
 
 
 def print_packed(result: "Packed", folder: Path) -> None:
@@ -88,11 +117,11 @@ def print_parity(result: "Parity") -> None:
         figures = [str(step.samples), f"{step.mean:.3f}", f"{step.p99:g}", str(step.max)]
         if answers:
             figures.append("" if step.top1_differs is None else f"{step.top1_differs:.2%}")
-        photo = Text(step.worst_photo if step.max else "")
+        photo = step.worst_photo if step.max else ""
         table.add_row(step.step, *figures, f"{step.worst_mean:.2f}", photo)
     out.print(table)
     for note in result.notes:
-        out.print(Text(note), soft_wrap=True)
+        out.print(note, soft_wrap=True)
     for bad in result.bad:
         complain(f"skipped: {bad.path}: {bad.error}")
     bounds, verdict = result.bounds, "within" if result.ok else "outside"
@@ -108,7 +137,11 @@ def write_json(file: Path | None, result: Any) -> None:
     """Write a result where --json says: nowhere, standard output for -, or a file. Raises UserError."""
     text = json.dumps(result, indent=1) + "\n"
     if file == Path("-"):
-        sys.stdout.write(text)
+        try:
+            sys.stdout.write(text)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            raise PipeClosed from None
     elif file is not None:
         try:
             write_text(file, text)
@@ -120,4 +153,4 @@ def write_json(file: Path | None, result: Any) -> None:
 
 def complain(text: str) -> None:
     """A line on standard error."""
-    sys.stderr.write(text + "\n")
+    sys.stderr.write(printable(text) + "\n")

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
+from importlib.util import find_spec
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -191,7 +192,8 @@ def compare_backends(
 
     Args:
         config: photos, backend, augmentation and size. `auto` is DALI: on the GPU where there is one, else on
-            the CPU. Decoded caches are left aside, since they may shrink photos.
+            the CPU; without DALI it is the compiled loops of `cpu`. Decoded caches are left aside, since they
+            may shrink photos.
         samples: most photos to draw, evenly by the seed.
         epochs: random plans per photo.
         run: run folder of a trained model, whose size, crop and exif are taken, and whose answers are
@@ -234,7 +236,7 @@ def compare_backends(
                 tallies[step].add(plan, tested.execute(plan), reference.execute(plan))
             if bar:
                 bar(done + 1, len(chunks))
-        notes = list(tested.notes)
+        notes = [*tested.notes, *([f"compared: {reason}"] if backend != config.data.backend else [])]
     if not tallies["decode"].samples:
         notes.append(f"decode: not compared, no photo drawn has {size}x{size} pixels or more")
     environment = _environment(config, sampler, data, run, place)
@@ -282,8 +284,15 @@ def _choose(data: DataConfig, device: torch.device) -> tuple[str, str]:
     backend, reason = choose_backend(data, device)
     if data.backend != "auto" or backend != "cpu":
         return backend, reason
-    # What is in question is DALI, by the same graph on the CPU.
-    return choose_backend(data.model_copy(update={"backend": "dali-cpu"}), device)[0], reason
+    # What is in question is DALI, by the same graph on the CPU; else the compiled loops.
+    try:
+        return choose_backend(data.model_copy(update={"backend": "dali-cpu"}), device)[0], reason
+    except UserError as error:
+        if find_spec("numba") is None:
+            raise UserError(
+                f"{error}; numba is not installed either, so there is nothing to compare"
+            ) from None
+        return "cpu", f"the compiled loops, since dali-cpu cannot run here: {error}"
 
 
 def _decoder(backend: str, data: DataConfig) -> str:

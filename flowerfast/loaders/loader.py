@@ -1,14 +1,16 @@
 """`Loader`: photos to batches on the training device, by whatever is fastest here."""
 
+import time
 import zlib
 from collections.abc import Generator, Iterator
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
 import torch
 
-from flowerfast.config import Augment, DataConfig, validate
+from flowerfast.config import Augment, DataConfig, speaking_of, validate
 from flowerfast.errors import UserError
 from flowerfast.loaders.batch import Batch
 from flowerfast.loaders.cache.choice import choose_cache, device_memory, open_cache
@@ -18,6 +20,14 @@ from flowerfast.loaders.kept import KeptEngine
 from flowerfast.loaders.speeds import gpu_decodes
 from flowerfast.photos.photos import Photos
 from flowerfast.plans.plan import Plan, Sampler
+
+_ARGUMENTS = {
+    "data.image_size": "size",
+    "train.batch_size": "batch_size",
+    "train.seed": "seed",
+    "eval.crop_pct": "crop_pct",
+}
+"""Arguments of `Loader` by the settings whose bounds they share."""
 
 
 class Loader:
@@ -82,36 +92,49 @@ class Loader:
                     f"Loader: {name} is a {type(value).__name__}; give ff.{name.capitalize()}(...)"
                 )
         checked = {"data": {"image_size": size}, "train": {"batch_size": batch_size, "seed": seed}}
-        validate({**checked, "eval": {"crop_pct": crop_pct}}, "Loader")
+        with speaking_of(_ARGUMENTS):
+            validate({**checked, "eval": {"crop_pct": crop_pct}}, "Loader")
         if not 0 <= rank < world_size <= batch_size:
             raise UserError(
                 f"Loader: rank={rank}, world_size={world_size}, batch_size={batch_size}: rank counts from 0, "
                 "and each process needs a sample of every batch"
             )
         shuffled = augment is not None if shuffle is None else shuffle
-        self.photos, self.device = photos, pick_device(device)
+        self.photos = photos
         self.plan_sampler = Sampler(
             photos, size, batch_size, seed, augment, shuffled, crop_pct, rank, world_size
         )
-        data = _options(options, backend=backend, cache=cache, workers=workers)
-        data = data.model_copy(update={"image_size": size, **({"cache": "none"} if augment is None else {})})
+        given = {"backend": backend, "cache": cache, "workers": workers}
+        given = {name: value for name, value in given.items() if value is not None}
+        typed = {f"data.{name}": name for name in given}
+        with speaking_of(typed | ({"train.device": "device"} if isinstance(device, str) else {})):
+            self.device = pick_device(device)
+            self._open(_options(options, given), keep)
+        self._next, self._resumed, self._closed = (0, 0), False, False
+
+    def _open(self, data: DataConfig, keep: bool) -> None:
+        """Choose backend and cache, and open the engine."""
+        photos, sampler = self.photos, self.plan_sampler
+        augmented = sampler.augment is not None
+        data = data.model_copy(
+            update={"image_size": sampler.size, **({} if augmented else {"cache": "none"})}
+        )
         self.backend, self.backend_reason = choose_backend(data, self.device, photos)
         place = workplace(self.backend, self.device)
         self.cache, self.cache_reason = choose_cache(data, self.backend, self.device, photos)
-        if augment is None:
+        if not augmented:
             self.cache_reason = "without augmentation photos are decoded exactly"
         data = data.model_copy(update={"backend": self.backend, "cache": self.cache})
         self.hw_decoder_load = None
-        if augment is not None and gpu_decodes(data):
+        if augmented and gpu_decodes(data):
             from flowerfast.loaders.dali.settings import choose_share  # imports DALI: only when it is there
 
             self.hw_decoder_load = choose_share(data, self.device, photos)
             data = data.model_copy(update={"hw_decoder_load": self.hw_decoder_load})
         store = open_cache(self.cache, data, photos, place)
-        self._engine = open_engine(self.backend, self.plan_sampler, data, self.device, store)
-        if keep and augment is None and len(photos) * 3 * size**2 < device_memory(self.device) / 4:
+        self._engine = open_engine(self.backend, sampler, data, self.device, store)
+        if keep and not augmented and len(photos) * 3 * sampler.size**2 < device_memory(self.device) / 4:
             self._engine = KeptEngine(self._engine)
-        self._next, self._resumed, self._closed = (0, 0), False, False
 
     def __len__(self) -> int:
         """Batches per epoch."""
@@ -159,6 +182,18 @@ class Loader:
             raise UserError(f"epoch={epoch}, start_batch={start_batch}: both count from 0")
         self._next, self._resumed = (epoch, start_batch), False
         return self._counted(epoch, start_batch, self._engine.epoch(epoch, start_batch))
+
+    def warm_up(self) -> float:
+        """Make the pixels of one sample and drop them: seconds that took.
+
+        What is compiled, loaded or started for a first batch is there then, and no part of an epoch's time.
+        """
+        started = time.perf_counter()
+        plan = next(self.plan_sampler.plans(0), None)
+        if plan is not None:
+            with suppress(UserError):  # a file that is bad is told of when its batch comes
+                self._engine.execute(plan.select(np.arange(min(len(plan), 1))))
+        return time.perf_counter() - started
 
     def execute(self, plan: Plan) -> np.ndarray:
         """Pixels of one plan: uint8 (n, S, S, 3). Raises UserError on a file that cannot be decoded."""
@@ -228,7 +263,6 @@ class Loader:
         self._next = epoch + 1, 0
 
 
-def _options(options: DataConfig | None, **changes: object) -> DataConfig:
-    given = {name: value for name, value in changes.items() if value is not None}
+def _options(options: DataConfig | None, given: dict[str, Any]) -> DataConfig:
     base = options or DataConfig()
     return validate({"data": base.model_dump() | given}, "Loader").data if given else base

@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 
-from flowerfast.config import DataConfig, Exif, validate
+from flowerfast.config import DataConfig, Exif, speaking_of, validate
 from flowerfast.errors import UserError
 from flowerfast.machine import Progress
 from flowerfast.photos.bad import BadFiles
@@ -69,7 +69,8 @@ class Photos:
             "on_bad": on_bad,
             "max_bad": max_bad,
         }
-        validate({"data": given}, "Photos")
+        with speaking_of({f"data.{name}": name for name in given}):
+            validate({"data": given}, "Photos")
         self.table = read_table(Path(folder), max_pixels, progress, min_classes, layout, exif == "apply")
         # By sample index; None where no photo is to be turned.
         stored = exif == "ignore" or not (self.table.orientation > 1).any()

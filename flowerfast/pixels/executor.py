@@ -44,8 +44,15 @@ def open_executor(kernels: str, photos: Photos, source: Source) -> tuple[Executo
             raise UserError("data.kernels=numba: numba is not installed; pip install numba, or use auto")
         slower = "torchvision and Pillow make the photos ready, at half the speed or less"
         return PlainExecutor(photos, source), [f"numba is not installed: {slower}; pip install numba"]
-    from flowerfast.kernels.compiling import is_compiled  # numba takes half a second to import
     from flowerfast.pixels.compiled import CompiledExecutor
 
-    first = "compiling the CPU loops for this machine: the first batch takes seconds"
-    return CompiledExecutor(photos, source), [] if is_compiled() else [first]
+    return CompiledExecutor(photos, source), compiling_notes(kernels)
+
+
+def compiling_notes(kernels: str) -> list[str]:
+    """What the user should know before `data.kernels` are first used on this machine, one line each."""
+    if kernels == "torchvision" or find_spec("numba") is None:
+        return []
+    from flowerfast.kernels.compiling import is_compiled  # numba takes half a second to import
+
+    return [] if is_compiled() else ["compiling the CPU loops for this machine: takes seconds, this once"]

@@ -48,6 +48,21 @@ def resized(sizes: Sizes, size: int, crop_pct: float) -> Sizes:
     return np.where(tall, short, long), np.where(tall, long, short)
 
 
+def around(length: np.ndarray, out: np.ndarray, first: np.ndarray, size: int) -> Windows:
+    """What `size` pixels from `first` on need of an axis of `length` pixels that is resized to `out`.
+
+    Returns (start, length, out, first) of that part, int64: the same pixels but for a shift of less than one,
+    since what lies before it need not be whole pixels of the result.
+    """
+    scale = length / out
+    margin = np.ceil(np.maximum(scale, 1)) + 2  # the filter's reach, and the rounding of both ends
+    start = np.maximum(np.floor(first * scale) - margin, 0)
+    end = np.minimum(np.ceil((first + size) * scale) + margin, length)
+    parts = start, end - start, np.rint((end - start) / scale), first - np.rint(start / scale)
+    start, part, part_out, part_first = (each.astype(np.int64) for each in parts)
+    return start, part, part_out, part_first
+
+
 def limited(sizes: Sizes, side: int) -> Sizes:
     """(width, height), int64, of photos whose short side is made `side` pixels at most, never enlarged."""
     scale = np.minimum(1.0, side / np.minimum(*sizes))

@@ -7,17 +7,20 @@ fixed block of the counter, so that neither batch size, order of calls, backend 
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 
 from flowerfast.config import Augment
 from flowerfast.philox import generator, philox, stream_key
 from flowerfast.photos.photos import Photos
-from flowerfast.plans.geometry import Sizes, moved, random_windows, resized
+from flowerfast.plans.geometry import Sizes, around, moved, random_windows, resized
 from flowerfast.plans.order import Order
 
 _BLOCKS = 8  # counter steps per sample; each yields four uint64
 _DRAWS = 4 * _BLOCKS  # 2 x 10 attempts and 9 more are used
+_STRIP, _LARGE = 32, 1 << 26
+"""Photos more than so many times as long as wide, and of so many pixels after the resize, are strips."""
 
 
 @dataclass(frozen=True)
@@ -155,15 +158,35 @@ def make_plan(seed: int, epoch: int, indices: np.ndarray, sizes: Sizes, augment:
 
 
 def make_eval_plan(indices: np.ndarray, sizes: Sizes, size: int, crop_pct: float) -> Plan:
-    """Plan of torchvision's Resize(round(size / crop_pct)) and CenterCrop(size); `sizes` as above."""
+    """Plan of torchvision's Resize(round(size / crop_pct)) and CenterCrop(size); `sizes` as above.
+
+    Of a strip, which would take gigabytes when it is resized whole, only the part that the crop needs is.
+    """
     out_width, out_height = resized(sizes, size, crop_pct)
-    return replace(
+    plan = replace(
         still_plan(indices, sizes, size),
         out_height=out_height,
         out_width=out_width,
         from_row=np.rint((out_height - size) / 2).astype(np.int64),
         from_column=np.rint((out_width - size) / 2).astype(np.int64),
     )
+    long = np.maximum(out_width, out_height)
+    strips = (long > _STRIP * np.minimum(out_width, out_height)) & (out_width * out_height > _LARGE)
+    return _within(plan, strips) if strips.any() else plan
+
+
+def _within(plan: Plan, strips: np.ndarray) -> Plan:
+    """The plan with windows around the crop, along the long side of the `strips`, bool (n,)."""
+    wide = plan.out_width > plan.out_height
+    changes: dict[str, Any] = {}
+    for rows, names, length in (
+        (strips & wide, ("left", "width", "out_width", "from_column"), plan.photo_width),
+        (strips & ~wide, ("top", "height", "out_height", "from_row"), plan.photo_height),
+    ):
+        parts = around(length, getattr(plan, names[2]), getattr(plan, names[3]), plan.size)
+        for name, part in zip(names, parts, strict=True):
+            changes[name] = np.where(rows, part, getattr(plan, name))
+    return replace(plan, **changes)
 
 
 def _uniforms(seed: int, epoch: int, indices: np.ndarray) -> np.ndarray:

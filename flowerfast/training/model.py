@@ -1,6 +1,7 @@
 """A timm network behind a normalisation layer: raw uint8 pixels in, logits out."""
 
 import os
+import re
 import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from torch import nn
 
 from flowerfast.config import ModelConfig
 from flowerfast.errors import UserError, one_line
+from flowerfast.nearest import did_you_mean, nearest
 
 _CROP_PCT = 0.875  # of models that have none of their own
 
@@ -103,14 +105,24 @@ def _template(name: str) -> Any:
     """timm's description of a model by name, None when it has none. Raises UserError for an unknown name."""
     architecture = name.partition(".")[0]
     if not timm.is_model(name):
-        close = timm.list_models(f"*{architecture[:6]}*")[:3]
-        hint = f"; did you mean one of {', '.join(close)}?" if close else "; timm.list_models() names all"
-        raise UserError(f"model.name={name!r}: timm has no such model{hint}")
+        raise UserError(f"model.name={name!r}: timm has no such model{_like(architecture)}")
     try:
         return timm.get_pretrained_cfg(name, allow_unregistered=True)
     except RuntimeError as error:  # is_model looks at the part before the dot alone
         known = ", ".join(timm.list_pretrained(f"{architecture}.*")) or "none"
         raise UserError(f"model.name={name!r}: timm has no such weights; it has {known}") from error
+
+
+def _like(architecture: str) -> str:
+    """What to do about a model that timm does not have."""
+    known = timm.list_models()
+    near = nearest(architecture, known)
+    family = re.match(r"[a-z]*", architecture.lower())
+    if not near and family and len(family[0]) >= 4:
+        near = nearest(family[0], [name for name in known if name.startswith(family[0])])
+    if near:
+        return did_you_mean(near)
+    return ", and none that is spelt alike; timm.list_models() in Python names all"
 
 
 def _from_hub(name: str, template: Any, options: Mapping[str, Any]) -> nn.Module:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from flowerfast.config import Config, change_config, known_keys, load_config
+from flowerfast.config import DEMO, Config, change_config, known_keys, start_config
 from flowerfast.demo.synthetic import demo_folder, demo_photos
 from flowerfast.errors import UserError
 from flowerfast.loaders.device import device_name, pick_device
@@ -31,8 +31,6 @@ from flowerfast.training.split_file import read_split, write_split
 from flowerfast.training.state import TrainState, place_model
 from flowerfast.training.trained import answers, evaluation_loader, load_run
 
-DEMO = "demo"
-"""The shipped config that goes with rendered flowers."""
 MAY_CHANGE = (
     "data.path",
     "data.layout",
@@ -111,20 +109,6 @@ def train(
     if saved is not None and stored is not None:
         resolved = _as_recorded(resolved, stored, saved)
     return _train(resolved, folder, saved, reporter, stop, bars)
-
-
-def start_config(base: Path | str | None, changes: Mapping[str, Any]) -> Config:
-    """Configuration of a new run; without data and config, the demo's. Raises UserError.
-
-    No other recipe trains on rendered flowers: who names one has photos.
-    """
-    given = changes.get("data.path") is not None
-    config = load_config(DEMO if base is None and not given else base, (), changes)
-    if config.data.path is None and base not in (None, DEMO):
-        raise UserError(
-            f"--config {base}: no photos are named; give their folder, flowerfast train DATA --config {base}"
-        )
-    return config
 
 
 def resume_config(stored: Config, changes: Mapping[str, Any]) -> Config:
@@ -223,6 +207,7 @@ def _train(
         model = place_model(with_normalisation(network), config.train, device)
         _announce(loaders, folder, reporter)
         notes = _tell(loaders, [], reporter)
+        warm_up = loaders[0].warm_up()  # before the clock starts: compiling is no waiting for data
         if saved is None:
             folder.create(config)
             write_split(train_photos, val_photos, folder.split)
@@ -241,7 +226,8 @@ def _train(
     notes = _tell(loaders, notes, reporter)  # a disk may have filled up since
     seconds = time.perf_counter() - started
     spent = run.spent.summary(started, seconds)
-    summary = {**_summarise(run, standing, seconds), **tested, **compiled, **spent, "notes": notes}
+    tested |= {**compiled, **spent, "warmup_seconds": warm_up, "notes": notes}
+    summary = {**_summarise(run, standing, seconds), **tested}
     folder.write_summary(summary)
     draw(folder, standing.history, summary)
     return TrainResult(folder.path, summary)

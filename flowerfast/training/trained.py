@@ -6,7 +6,7 @@ the weights, never from the caller.
 
 import json
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -77,7 +77,6 @@ class TrainedModel:
     device: torch.device
     exif: Exif
 
-    @torch.inference_mode()
     def predict(
         self, images: Picture | Sequence[Picture], top_k: int = 3, max_pixels: int = _MAX_PIXELS
     ) -> list[Prediction]:
@@ -87,8 +86,16 @@ class TrainedModel:
         UserError for what is no photo at all.
         """
         listed = [images] if isinstance(images, Picture) or not isinstance(images, Iterable) else images
-        return [self._predict(picture, place, top_k, max_pixels) for place, picture in enumerate(listed)]
+        return list(self.predict_each(listed, top_k, max_pixels))
 
+    def predict_each(
+        self, images: Iterable[Picture], top_k: int = 3, max_pixels: int = _MAX_PIXELS
+    ) -> Iterator[Prediction]:
+        """As `predict`, of any number of photos: each answer when it is asked for, none kept."""
+        for place, picture in enumerate(images):
+            yield self._predict(picture, place, top_k, max_pixels)
+
+    @torch.inference_mode()
     def _predict(self, picture: Picture, place: int, top_k: int, max_pixels: int) -> Prediction:
         name = str(picture) if isinstance(picture, (str, Path)) else str(place)
         try:

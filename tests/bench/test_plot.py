@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from flowerfast.bench.plot import plot_result
+from flowerfast.bench.plot import _figure, plot_result
 from flowerfast.errors import UserError
 
 
@@ -85,6 +85,29 @@ def test_any_suite_may_be_absent(tmp_path, kept, shown, gone):
     found = words(tmp_path / "a.svg")
     assert shown in found
     assert gone not in found
+
+
+@pytest.mark.parametrize(("step", "scale"), [(700, "linear"), (8.3, "log")])
+def test_bars_that_are_far_apart_are_all_seen(step, scale):
+    found = result()
+    found["model"] = {"training step": row(step)}
+    found["train"] = {"cpu": row(0.95 * step)}
+    axes = _figure(found, Path("a.svg")).axes[1]
+    assert axes.get_xscale() == scale
+    assert ("logarithmic" in axes.get_xlabel()) == (scale == "log")
+    left, right = axes.transData.transform([(axes.get_xlim()[0], 0), (axes.get_xlim()[1], 0)])[:, 0]
+    ends = axes.transData.transform([(bar.get_width(), 0) for bar in axes.patches])[:, 0]
+    assert (ends - left > 0.05 * (right - left)).all()
+    assert (ends < left + 0.95 * (right - left)).all()
+
+
+def test_names_are_no_formulas(tmp_path):
+    found = result()
+    found["environment"]["cpu"] = "$x_$ \\frac"
+    found["loader"]["a_b^ $"] = row(1700)
+    plot_result(found, tmp_path / "a.svg")
+    assert "$x_$ \\frac" in words(tmp_path / "a.svg")
+    assert "a_b^ $" in words(tmp_path / "a.svg")
 
 
 def test_a_picture_is_not_empty(tmp_path):

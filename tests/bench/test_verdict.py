@@ -77,6 +77,26 @@ def test_model_bound_on_a_cpu_says_when_it_would_not_be() -> None:
     assert "there, `flowerfast pack --max-side 320` measured 1,640" in said
 
 
+@pytest.mark.parametrize(
+    ("device", "busy", "ways"),
+    [
+        ("cpu", 1.9, "(model.name is resnet18), more cores (the step keeps 1.9 of 2 busy) or a GPU"),
+        ("cpu", 1.0, "a smaller network (model.name is resnet18) or a GPU"),
+        ("cuda", 1.0, "or a smaller network (model.name is resnet18)"),
+    ],
+)  # fmt: skip
+def test_model_bound_says_what_would_help_and_how_far(device: str, busy: float, ways: str) -> None:
+    found = result(900, 9, device=device, environment={"cores": 2})
+    found["settings"] |= {"image_size": 224, "model": "resnet18"}
+    found["model"]["training step"]["cpu_cores"] = busy
+    told = verdict(found)["findings"][1]
+    assert told.startswith(
+        "what makes the step lighter helps, until it is 100.0 times as fast and the loader the wall: "
+        "smaller images (data.image_size is 224)"
+    )
+    assert told.endswith(ways)
+
+
 def test_model_bound_on_a_gpu_advises_what_makes_the_model_faster() -> None:
     found = result(9000, 3400)
     found["model"]["training step, torch.compile"] = row(4500)

@@ -318,16 +318,30 @@ def test_cli_compares_rendered_flowers_with_dali_by_default(cli_parity, flowers,
     assert out.splitlines()[-1].startswith("dali-cpu (decoding on the CPU) against torchvision: within")
 
 
+def test_cli_without_dali_compares_the_compiled_loops_and_says_so(cli_parity, flowers, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(engine, "find_spec", lambda _: None)
+    code, out, err = cli_parity(flowers)
+    assert (code, err) == (0, "")
+    assert (
+        "compared: the compiled loops, since dali-cpu cannot run here: data.backend=dali-cpu: NVIDIA" in out
+    )
+    assert out.splitlines()[-1].startswith("cpu (decoding on the CPU) against torchvision: within the bounds")
+
+
 def test_cli_refuses_what_cannot_run(cli_parity, flowers, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     code, _, err = cli_parity(flowers, "--backend", "dali")
     assert (code, len(err.splitlines())) == (2, 1)
     assert "use data.backend=dali-cpu or cpu" in err
     monkeypatch.setattr(engine, "find_spec", lambda _: None)
-    for arguments in ((), ("--backend", "dali-cpu")):
-        code, _, err = cli_parity(flowers, *arguments)
-        assert (code, len(err.splitlines())) == (2, 1)
-        assert 'NVIDIA DALI is not installed; on Linux: pip install "flowerfast[dali]"' in err
+    code, _, err = cli_parity(flowers, "--backend", "dali-cpu")
+    assert (code, len(err.splitlines())) == (2, 1)
+    assert 'NVIDIA DALI is not installed; on Linux: pip install "flowerfast[dali]"' in err
+    monkeypatch.setattr(parity, "find_spec", lambda _: None)
+    code, _, err = cli_parity(flowers)
+    assert (code, len(err.splitlines())) == (2, 1)
+    assert "numba is not installed either, so there is nothing to compare" in err
     code, _, err = cli_parity("nowhere", "--backend", "cpu")
     assert (code, "no such folder" in err) == (2, True)
     code, _, err = cli_parity(flowers, "--backend", "cpu", "--run", "nowhere")

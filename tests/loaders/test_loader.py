@@ -271,10 +271,10 @@ def test_arguments_go_before_options(photos: Photos) -> None:
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        ({"backend": "gpu"}, r"data\.backend='gpu': "),
-        ({"cache": "tape"}, r"data\.cache='tape': "),
-        ({"workers": -1}, r"data\.workers=-1: "),
-        ({"cache": "vram", "augment": Augment()}, r"data\.cache=vram: the cpu backend keeps photos in ram"),
+        ({"backend": "gpu"}, r"Loader: backend='gpu': "),
+        ({"cache": "tape"}, r"Loader: cache='tape': "),
+        ({"workers": -1}, r"Loader: workers=-1: "),
+        ({"cache": "vram", "augment": Augment()}, r"^cache=vram: the cpu backend keeps photos in ram"),
     ],
 )
 def test_what_is_not_to_be_had_is_refused_in_one_line(
@@ -294,10 +294,23 @@ def test_a_device_that_there_is_none_of_is_refused(photos: Photos) -> None:
 
 def test_a_gpu_that_is_not_there_is_refused(photos: Photos, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(UserError, match=r"train\.device=cuda: torch sees no CUDA GPU"):
+    with pytest.raises(UserError, match=r"^device=cuda: torch sees no CUDA GPU; use device=auto"):
         Loader(photos, device="cuda")
     with Loader(photos) as loader:
         assert loader.device == torch.device("cpu")
+
+
+def test_warming_up_changes_nothing_that_comes(photos: Photos, open_loader: Open) -> None:
+    """It makes the pixels of one sample, without a word of it if that one is bad."""
+    expected = [batch.images for batch in open_loader(photos, **RANDOM).epoch(0)]
+    loader = open_loader(photos, **RANDOM)
+    assert loader.warm_up() > 0
+    assert all(map(torch.equal, expected, [batch.images for batch in loader.epoch(0)]))
+    first = int(next(loader.plan_sampler.plans(0)).indices[0])
+    (photos.root / photos.path(first)).unlink()
+    assert loader.warm_up() > 0
+    assert not photos.bad
+    assert open_loader(photos.subset([]), **RANDOM).warm_up() >= 0
 
 
 def test_notes_tell_what_the_cache_could_not_hold(photos: Photos, open_loader: Open) -> None:

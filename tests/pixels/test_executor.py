@@ -8,13 +8,14 @@ import pytest
 
 from flowerfast.config import Augment
 from flowerfast.errors import UserError
-from flowerfast.kernels import End
+from flowerfast.kernels import End, compiling
+from flowerfast.kernels.compiling import is_compiled
 from flowerfast.loaders.cache.store import Cached, PhotoCache
 from flowerfast.photos.photos import Photos
 from flowerfast.pixels import executor as module
 from flowerfast.pixels import reference
 from flowerfast.pixels.compiled import CompiledExecutor
-from flowerfast.pixels.executor import Executor, open_executor
+from flowerfast.pixels.executor import Executor, compiling_notes, open_executor
 from flowerfast.pixels.reference import PlainExecutor
 from flowerfast.pixels.source import Files
 from flowerfast.plans.plan import Plan, make_plan
@@ -46,6 +47,21 @@ def test_rows_are_left_alone_until_the_last_end(
         assert not failed
         assert (rows == 77).all(), end
     assert np.array_equal(execute(executor, plan_of(photos), End.all)[0], expected)
+
+
+def test_what_is_to_be_compiled_is_said_beforehand_and_once(
+    photos: Photos, execute: Execute, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compiling, "is_compiled", is_compiled)
+    execute(CompiledExecutor(photos, Files(photos, compiled=True)), plan_of(photos))
+    assert compiling_notes("auto") == []
+    (tmp_path / "kernels_0").mkdir()
+    monkeypatch.setattr(compiling, "_CODE", tmp_path)
+    said = ["compiling the CPU loops for this machine: takes seconds, this once"]
+    assert [compiling_notes(kernels) for kernels in ("auto", "numba", "torchvision")] == [said, said, []]
+    assert open_executor("auto", photos, Files(photos, compiled=True))[1] == said
+    monkeypatch.setattr(module, "find_spec", lambda _: None)
+    assert compiling_notes("auto") == []
 
 
 @both

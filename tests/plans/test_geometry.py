@@ -11,6 +11,8 @@ from torchvision.transforms import functional as F
 from torchvision.transforms.functional import InterpolationMode
 
 from flowerfast.config import Augment
+from flowerfast.pixels.reference import augment as execute
+from flowerfast.plans import plan as plans
 from flowerfast.plans.geometry import limited, moved, resized
 from flowerfast.plans.plan import Plan, make_eval_plan, make_plan
 
@@ -193,9 +195,41 @@ def test_the_resized_photo_holds_the_evaluation_window(
     assert (plan.from_column >= 0).all()
     assert (plan.from_row + side <= plan.out_height).all()
     assert (plan.from_column + side <= plan.out_width).all()
-    assert (np.minimum(plan.out_height, plan.out_width) == round(side / crop_pct)).all()
     found = resized((width, height), side, crop_pct)
-    np.testing.assert_array_equal(found, (plan.out_width, plan.out_height))
+    whole = (plan.width == width) & (plan.height == height)
+    np.testing.assert_array_equal(np.array(found)[:, whole], (plan.out_width[whole], plan.out_height[whole]))
+    assert (np.minimum(plan.out_height, plan.out_width)[whole] == round(side / crop_pct)).all()
+    # Of a strip the part around the window, at the scale of the whole.
+    assert (plan.out_width * plan.out_height <= found[0] * found[1]).all()
+    assert (whole | (np.maximum(width, height) > 32 * np.minimum(width, height))).all()
+    for axis, length, out in (("width", width, found[0]), ("height", height, found[1])):
+        scale = getattr(plan, f"out_{axis}") / getattr(plan, axis)
+        np.testing.assert_allclose(scale, out / length, rtol=0.2)
+
+
+@pytest.mark.parametrize("upright", [False, True], ids=["wide", "upright"])
+@pytest.mark.parametrize(("long", "short"), [(700, 1), (2000, 3), (5000, 110), (9000, 260)])
+def test_of_a_strip_the_window_shows_what_the_whole_would(
+    long: int, short: int, upright: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Against the whole photo resized: apart by a shift of less than a pixel."""
+    rng = np.random.default_rng(0)
+    coarse = Image.fromarray(rng.integers(0, 256, (short, -(-long // 8), 3), dtype=np.uint8))
+    strip = coarse.resize((long, short))
+    photo = np.array(strip.transpose(Image.Transpose.TRANSPOSE) if upright else strip)
+    sizes = np.array([photo.shape[1]]), np.array([photo.shape[0]])
+    monkeypatch.setattr(plans, "_LARGE", 1 << 40)
+    whole = make_eval_plan(np.zeros(1), sizes, 96, 0.875)
+    monkeypatch.setattr(plans, "_LARGE", 1 << 16)
+    part = make_eval_plan(np.zeros(1), sizes, 96, 0.875)
+    assert 8 * (part.width * part.height)[0] < (whole.width * whole.height)[0]
+    assert 8 * (part.out_width * part.out_height)[0] < (whole.out_width * whole.out_height)[0]
+    expected, found = np.empty((2, 96, 96, 3), np.uint8)
+    execute(photo, whole, 0, expected)
+    execute(photo, part, 0, found)
+    step = np.abs(np.diff(expected.astype(int), axis=0 if upright else 1)).max()  # between neighbours
+    assert np.abs(found.astype(int) - expected).max() <= step + 1
+    assert expected.std() > 10
 
 
 # Windows of a photo at another size

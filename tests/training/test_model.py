@@ -103,8 +103,34 @@ def test_crop_of_the_models_own_preprocessing():
     own = build_network(ModelConfig(name="test_resnet", pretrained=False), THREE, 32, None)
     assert pretrained_cfg(own)["crop_pct"] == own_crop_pct("test_resnet") == own_crop_pct("resnet18") == 0.95
     assert own_crop_pct("resnet10t") == timm.get_pretrained_cfg("resnet10t").crop_pct
-    with pytest.raises(UserError, match=r"model\.name='resnet81': timm has no such model"):
-        own_crop_pct("resnet81")
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("resnet81", "resnet18"),
+        ("ResNet-18", "resnet18"),
+        ("resnet18_imagenet", "resnet18"),
+        ("efficientnet_lite", "efficientnet_lite0"),
+        ("tf_efficientnet_lite.in1k", "tf_efficientnet_lite0"),
+        ("mobilenet_v2", "mobilenetv2_035"),
+        ("convnext_tinny", "convnext_tiny"),
+        ("resnext", "resnext26ts"),
+        ("vit", "vit_base_mci_224"),
+        ("densenet_9000_special", "densenet121"),
+        ("yolov8", None),
+        ("zzz", None),
+    ],
+)
+def test_an_unknown_model_is_refused_with_one_like_it_or_none(typed: str, meant: str | None) -> None:
+    with pytest.raises(UserError) as caught:
+        own_crop_pct(typed)
+    line = str(caught.value)
+    assert line.startswith(f"model.name={typed!r}: timm has no such model")
+    if meant is None:
+        assert line.endswith(", and none that is spelt alike; timm.list_models() in Python names all")
+    else:
+        assert f"; did you mean '{meant}'" in line
 
 
 def test_networks_do_not_share_their_description():
@@ -132,8 +158,8 @@ def test_network_of_a_fixed_size_is_built_for_the_image_size(name):
 
 @pytest.mark.parametrize(
     ("name", "hint"),
-    [("resnet81", "did you mean one of .*resnet"), ("Resnet18", "."), ("qqqqqq", r"timm\.list_models\(\)"),
-     ("", "."), ("test_resnet.nosuchtag", r"no such weights; it has test_resnet\.r160_in1k")],
+    [("resnet81", "did you mean 'resnet"), ("qqqqqq", r"timm\.list_models\(\)"), ("", "."),
+     ("test_resnet.nosuchtag", r"no such weights; it has test_resnet\.r160_in1k")],
 )  # fmt: skip
 def test_unknown_name(name, hint):
     with pytest.raises(UserError, match=hint) as caught:

@@ -14,7 +14,7 @@ import pytest
 import timm
 import torch
 
-from flowerfast.config import Config, DataConfig, load_config
+from flowerfast.config import Config, DataConfig, load_config, start_config
 from flowerfast.demo.synthetic import demo_folder
 from flowerfast.errors import UserError
 from flowerfast.loaders import loader as loader_module
@@ -22,7 +22,7 @@ from flowerfast.loaders.batch import Batch
 from flowerfast.loaders.loader import Loader
 from flowerfast.photos.photos import Photos
 from flowerfast.training.progress import Silent
-from flowerfast.training.run import MAY_CHANGE, TrainResult, resume_config, start_config
+from flowerfast.training.run import MAY_CHANGE, TrainResult, resume_config
 from flowerfast.training.trained import evaluate, load_run
 
 Train = Callable[..., TrainResult]
@@ -52,6 +52,7 @@ def test_a_run_leaves_a_complete_folder(train_tiny: Train, tmp_path: Path) -> No
     assert (summary["backend"], summary["cache"], summary["epochs_run"]) == ("cpu", "none", 2)
     assert summary["backend_reason"]
     split = [summary[f"{part}_seconds"] for part in ("startup", "train", "eval", "write")]
+    assert 0 < summary["warmup_seconds"] < summary["startup_seconds"]
     assert min(split) > 0
     assert sum(split) == pytest.approx(summary["seconds"])
     assert np.array(summary["confusion"]).sum() == summary["val_samples"] == 6

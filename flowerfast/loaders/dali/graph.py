@@ -36,7 +36,7 @@ _ARGUMENTS = {
     "corner": (types.INT32, 1),
 }
 """Inputs beside the bytes, one value or small array per sample: DALI type, dimensions."""
-_EVAL_ARGUMENTS = ("size", "corner", "matrix")
+_EVAL_ARGUMENTS = ("start", "window", "size", "corner", "matrix")
 Source = Literal["cpu", "gpu", "pixels"]
 """What photos are fed as: files' bytes that the CPU or the GPU decodes, or pixels where the graph runs."""
 
@@ -46,7 +46,7 @@ class GraphSettings:
     """What a graph is built for.
 
     Attributes:
-        augmented: plans may augment; else they only resize whole photos and cut the centre.
+        augmented: plans may augment; else they only resize windows and cut the centre.
         image_size: side of the output, in pixels.
         turned: photos may come turned, so that plans that do not augment rotate as well.
         batch_size: largest batch.
@@ -72,7 +72,7 @@ class GraphSettings:
     @property
     def arguments(self) -> tuple[str, ...]:
         """Names of the inputs beside the bytes that the graph takes."""
-        return tuple(_ARGUMENTS) if self.augmented else _EVAL_ARGUMENTS[: 2 + self.turned]
+        return tuple(_ARGUMENTS) if self.augmented else _EVAL_ARGUMENTS[: 4 + self.turned]
 
 
 def build_pipeline(settings: GraphSettings) -> Pipeline:
@@ -88,7 +88,7 @@ def build_pipeline(settings: GraphSettings) -> Pipeline:
     )
     with pipe:
         a = {name: _argument(name) for name in settings.arguments}
-        x = _augmented(photos(a.get("start"), a.get("window"), settings), a, settings)
+        x = _augmented(photos(a["start"], a["window"], settings), a, settings)
         pipe.set_outputs(x)
     pipe.build()
     return pipe
@@ -113,7 +113,7 @@ def _rotate(x: Any, matrix: Any) -> Any:
 
 
 def photos(start: Any, window: Any, settings: GraphSettings) -> Any:
-    """RGB pixels of the plan's window (of the whole photo without one) where the graph runs.
+    """RGB pixels of the plan's window where the graph runs.
 
     The CPU decodes the window alone, the GPU the whole photo, which is then cut.
 
@@ -126,10 +126,7 @@ def photos(start: Any, window: Any, settings: GraphSettings) -> Any:
     options = {"output_type": types.RGB, "adjust_orientation": False, "jpeg_fancy_upsampling": True}
     if settings.source == "cpu":
         options["device"] = "cpu"
-        if window is None:
-            x = fn.decoders.image(encoded, **options)
-        else:
-            x = fn.decoders.image_slice(encoded, **cut, **options)
+        x = fn.decoders.image_slice(encoded, **cut, **options)
         return x if settings.device_id is None else x.gpu()
     width, height = settings.hint
     options |= {
@@ -139,7 +136,7 @@ def photos(start: Any, window: Any, settings: GraphSettings) -> Any:
         "preallocate_height_hint": height,
     }
     x = fn.decoders.image(encoded, **options)
-    return x if window is None else fn.slice(x, **cut)
+    return fn.slice(x, **cut)
 
 
 def _cached_photos(settings: GraphSettings) -> Any:

@@ -1,0 +1,168 @@
+"""`flowerfast predict`: answers one by one, in every format, of whatever files."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from flowerfast.commands.answers import answers
+from flowerfast.errors import UserError
+from flowerfast.pixels import reference
+from flowerfast.pixels.reference import resize
+from flowerfast.training import trained as module
+from flowerfast.training.trained import Prediction, TrainedModel
+
+Cli = Callable[..., tuple[int, str, str]]
+FORMATS = ("json", "jsonl", "csv")
+
+
+def rows_of(text: str, form: str) -> list[tuple[str, str, str]]:
+    """(path, most likely class, error) of each answer."""
+    if form == "csv":
+        table = csv.DictReader(text.splitlines())
+        return [(row["path"], row["name_1"], row["error"]) for row in table]
+    rows = json.loads(text) if form == "json" else [json.loads(line) for line in text.splitlines()]
+    return [(r["path"], r["top"][0]["name"] if r["top"] else "", r.get("error", "")) for r in rows]
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("to", ["-", "new/answers"])
+def test_each_format_has_every_file_with_what_is_wrong_with_it(
+    cli: Cli, trained: Any, tmp_path: Path, form: str, to: str
+) -> None:
+    (tmp_path / "junk.jpg").write_text("no photo")
+    photos = [trained.photos / "red/00.jpg", trained.photos / "blue/00.jpg"]
+    code, out, err = cli("predict", trained.run, photos[0], "junk.jpg", photos[1], f"--{form}", to)
+    assert (code, err) == (0, "skipped: junk.jpg: not an image\n1 of 3 files skipped\n")
+    text = out if to == "-" else (tmp_path / to).read_text()
+    found = rows_of(text, form)
+    assert found == [
+        (str(photos[0]), "red", ""),
+        ("junk.jpg", "", "not an image"),
+        (str(photos[1]), "blue", ""),
+    ]
+    if to != "-":
+        assert [line.partition(" ")[0] for line in out.splitlines()] == [f"{photo}:" for photo in photos]
+        assert out.splitlines()[0].startswith(f"{photos[0]}: red ")
+        assert out.splitlines()[0].count("%") == 3
+
+
+def test_the_columns_of_csv(cli: Cli, trained: Any) -> None:
+    _, out, _ = cli("predict", trained.run, trained.photos / "red/00.jpg", "--csv", "-", "--top-k", 2)
+    (row,) = csv.DictReader(out.splitlines())
+    assert [*row] == ["path", "name_1", "probability_1", "name_2", "probability_2", "error"]
+    assert 1 >= float(row["probability_1"]) >= float(row["probability_2"]) >= 0
+
+
+def test_a_long_name_is_not_cut_where_nobody_looks(cli: Cli, trained: Any, tmp_path: Path) -> None:
+    photo = tmp_path / ("long " * 30) / ("x" * 200 + ".jpg")
+    photo.parent.mkdir()
+    photo.write_bytes((trained.photos / "red/00.jpg").read_bytes())
+    code, out, _ = cli("predict", trained.run, photo)
+    assert (code, out.startswith(f"{photo}: red "), out.count("\n")) == (0, True, 1)
+
+
+def test_a_second_format_for_standard_output_is_refused(cli: Cli, trained: Any) -> None:
+    code, out, err = cli("predict", trained.run, trained.photos, "--json", "-", "--csv", "-")
+    assert (code, out) == (2, "")
+    assert err == "flowerfast: error: --json, --jsonl and --csv: one of them at most to standard output, -\n"
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_file_that_cannot_be_written_is_named(cli: Cli, trained: Any, tmp_path: Path, form: str) -> None:
+    (tmp_path / "file").write_text("kept")
+    code, out, err = cli("predict", trained.run, trained.photos / "red", f"--{form}", "file/inside")
+    assert (code, out) == (2, "")
+    assert err.startswith(f"flowerfast: error: --{form} file/inside: cannot be written (")
+    assert (tmp_path / "file").read_text() == "kept"
+
+
+def test_answers_are_there_at_once_and_json_is_whole_or_not_at_all(tmp_path: Path) -> None:
+    files: dict[str, Path | None] = {form: tmp_path / f"a.{form}" for form in FORMATS}
+    (tmp_path / "a.json").write_text("old")
+
+    def stopped() -> None:
+        with answers(files, 1) as tell:
+            tell(Prediction("a.jpg", (("rose", 0.5),)))
+            assert [len((tmp_path / f"a.{form}").read_text().splitlines()) for form in FORMATS] == [1, 1, 2]
+            raise UserError("stop")
+
+    with pytest.raises(UserError, match="stop"):
+        stopped()
+    assert (tmp_path / "a.json").read_text() == "old"
+    assert [*tmp_path.glob("*.partial")] == []
+    assert rows_of((tmp_path / "a.jsonl").read_text(), "jsonl") == [("a.jpg", "rose", "")]
+
+
+def test_no_answer_is_kept(trained: Any) -> None:
+    model = module.load_run(trained.run, "cpu")
+    asked = list[int]()
+
+    def pictures() -> Iterator[np.ndarray]:
+        for number in range(100_000):
+            asked.append(number)
+            yield np.zeros((4, 4, 3), np.uint8)
+
+    answered = model.predict_each(pictures())
+    assert next(answered).path == "0"
+    assert next(answered).path == "1"
+    assert asked == [0, 1]
+
+
+@pytest.mark.parametrize("size", [(60_000, 1), (1, 60_000)])
+def test_a_strip_takes_no_more_than_its_crop(
+    trained: Any, tmp_path: Path, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = list[int]()
+
+    def measured(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
+        made.append(height * width)
+        assert made[-1] < 1e5, "resized whole it would take gigabytes"
+        return resize(pixels, height, width)
+
+    monkeypatch.setattr(reference, "resize", measured)
+    model: TrainedModel = module.load_run(trained.run, "cpu")
+    pixels = np.full((size[1], size[0], 3), (200, 60, 60), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "strip.png")
+    (prediction,) = model.predict(tmp_path / "strip.png")
+    assert (prediction.error, prediction.top[0][0], len(made)) == (None, "red", 1)
+    assert (model.prepare(pixels).numpy().reshape(3, -1).T == (200, 60, 60)).all()
+
+
+def piped(arguments: list[str], stdout: int, tmp_path: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "flowerfast", *arguments]
+    root = Path(module.__file__).parents[2]
+    environment = {**os.environ, "PYTHONPATH": str(root), "FLOWERFAST_CACHE": str(tmp_path)}
+    return subprocess.Popen(command, stdout=stdout, stderr=subprocess.PIPE, text=True, env=environment)
+
+
+@pytest.mark.parametrize("arguments", [["settings"], ["settings", "--json", "-"]], ids=" ".join)
+def test_a_reader_that_has_enough_ends_it_quietly(tmp_path: Path, arguments: list[str]) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    with piped(arguments, write, tmp_path) as process:
+        os.close(write)
+        _, err = process.communicate()
+    assert (process.returncode, err) == (141, "")
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_so_do_answers(trained: Any, monkeypatch: pytest.MonkeyPatch, cli: Cli, form: str) -> None:
+    class Closed:
+        def write(self, _: str) -> int:
+            raise BrokenPipeError
+
+        def flush(self) -> None:
+            raise BrokenPipeError
+
+    with monkeypatch.context() as patch:
+        patch.setattr("flowerfast.commands.answers.sys.stdout", Closed())
+        assert cli("predict", trained.run, trained.photos / "red", f"--{form}", "-")[0] == 141

@@ -1,0 +1,195 @@
+"""What people type first: short options, misspelt ones, settings by a word; refusals that come at once."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flowerfast import training
+from flowerfast.commands import cli as module
+from flowerfast.commands.usage import SHORT
+from flowerfast.config import describe_settings, known_keys, load_config
+from flowerfast.errors import UserError
+
+Cli = Callable[..., tuple[int, str, str]]
+TINY = ["--model", "test_resnet", "--image-size", 32, "--epochs", 1, "--batch-size", 8, "--seed", 3,
+        "--device", "cpu", "--lr", 0.05, "--set", "model.pretrained=false"]  # fmt: skip
+
+
+def test_short_options_are_settings(cli: Cli, photos: Path, tmp_path: Path) -> None:
+    code, _, err = cli("train", photos, *TINY, "--set", "train.lr=0.05", "--out", "run")
+    assert (code, err) == (0, "")
+    stored = load_config(tmp_path / "run/config.yaml")
+    assert (stored.model.name, stored.data.image_size, stored.train.epochs) == ("test_resnet", 32, 1)
+    assert (stored.train.batch_size, stored.train.seed, stored.train.device) == (8, 3, "cpu")
+    assert stored.train.lr == 0.05
+    # A resumed run may change what --set may: more epochs, and no other seed.
+    code, _, err = cli("train", "--resume", "--out", "run", "--seed", 4)
+    assert (code, err.startswith("flowerfast: error: train.seed=4: the run began with 3")) == (2, True)
+    assert cli("train", "--resume", "--out", "run", "--epochs", 2)[0] == 0
+    assert len((tmp_path / "run/metrics.jsonl").read_text().splitlines()) == 2
+
+
+def test_every_short_option_is_one_of_train_and_names_a_setting(cli: Cli) -> None:
+    assert set(SHORT.values()) <= set(known_keys())
+    code, out, _ = cli("train", "--help")
+    assert code == 0
+    assert [option for option in SHORT if option not in out] == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--lr", 0.1, "--set", "train.lr=0.2"], "--lr 0.1 and --set train.lr=0.2: which of the two?"),
+        (["--backend", "cpu", "--set", "data.backend=dali"], "--backend cpu and --set data.backend=dali: "),
+        (["--set", "data.path=elsewhere"], "photos and --set data.path=elsewhere: which of the two?"),
+        (["--epochs", 0], "defaults: train.epochs=0: input should be greater than or equal to 1"),
+    ],
+)  # fmt: skip
+def test_two_values_of_one_setting_are_refused(
+    cli: Cli, photos: Path, arguments: list[Any], said: str
+) -> None:
+    code, _, err = cli("train", "photos", *arguments, "--out", "run")
+    assert (code, err.startswith(f"flowerfast: error: {said}")) == (2, True), err
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        ("train --batchsize 8", "use --batch-size"),
+        ("train --learning-rate 0.1", "use --lr"),
+        ("train --learning_rate 0.1", "use --lr"),
+        ("train --bs 8", "use --batch-size"),
+        ("train --epoch 8", "use --epochs"),
+        ("train --imgsz 8", "use --image-size"),
+        ("train --arch resnet18", "use --model"),
+        ("train --workers 8", "use --set data.workers=..."),
+        ("train --num-workers 8", "use --set data.workers=..."),
+        ("train --momentum 0.8", "use --set train.momentum=..."),
+        ("train --optimizer adam", "see flowerfast train --help"),
+        ("train --mixup 1", "see flowerfast train --help"),
+        ("evaluate --batchsize 8", "use --batch-size"),
+        ("evaluate --workers 8", "use --set data.workers=..."),
+        ("synth --workers 8", "see flowerfast synth --help"),
+        ("--verison", "use --version"),
+        ("trian", "see flowerfast --help"),
+        ("predict run", "see flowerfast predict --help"),
+    ],
+)
+def test_a_wrong_option_gets_one_line_with_the_right_one(cli: Cli, typed: str, said: str) -> None:
+    code, out, err = cli(*typed.split())
+    assert (code, out) == (2, "")
+    assert re.fullmatch(rf"flowerfast: error: [^\n]+; {re.escape(said)}\n", err), err
+
+
+def test_without_arguments_there_is_help(cli: Cli) -> None:
+    code, out, err = cli()
+    assert code == 2
+    assert "Commands" in out + err
+
+
+# ------------------------------------------------------------------------------------------------- settings
+
+
+def test_settings_are_grouped(cli: Cli) -> None:
+    code, out, err = cli("settings")
+    assert (code, err) == (0, "")
+    sections = [line.partition(":")[0] for line in out.splitlines() if re.match(r"\w+: ", line)]
+    assert sections == ["data", "augment", "model", "train", "eval", "checkpoints", "log"]
+    assert [line.split()[0] for line in out.splitlines() if line.startswith("  ")] == [*known_keys()]
+    assert re.search(r"train\.lr +0\.001 +Learning rate of SGD", out)
+
+
+def test_settings_of_a_word(cli: Cli) -> None:
+    code, out, _ = cli("settings", "lr")
+    assert code == 0
+    assert [line.split()[0] for line in out.splitlines() if line.startswith("  ")] == ["train.lr"]
+    _, out, _ = cli("settings", "Crop", "epochs", "--json", "-")
+    rows = json.loads(out)
+    assert {"augment.crop_scale", "eval.crop_pct", "train.epochs"} <= {row["key"] for row in rows}
+    known = {key: (default, meaning) for key, default, meaning in describe_settings()}
+    assert all((row["default"], row["meaning"]) == known[row["key"]] for row in rows)
+    code, out, err = cli("settings", "learning_rate")
+    assert (code, out) == (2, "")
+    assert (
+        err
+        == "flowerfast: error: settings learning_rate: no setting speaks of that; did you mean 'train.lr'?\n"
+    )
+    assert "`flowerfast settings` lists all" in cli("settings", "mixup")[2]
+
+
+# ------------------------------------------------------------------------------------------------ refusals
+
+
+def test_what_is_wrong_is_refused_before_torch_is_imported(tmp_path: Path) -> None:
+    refused = [
+        ["train", "nowhere"], ["train", "--set", "train.lrr=1"], ["train", "--epochs", "0"],
+        ["train", "--config", "nowhere"], ["evaluate", "nowhere", "."], ["evaluate", ".", "nowhere"],
+        ["predict", "nowhere", "."], ["predict", ".", "nowhere.jpg"], ["parity", "nowhere"],
+        ["bench", "nowhere"], ["pack", "nowhere", "out"], ["settings", "mixup"], ["train", "--bs", "3"],
+    ]  # fmt: skip
+    code = """
+import json, sys
+from flowerfast.commands.cli import run
+codes = []
+for arguments in json.loads(sys.argv[1]):
+    sys.argv = ["flowerfast", *arguments]
+    codes.append(run())
+print(json.dumps([codes, [name for name in ("torch", "timm", "numba") if name in sys.modules]]))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, json.dumps(refused)], cwd=tmp_path, capture_output=True, text=True,
+        check=True, env={**os.environ, "PYTHONPATH": str(Path(training.__file__).parents[2])},
+    )  # fmt: skip
+    assert json.loads(done.stdout) == [[2] * len(refused), []]
+    assert len(done.stderr.splitlines()) == len(refused)
+
+
+class Ended(BaseException):
+    """In the place of the process's end."""
+
+
+@pytest.mark.parametrize(("code", "ended"), [(0, "exit"), (2, "at once"), (1, "at once"), (130, "at once")])
+def test_a_process_that_fails_does_not_take_itself_apart(
+    monkeypatch: pytest.MonkeyPatch, code: int, ended: str
+) -> None:
+    def leave(code: int) -> None:
+        raise Ended(code)
+
+    monkeypatch.setattr(module, "run", lambda: code)
+    monkeypatch.setattr(module.os, "_exit", leave)
+    with pytest.raises(SystemExit if ended == "exit" else Ended) as stopped:
+        module.main()
+    assert stopped.value.args == (code,)
+
+
+def test_a_fault_of_ours_is_told_with_its_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> int:
+        raise KeyError("a\x1b[2J")
+
+    def leave(code: int) -> None:
+        raise Ended(code)
+
+    monkeypatch.setattr(module, "run", fail)
+    monkeypatch.setattr(module.os, "_exit", leave)
+    with pytest.raises(Ended):
+        module.main()
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "Traceback (most recent call last):"
+    assert lines[-1].startswith("KeyError: 'a\\x1b[2J")
+
+
+def test_the_one_value_of_a_key_given_twice_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    chosen = module._settings(["data.path=photos", "train.lr=1e-1"], Path("photos"), lr=0.1)
+    assert chosen == {"data.path": str(tmp_path / "photos"), "train.lr": 0.1}
+    with pytest.raises(UserError, match="--lr"):
+        module._settings(["train.lr=1e-2"], lr=0.1)
