@@ -71,6 +71,7 @@ READING = (
     *PACKING,
     "data.backend",
     "data.kernels",
+    "data.gpu_kernels",
     "data.decode_scale",
     "data.prefetch",
     "data.dali_prefetch",

@@ -13,7 +13,7 @@ from flowerfast.errors import UserError
 from flowerfast.loaders.batch import Batch
 from flowerfast.loaders.cache.choice import choose_cache, device_memory, open_cache
 from flowerfast.loaders.device import pick_device
-from flowerfast.loaders.engine import choose_backend, open_engine, workplace
+from flowerfast.loaders.engine import choose_augmenter, choose_backend, open_engine, workplace
 from flowerfast.loaders.kept import KeptEngine
 from flowerfast.photos.photos import Photos
 from flowerfast.plans.plan import Plan, Sampler
@@ -53,6 +53,7 @@ class Loader:
             DataLoader).
         backend, backend_reason: who makes the pixels, and why.
         cache, cache_reason: where decoded photos are kept, and why.
+        gpu_kernels: who augments them on the GPU, triton or dali; None: nobody, the CPU does.
     """
 
     def __init__(
@@ -93,11 +94,14 @@ class Loader:
         )
         data = _options(options, backend=backend, cache=cache, workers=workers)
         self.backend, self.backend_reason = choose_backend(data, self.device)
-        place = workplace(self.backend, self.device)
         self.cache, self.cache_reason = "none", "without augmentation photos are decoded exactly"
         if augment is not None:
             self.cache, self.cache_reason = choose_cache(data, self.backend, self.device, photos)
-        store = open_cache(self.cache, data, photos, place)
+        self.gpu_kernels, why = choose_augmenter(data, self.backend, self.cache, self.device, size)
+        fallback = self.gpu_kernels == "dali" and data.gpu_kernels == "auto"
+        self._notes = [f"DALI's own operators augment on the GPU: {why}"] if fallback else []
+        data = data.model_copy(update={"gpu_kernels": self.gpu_kernels or "dali"})
+        store = open_cache(self.cache, data, photos, workplace(self.backend, self.device, self.cache))
         self._engine = open_engine(self.backend, self.plan_sampler, data, self.device, store)
         if keep and augment is None and len(photos) * 3 * size**2 < device_memory(self.device) / 4:
             self._engine = KeptEngine(self._engine)
@@ -130,7 +134,7 @@ class Loader:
     @property
     def notes(self) -> list[str]:
         """What whoever runs this should know: fallbacks that were chosen, what the cache did; a line each."""
-        return self._engine.notes
+        return self._notes + self._engine.notes
 
     def epoch(self, epoch: int, start_batch: int | None = None) -> Iterator[Batch]:
         """Batches of an epoch, from `start_batch` on; an abandoned iterator stops its workers.
@@ -159,8 +163,11 @@ class Loader:
         return {"epoch": epoch, "batch": batch, **self._identity(), **self.choice()}
 
     def choice(self) -> dict[str, str]:
-        """The backend and cache that were chosen, for a record from which a resumed run keeps them."""
-        return {"backend": self.backend, "cache": self.cache}
+        """The backend and cache that were chosen, and who augments on the GPU where one does, for a record
+        from which a resumed run keeps them.
+        """
+        kernels = {"gpu_kernels": self.gpu_kernels} if self.gpu_kernels is not None else {}
+        return {"backend": self.backend, "cache": self.cache, **kernels}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where a loader of the same photos and settings stood, perhaps with other workers or ranks.

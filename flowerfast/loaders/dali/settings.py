@@ -42,6 +42,7 @@ def graph_settings(sampler: Sampler, data: DataConfig, device: torch.device, cac
         source=source,
         hw_decoder_load=data.hw_decoder_load,
         hint=_largest(sampler) if source == "gpu" else (0, 0),
+        kernels=data.gpu_kernels == "triton" and not cached,
     )
 
 
