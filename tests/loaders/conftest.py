@@ -1,14 +1,11 @@
 """Fixtures of the loader tests: loaders that are closed at the end, each way to make batches."""
 
-import ctypes
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
 from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
@@ -16,10 +13,7 @@ from flowerfast.config import DataConfig
 from flowerfast.loaders.batch import Batch
 from flowerfast.loaders.loader import Loader
 from flowerfast.photos.photos import Photos
-from flowerfast.pixels import gpu
-from flowerfast.pixels.gpu import Windows
-from flowerfast.pixels.reference import augment
-from flowerfast.plans.plan import Plan
+from tests.stand_in import stand_in
 
 Digest = tuple[list[int], list[int], str]
 _OPTIONS = frozenset(DataConfig.model_fields) - {"backend", "cache", "workers"}
@@ -43,27 +37,11 @@ _GPU, _GPU_KERNELS = (
 _ALL = [pytest.param(_NUMBA, id="numba"), pytest.param(_PLAIN, id="torchvision"), _DALI, _KERNELS]
 
 
-def by_reference(plan: Plan, windows: Windows, device: torch.device) -> torch.Tensor:
-    """What the GPU's kernels do, by the reference, with what lies at the addresses that they are given."""
-    pixels = np.empty((len(plan), plan.size, plan.size, 3), np.uint8)
-    for row in range(len(plan)):
-        shape, pitch = (int(plan.height[row]), int(plan.width[row]), 3), int(windows.pitch[row])
-        length = (shape[0] - 1) * pitch + 3 * shape[1]
-        flat = (ctypes.c_uint8 * length).from_address(int(windows.address[row]))
-        window = np.lib.stride_tricks.as_strided(np.frombuffer(flat, np.uint8), shape, (pitch, 3, 1))
-        cut = replace(plan, top=np.zeros_like(plan.top), left=np.zeros_like(plan.left))
-        augment(window.copy(), cut, row, pixels[row])
-    return torch.from_numpy(pixels).to(device)
-
-
 @pytest.fixture
 def quick_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where there is no GPU the reference stands in for its kernels: the interpreter takes minutes."""
     if not torch.cuda.is_available():
-        monkeypatch.setattr(gpu, "kernel_problem", lambda *_: None)
-        monkeypatch.setattr("flowerfast.loaders.cached.run_plan", by_reference)
-        if _HAS_DALI:
-            monkeypatch.setattr("flowerfast.loaders.dali.graph.run_plan", by_reference)
+        stand_in(monkeypatch)
 
 
 @pytest.fixture(params=[*_ALL, _GPU, _GPU_KERNELS])
