@@ -186,6 +186,12 @@ def test_a_trial_that_fails_or_gives_other_pixels_is_a_problem(monkeypatch: pyte
     assert kernel_problem(cpu, SIDE) == "Triton is not installed"
 
 
+def test_triton_is_imported_only_when_a_kernel_is_wanted() -> None:
+    code = "import sys, flowerfast.loaders.cached, flowerfast.loaders.loader; print('triton' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+
+
 COMPILE = """
 import torch
 import triton
