@@ -50,7 +50,7 @@ LOADER, STEPS, TRAINING = (f"flowerfast.bench.sources:{name}" for name in ("load
 EAGER, COMPILED, GRAPH, SYNTHETIC = "eager", "torch.compile", "CUDA graph", "synthetic pixels"
 ENOUGH = 0.5
 """A loader that alone makes less than this share of the eager step's images/s is not trained with."""
-TESTS = ("tests/gpu",)
+TESTS = ("tests/gpu", "tests/pixels/test_gpu.py")
 ROUNDS, LEAST, SECONDS = 5, 3, 1.0
 """Rounds of each row at most and, while the budget lasts, at least; and how long one is at least."""
 _OUTCOME = re.compile(r"^(\S+::\S.*?) (PASSED|FAILED|ERROR|SKIPPED)\b", re.MULTILINE)
@@ -303,13 +303,19 @@ def our_loaders(cuda: bool) -> dict[str, list[str]]:
         f"dali, decoder=gpu, load={load:g}": [dali, "data.decoder=gpu", f"data.hw_decoder_load={load}"]
         for load in (HW_LOADS if cuda else HW_LOADS[:1])
     }
-    return {
+    # The kernels by name: where they do not run a row shall fail, not measure what stands in for them.
+    kernels = ["data.gpu_kernels=triton"] if cuda else []
+    kept, own = f"dali, {memory} cache", ["data.gpu_kernels=dali"]
+    rows = {
         "cpu": ["data.backend=cpu"],
-        "dali, decoder=cpu": [dali, "data.decoder=cpu"],
+        "dali, decoder=cpu": [dali, "data.decoder=cpu", *kernels],
+        "dali, decoder=cpu, own operators": [dali, "data.decoder=cpu", *own],
         **by_gpu,
-        f"dali, {memory} cache": [dali, f"data.cache={memory}"],
+        kept: [dali, f"data.cache={memory}", *kernels],
+        f"{kept}, own operators": [dali, f"data.cache={memory}", *own],
         "cpu, ram cache": ["data.backend=cpu", "data.cache=ram"],
     }
+    return {name: row for name, row in rows.items() if cuda or row[-1:] != own}
 
 
 def model_settings(session: Session, batch_size: int) -> list[str]:

@@ -61,7 +61,7 @@ class DataConfig(Section):
     prefetch: int = Field(default=3, ge=1, le=32)
     """Batches made ahead of the training step."""
     cache: Literal["auto", "none", "ram", "disk", "vram"] = "none"
-    """Keep decoded photos in ram or on disk, with dali in vram; auto: in the first that has room for all."""
+    """Keep decoded photos in ram, on disk or on the GPU in vram; auto: in the first that has room for all."""
     cache_gb: float | None = Field(default=None, gt=0)
     """Most GB (1e9 bytes) of the cache, on disk of all its files; null: a third of what is free."""
     cache_dir: str | None = None
@@ -82,6 +82,8 @@ class DataConfig(Section):
     """Depth of DALI's own queue, in batches."""
     decoder: Literal["auto", "gpu", "cpu"] = "auto"
     """Where dali decodes on a CUDA machine: gpu (nvJPEG), or cpu (exactly as the reference); auto: cpu."""
+    gpu_kernels: Literal["auto", "triton", "dali"] = "auto"
+    """Who augments on the GPU: triton (exactly as the reference) or dali; auto: triton if a trial passes."""
 
     @field_validator("backend", mode="before")
     @classmethod

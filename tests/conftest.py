@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import simplejpeg
+import torch
 from PIL import Image, ImageDraw, ImageOps
 
 # Networks here are tiny: threads of torch would spend their time waiting for each other.
@@ -16,6 +17,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # One place for the machine code of the CPU loops, for all tests and the commands they start: compiling takes
 # seconds, and the cache of each test is new.
 os.environ.setdefault("NUMBA_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache" / "kernels"))
+# Without a GPU Triton's kernels are run by its interpreter; it looks here when it is imported.
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
 def make_photo(path: Path, size: tuple[int, int] = (40, 30), seed: int = 0, **options: Any) -> Path:

@@ -96,6 +96,7 @@ READING = (
     *FILES,
     "data.backend",
     "data.kernels",
+    "data.gpu_kernels",
     "data.decode_scale",
     "data.prefetch",
     "data.dali_prefetch",

@@ -237,10 +237,11 @@ def compare_backends(
             if bar:
                 bar(done + 1, len(chunks))
         notes = [*tested.notes, *([f"compared: {reason}"] if backend != config.data.backend else [])]
+        gpu_kernels = tested.gpu_kernels
     if not tallies["decode"].samples:
         notes.append(f"decode: not compared, no photo drawn has {size}x{size} pixels or more")
     environment = _environment(config, sampler, data, run, place)
-    environment |= {"epochs": epochs, "seconds": time.perf_counter() - started}
+    environment |= {"gpu_kernels": gpu_kernels, "epochs": epochs, "seconds": time.perf_counter() - started}
     return Parity(
         backend=backend,
         reason=reason,

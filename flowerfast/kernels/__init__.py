@@ -1,6 +1,6 @@
-"""Loops compiled by numba that hold no interpreter lock: plain arrays in, plain arrays out.
+"""Compiled loops on plain arrays: by numba, without the interpreter lock, and by Triton for the GPU.
 
-Importing this package alone does not import numba.
+Importing this package alone imports neither.
 """
 
 from enum import IntEnum

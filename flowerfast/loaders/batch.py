@@ -3,7 +3,10 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+
+from flowerfast.photos.photos import Photos
 
 
 @dataclass(eq=False)
@@ -26,3 +29,11 @@ class Batch:
     def __iter__(self) -> Iterator[torch.Tensor]:
         yield self.images
         yield self.labels
+
+
+def place_batch(images: torch.Tensor, photos: Photos, indices: np.ndarray) -> Batch:
+    """Batch of images, uint8 (n, S, S, 3), that are where it is wanted; its labels go there too."""
+    labels = torch.from_numpy(photos.table.label[indices].astype(np.int64))
+    if images.is_cuda:
+        labels = labels.pin_memory().to(images.device, non_blocking=True)
+    return Batch(images.permute(0, 3, 1, 2), labels, torch.from_numpy(indices))

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from importlib.util import find_spec
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
@@ -100,10 +100,44 @@ def _dali_problem(wanted: torch.device, device: torch.device) -> str | None:
     return dali_problem(wanted)
 
 
+def choose_augmenter(
+    data: DataConfig, backend: str, cache: str, device: torch.device, size: int
+) -> tuple[Literal["triton", "dali"] | None, str]:
+    """(who augments on the GPU, why) for `data.gpu_kernels`; None where that is done on the CPU.
+
+    `size` is the side of the images, in pixels. Raises UserError when Triton's kernels are asked for, or
+    nothing else will do, and they do not run here.
+    """
+    on_cpu = backend == "cpu" or (backend == "dali-cpu" and data.gpu_kernels != "triton")
+    if on_cpu and cache != "vram":
+        return None, ""
+    from flowerfast.pixels.gpu import kernel_problem
+
+    problem = None if data.gpu_kernels == "dali" else kernel_problem(workplace(backend, device, cache), size)
+    if data.gpu_kernels == "triton" and problem is not None:
+        raise UserError(f"data.gpu_kernels=triton: {problem}; use auto or dali")
+    if data.gpu_kernels != "dali" and problem is None:
+        return "triton", "Triton's kernels gave the reference's pixels in a trial"
+    why = problem or "data.gpu_kernels=dali"
+    if backend == "cpu":
+        raise UserError(
+            f"data.cache=vram: without DALI only Triton's kernels can use it ({why}); use ram or none"
+        )
+    return "dali", why
+
+
 def open_engine(
     backend: str, sampler: Sampler, data: DataConfig, device: torch.device, cache: PhotoCache | None
 ) -> Engine:
-    """The engine of a backend, whose batches come to `device`; `cache` is where it works."""
+    """The engine of a backend, whose batches come to `device`; `cache` is where it works.
+
+    `data.gpu_kernels` is taken for granted: triton where they run, dali otherwise.
+    """
+    at_hand = cache is not None and cache.store.device.type == device.type
+    if cache is not None and at_hand and data.gpu_kernels == "triton":
+        from flowerfast.loaders.cached import CachedEngine
+
+        return CachedEngine(sampler, data, device, cache)
     if backend == "cpu":
         from flowerfast.loaders.threads import ThreadEngine
 
@@ -113,6 +147,6 @@ def open_engine(
     return DaliEngine(sampler, data, workplace(backend, device), cache, target=device)
 
 
-def workplace(backend: str, device: torch.device) -> torch.device:
+def workplace(backend: str, device: torch.device, cache: str = "none") -> torch.device:
     """Where a backend makes pixels, and keeps decoded photos."""
-    return device if backend == "dali" else torch.device("cpu")
+    return device if backend == "dali" or cache == "vram" else torch.device("cpu")

@@ -15,7 +15,7 @@ from flowerfast.errors import UserError
 from flowerfast.loaders.batch import Batch
 from flowerfast.loaders.cache.choice import choose_cache, device_memory, open_cache
 from flowerfast.loaders.device import pick_device
-from flowerfast.loaders.engine import choose_backend, open_engine, workplace
+from flowerfast.loaders.engine import choose_augmenter, choose_backend, open_engine, workplace
 from flowerfast.loaders.kept import KeptEngine
 from flowerfast.loaders.speeds import gpu_decodes
 from flowerfast.photos.photos import Photos
@@ -65,6 +65,7 @@ class Loader:
         backend, backend_reason: who makes the pixels, and why.
         cache, cache_reason: where decoded photos are kept, and why.
         hw_decoder_load: share of the GPU's hardware decoder; None where the GPU decodes nothing.
+        gpu_kernels: who augments them on the GPU, triton or dali; None: nobody, the CPU does.
     """
 
     def __init__(
@@ -120,7 +121,6 @@ class Loader:
             update={"image_size": sampler.size, **({} if augmented else {"cache": "none"})}
         )
         self.backend, self.backend_reason = choose_backend(data, self.device, photos)
-        place = workplace(self.backend, self.device)
         self.cache, self.cache_reason = choose_cache(data, self.backend, self.device, photos)
         if not augmented:
             self.cache_reason = "without augmentation photos are decoded exactly"
@@ -131,7 +131,11 @@ class Loader:
 
             self.hw_decoder_load = choose_share(data, self.device, photos)
             data = data.model_copy(update={"hw_decoder_load": self.hw_decoder_load})
-        store = open_cache(self.cache, data, photos, place)
+        self.gpu_kernels, why = choose_augmenter(data, self.backend, self.cache, self.device, sampler.size)
+        fallback = self.gpu_kernels == "dali" and data.gpu_kernels == "auto"
+        self._notes = [f"DALI's own operators augment on the GPU: {why}"] if fallback else []
+        data = data.model_copy(update={"gpu_kernels": self.gpu_kernels or "dali"})
+        store = open_cache(self.cache, data, photos, workplace(self.backend, self.device, self.cache))
         self._engine = open_engine(self.backend, sampler, data, self.device, store)
         if keep and not augmented and len(photos) * 3 * sampler.size**2 < device_memory(self.device) / 4:
             self._engine = KeptEngine(self._engine)
@@ -165,7 +169,7 @@ class Loader:
         """What whoever runs this should know, a line each: how the folder was read, photos turned, fallbacks,
         what the cache did.
         """
-        return [*self.photos.notes, *self._engine.notes]
+        return [*self.photos.notes, *self._notes, *self._engine.notes]
 
     def epoch(self, epoch: int, start_batch: int | None = None) -> Iterator[Batch]:
         """Batches of an epoch, from `start_batch` on; an abandoned iterator stops its workers.
@@ -208,8 +212,8 @@ class Loader:
     def choice(self) -> dict[str, Any]:
         """What was chosen, by name of the setting, for a record from which a resumed run keeps it."""
         chosen = {"backend": self.backend, "cache": self.cache}
-        share = self.hw_decoder_load
-        return chosen if share is None else {**chosen, "hw_decoder_load": share}
+        more = {"hw_decoder_load": self.hw_decoder_load, "gpu_kernels": self.gpu_kernels}
+        return chosen | {name: value for name, value in more.items() if value is not None}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where a loader of the same photos and settings stood, perhaps with other workers or ranks.

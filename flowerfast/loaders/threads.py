@@ -10,7 +10,7 @@ import torch
 
 from flowerfast.config import DataConfig
 from flowerfast.errors import UserError
-from flowerfast.loaders.batch import Batch
+from flowerfast.loaders.batch import Batch, place_batch
 from flowerfast.loaders.cache.store import Cached, PhotoCache
 from flowerfast.loaders.transfer import copy_ahead
 from flowerfast.machine import usable_cores
@@ -119,8 +119,7 @@ def finished_batch(
         kept = np.setdiff1d(np.arange(len(indices)), list(failed))
         images[: len(kept)] = images[kept]  # in place: other memory would not be pinned, and copied in steps
         images, indices = images[: len(kept)], indices[kept]
-    labels = torch.from_numpy(photos.table.label[indices].astype(np.int64))
-    return Batch(images.permute(0, 3, 1, 2), labels, torch.from_numpy(indices))
+    return place_batch(images, photos, indices)
 
 
 def chunk_size(batch_size: int, prefetch: int, threads: int) -> int:

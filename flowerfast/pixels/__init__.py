@@ -1,1 +1,1 @@
-"""Plans to pixels on the CPU: a source gives photos, an executor fills rows of a batch."""
+"""Plans to pixels: executors that fill rows of a batch on the CPU, and the same steps on the GPU."""

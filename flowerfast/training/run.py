@@ -14,6 +14,7 @@ import torch
 from flowerfast.config import DEMO, Config, change_config, known_keys, start_config
 from flowerfast.demo.synthetic import demo_folder, demo_photos
 from flowerfast.errors import UserError
+from flowerfast.loaders.cache.choice import cache_places
 from flowerfast.loaders.device import device_name, pick_device
 from flowerfast.loaders.engine import choose_backend
 from flowerfast.loaders.loader import Loader
@@ -37,6 +38,7 @@ MAY_CHANGE = (
     "data.backend",
     "data.workers",
     "data.kernels",
+    "data.gpu_kernels",
     "data.prefetch",
     "data.cache",
     "data.cache_gb",
@@ -157,9 +159,9 @@ def _as_recorded(config: Config, stored: Config, saved: Mapping[str, Any]) -> Co
             changes = {}
     if "cache" in record and config.data.cache == stored.data.cache:
         backend = changes.get("data.backend", config.data.backend)
-        cache = record["cache"]
-        if cache != "none" and (cache == "vram") != (backend == "dali"):
-            cache = "auto" if backend == "auto" else "vram" if backend == "dali" else "ram"
+        cache, places = record["cache"], cache_places(backend, pick_device(config.train.device))
+        if cache != "none" and cache not in places:
+            cache = "auto" if backend == "auto" else places[0]
         changes["data.cache"] = cache
     if "hw_decoder_load" in record and stored.data.hw_decoder_load == "auto":
         changes["data.hw_decoder_load"] = record["hw_decoder_load"]
@@ -167,6 +169,9 @@ def _as_recorded(config: Config, stored: Config, saved: Mapping[str, Any]) -> Co
         chose = "off" if record["compile"] == "off" else "on"
         if chose == "off" or pick_device(config.train.device).type == "cuda":
             changes["train.compile"] = chose
+    if changes.get("data.backend") == "dali" and config.data.gpu_kernels == stored.data.gpu_kernels == "auto":
+        # A run from before there were kernels of our own, or where they failed, keeps DALI's pixels.
+        changes["data.gpu_kernels"] = "auto" if record.get("gpu_kernels") == "triton" else "dali"
     return change_config(config, (), changes)
 
 

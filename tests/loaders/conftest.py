@@ -13,6 +13,7 @@ from flowerfast.config import DataConfig
 from flowerfast.loaders.batch import Batch
 from flowerfast.loaders.loader import Loader
 from flowerfast.photos.photos import Photos
+from tests.stand_in import stand_in
 
 Digest = tuple[list[int], list[int], str]
 _OPTIONS = frozenset(DataConfig.model_fields) - {"backend", "cache", "workers"}
@@ -22,16 +23,32 @@ _NEEDS_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a 
 _NUMBA = {"backend": "cpu", "kernels": "numba"}
 _PLAIN = {"backend": "cpu", "kernels": "torchvision"}
 _DALI = pytest.param({"backend": "dali-cpu"}, id="dali-cpu", marks=_NEEDS_DALI)
-_GPU = pytest.param(
-    {"backend": "dali", "device": "cuda"}, id="dali", marks=[pytest.mark.gpu, _NEEDS_DALI, _NEEDS_CUDA]
+_KERNELS = pytest.param(
+    {"backend": "dali-cpu", "gpu_kernels": "triton"}, id="dali-cpu-kernels", marks=_NEEDS_DALI
 )
+_GPU, _GPU_KERNELS = (
+    pytest.param(
+        {"backend": "dali", "device": "cuda", "gpu_kernels": kernels},
+        id=f"dali-{kernels}",
+        marks=[pytest.mark.gpu, _NEEDS_DALI, _NEEDS_CUDA],
+    )
+    for kernels in ("dali", "triton")
+)
+_ALL = [pytest.param(_NUMBA, id="numba"), pytest.param(_PLAIN, id="torchvision"), _DALI, _KERNELS]
 
 
-@pytest.fixture(
-    params=[pytest.param(_NUMBA, id="numba"), pytest.param(_PLAIN, id="torchvision"), _DALI, _GPU]
-)
+@pytest.fixture
+def quick_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is no GPU the reference stands in for its kernels: the interpreter takes minutes."""
+    if not torch.cuda.is_available():
+        stand_in(monkeypatch)
+
+
+@pytest.fixture(params=[*_ALL, _GPU, _GPU_KERNELS])
 def engine(request: pytest.FixtureRequest) -> dict[str, Any]:
     """Settings of each way to make batches, for `open_loader`."""
+    if request.param.get("gpu_kernels") == "triton":
+        request.getfixturevalue("quick_kernels")
     return {**request.param}
 
 

@@ -75,7 +75,7 @@ def test_pixels_agree_with_the_reference(
     plan = loader.plan_sampler.plan(1, photos.indices)
     expected = open_loader(photos, kernels="torchvision", **kind).execute(plan)
     apart = np.abs(loader.execute(plan).astype(np.int16) - expected)
-    exact = engine["backend"] == "cpu"
+    exact = engine["backend"] == "cpu" or engine.get("gpu_kernels") == "triton"
     assert apart.mean() <= (0 if exact else 0.5)
     assert np.percentile(apart, 99) <= (0 if exact else 3)
 

@@ -12,9 +12,10 @@ from flowerfast.config import DataConfig, load_config
 from flowerfast.errors import UserError
 from flowerfast.loaders import engine as module
 from flowerfast.loaders import speeds
-from flowerfast.loaders.engine import choose_backend, workplace
+from flowerfast.loaders.engine import choose_augmenter, choose_backend, workplace
 from flowerfast.loaders.speeds import remember
 from flowerfast.photos.photos import Photos
+from flowerfast.pixels import gpu
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
@@ -156,3 +157,52 @@ def test_dali_cpu_needs_no_gpu() -> None:
 
 def test_pixels_are_made_on_the_gpu_by_dali_alone() -> None:
     assert [workplace(name, CUDA) for name in ("cpu", "dali-cpu", "dali")] == [CPU, CPU, CUDA]
+
+
+def test_pixels_of_photos_on_the_gpu_are_made_there() -> None:
+    assert workplace("cpu", CUDA, "vram") == CUDA
+    assert workplace("cpu", CUDA, "ram") == CPU
+
+
+# ------------------------------------------------------------------------------------ who augments on the GPU
+
+PASSED, OWN = "Triton's kernels gave the reference's pixels in a trial", "data.gpu_kernels=dali"
+
+
+@pytest.mark.parametrize(
+    ("problem", "wanted", "backend", "cache", "found"),
+    [
+        (None, "auto", "dali", "none", ("triton", PASSED)),
+        (None, "triton", "dali", "vram", ("triton", PASSED)),
+        (None, "auto", "cpu", "vram", ("triton", PASSED)),
+        (None, "dali", "dali", "vram", ("dali", OWN)),
+        ("no compiler", "auto", "dali", "vram", ("dali", "no compiler")),
+        ("no compiler", "dali", "dali", "none", ("dali", OWN)),
+        ("no compiler", "auto", "cpu", "ram", (None, "")),
+        ("no compiler", "triton", "cpu", "none", (None, "")),
+        (None, "auto", "dali-cpu", "ram", (None, "")),
+        (None, "triton", "dali-cpu", "ram", ("triton", PASSED)),
+    ],
+)
+def test_the_kernels_augment_where_a_trial_goes_well(
+    monkeypatch: pytest.MonkeyPatch, problem: str | None, wanted: Any, backend: str, cache: str, found: Any
+) -> None:
+    monkeypatch.setattr(gpu, "kernel_problem", lambda *_: problem)
+    assert choose_augmenter(DataConfig(gpu_kernels=wanted), backend, cache, CUDA, 32) == found
+
+
+@pytest.mark.parametrize(
+    ("wanted", "backend", "cache", "said"),
+    [
+        ("triton", "dali", "none", r"data\.gpu_kernels=triton: no compiler; use auto or dali"),
+        ("triton", "cpu", "vram", r"data\.gpu_kernels=triton: no compiler; use auto or dali"),
+        ("auto", "cpu", "vram", r"data\.cache=vram: .*Triton's kernels .*\(no compiler\); use ram or none"),
+        ("dali", "cpu", "vram", r"data\.cache=vram: .*\(data\.gpu_kernels=dali\); use ram or none"),
+    ],
+)
+def test_kernels_that_nothing_can_stand_in_for_are_an_error(
+    monkeypatch: pytest.MonkeyPatch, wanted: Any, backend: str, cache: str, said: str
+) -> None:
+    monkeypatch.setattr(gpu, "kernel_problem", lambda *_: "no compiler")
+    with pytest.raises(UserError, match=said):
+        choose_augmenter(DataConfig(gpu_kernels=wanted), backend, cache, CUDA, 32)

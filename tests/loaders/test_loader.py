@@ -313,6 +313,16 @@ def test_warming_up_changes_nothing_that_comes(photos: Photos, open_loader: Open
     assert open_loader(photos.subset([]), **RANDOM).warm_up() >= 0
 
 
+def test_notes_tell_why_dali_augments(
+    photos: Photos, open_loader: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flowerfast.loaders.loader.choose_augmenter", lambda *_: ("dali", "no compiler"))
+    loader = open_loader(photos, **RANDOM)
+    assert loader.notes == ["DALI's own operators augment on the GPU: no compiler"]
+    assert loader.choice()["gpu_kernels"] == "dali"
+    assert open_loader(photos, **RANDOM, gpu_kernels="dali").notes == []
+
+
 def test_notes_tell_what_the_cache_could_not_hold(photos: Photos, open_loader: Open) -> None:
     loader = open_loader(photos, **RANDOM, cache="ram", cache_gb=1e-5)
     assert any("of 15 photos have a place" in note for note in loader.notes)

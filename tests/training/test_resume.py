@@ -16,7 +16,7 @@ import timm
 import torch
 from safetensors.torch import load_file
 
-from flowerfast.config import Augment, DataConfig
+from flowerfast.config import Augment, Config, DataConfig, change_config
 from flowerfast.errors import Stopped, UserError
 from flowerfast.loaders import loader as loader_module
 from flowerfast.loaders.batch import Batch
@@ -26,6 +26,7 @@ from flowerfast.packing.shard_writer import PackSettings
 from flowerfast.photos.photos import Photos
 from flowerfast.plans.plan import Sampler
 from flowerfast.training import fit
+from flowerfast.training import run as module
 from flowerfast.training.fit import Stop
 from flowerfast.training.run import TrainResult
 from flowerfast.training.run_folder import RunFolder
@@ -248,6 +249,26 @@ def test_a_resumed_run_keeps_its_share_of_the_hardware_decoder(
     monkeypatch.setattr(loader_module, "open_engine", opened)
     train_tiny(resume=True)
     assert shares == [0.12, 0.12]
+
+
+@pytest.mark.parametrize(
+    ("record", "changed", "found"),
+    [
+        ({"backend": "dali", "cache": "none"}, None, "dali"),  # of a version that had no kernels of its own
+        ({"backend": "dali", "cache": "vram", "gpu_kernels": "dali"}, None, "dali"),
+        ({"backend": "dali", "cache": "vram", "gpu_kernels": "triton"}, None, "auto"),
+        ({"backend": "dali", "cache": "none"}, "triton", "triton"),
+        ({"backend": "cpu", "cache": "none"}, None, "auto"),
+    ],
+)
+def test_who_augmented_on_the_gpu_goes_on_with_it_unless_told_otherwise(
+    monkeypatch: pytest.MonkeyPatch, record: dict[str, str], changed: str | None, found: str
+) -> None:
+    monkeypatch.setattr(module, "choose_backend", lambda *_: (record["backend"], ""))
+    stored = Config()
+    config = change_config(stored, (), {"data.gpu_kernels": changed} if changed else {})
+    kept = module._as_recorded(config, stored, {"loader": record})
+    assert kept.data.gpu_kernels == found
 
 
 # -------------------------------------------------------------------------------------------- the same pixels

@@ -22,10 +22,9 @@ def choose_cache(data: DataConfig, backend: str, device: torch.device, photos: P
     `auto` takes the memory where all photos fit into the budget, else the disk where they fit, else none.
     Raises UserError when the executor has no such cache, or the disk cannot be used.
     """
-    memory = "vram" if backend == "dali" else "ram"
-    places = (memory,) if memory == "vram" else (memory, "disk")
     if data.cache == "none":
         return "none", "data.cache=none"
+    places = cache_places(backend, device)
     if data.cache != "auto":
         if data.cache not in places:
             raise UserError(
@@ -37,7 +36,7 @@ def choose_cache(data: DataConfig, backend: str, device: torch.device, photos: P
             raise UserError(_no_file(problem))
         return data.cache, f"data.cache={data.cache}"
     reasons = []
-    for place in places:
+    for place in places[:2]:  # cpu takes vram only when told to
         if place == "disk" and (problem := disk_problem(cache_folder(data))) is not None:
             reasons.append(f"disk: {problem}")
             continue
@@ -49,6 +48,13 @@ def choose_cache(data: DataConfig, backend: str, device: torch.device, photos: P
         if fits:
             return place, "; ".join(reasons)
     return "none", "; ".join(reasons)
+
+
+def cache_places(backend: str, device: torch.device) -> tuple[str, ...]:
+    """Where a backend can keep photos whose batches are wanted on `device`."""
+    if backend == "dali":
+        return ("vram",)
+    return ("ram", "disk", "vram") if backend == "cpu" and device.type == "cuda" else ("ram", "disk")
 
 
 def _no_file(problem: str) -> str:

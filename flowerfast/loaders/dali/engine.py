@@ -15,13 +15,15 @@ import torch
 
 from flowerfast.config import DataConfig
 from flowerfast.errors import UserError
-from flowerfast.loaders.batch import Batch
+from flowerfast.loaders.batch import Batch, place_batch
+from flowerfast.loaders.cache.filling import CachedPhotos
 from flowerfast.loaders.cache.store import PhotoCache
-from flowerfast.loaders.dali.cached import CachedPhotos
-from flowerfast.loaders.dali.files import FileReader, Reading
+from flowerfast.loaders.dali.cached import window_rows
+from flowerfast.loaders.dali.files import FileReader
 from flowerfast.loaders.dali.graph import Graph
 from flowerfast.loaders.dali.inputs import Piece
 from flowerfast.loaders.dali.settings import graph_settings
+from flowerfast.loaders.reading import Reading
 from flowerfast.loaders.transfer import copy_ahead
 from flowerfast.machine import usable_cores
 from flowerfast.photos.photos import iter_chunks
@@ -47,7 +49,7 @@ class DaliEngine:
 
     Args:
         sampler: which samples come when.
-        data: workers, prefetch, dali_prefetch, decoder and hw_decoder_load.
+        data: workers, prefetch, dali_prefetch, decoder, hw_decoder_load, gpu_kernels.
         device: where the graph runs: the CPU, or a CUDA device.
         cache: decoded photos on the graph's device, to read from and fill, or None.
         target: where batches are wanted; None: where the graph runs.
@@ -68,7 +70,8 @@ class DaliEngine:
         self._sampler, self._photos, self._device = sampler, sampler.photos, device
         self._target, self._ahead = target or device, data.prefetch
         self._files = FileReader(sampler.photos, READERS, data.kernels != "torchvision")
-        self._cached = CachedPhotos(cache, data.workers or usable_cores()) if cache is not None else None
+        threads = data.workers or usable_cores()
+        self._cached = CachedPhotos(cache, threads, window_rows) if cache is not None else None
         self._settings = graph_settings(sampler, data, device, self._cached is not None)
         self._graphs: dict[bool, Graph] = {}
         self._running: ref[Generator[Batch, None, None]] | None = None
@@ -129,7 +132,7 @@ class DaliEngine:
             while self._advance(run):
                 plan, images = self._collect(run)
                 self._advance(run)
-                yield self._batch(plan, images)
+                yield place_batch(images, self._photos, plan.indices)
         except GeneratorExit:
             # A process that ends takes its generators down after DALI has stopped all pipelines.
             while run.flying and not sys.is_finalizing():
@@ -240,9 +243,3 @@ class DaliEngine:
 
     def _no_pixels(self, plan: Plan) -> torch.Tensor:
         return torch.empty((0, plan.size, plan.size, 3), dtype=torch.uint8, device=self._device)
-
-    def _batch(self, plan: Plan, images: torch.Tensor) -> Batch:
-        labels = torch.from_numpy(self._photos.table.label[plan.indices].astype(np.int64))
-        if images.is_cuda:
-            labels = labels.pin_memory().to(images.device, non_blocking=True)
-        return Batch(images.permute(0, 3, 1, 2), labels, torch.from_numpy(plan.indices))

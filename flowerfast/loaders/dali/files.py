@@ -9,14 +9,12 @@ gives up.
 """
 
 import io
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from flowerfast.loaders.dali.inputs import Piece, as_ppm
+from flowerfast.loaders.dali.inputs import as_ppm
+from flowerfast.loaders.reading import Reading, Ready
 from flowerfast.photos.decode import DecodeError, jpeg_header
 from flowerfast.photos.formats import open_image
 from flowerfast.photos.photos import Photos, iter_chunks
@@ -25,38 +23,6 @@ from flowerfast.plans.plan import Plan
 _CHUNK = 16  # files per task: reading one takes less than handing over a task
 _END_OF_JPEG = b"\xff\xd9"
 _PILLOW_MODES = frozenset({"1", "L", "LA", "P", "RGB", "RGBA"})
-
-
-Ready = tuple[Plan, Sequence[Piece], dict[int, str]]
-"""(plan of the readable samples, their photos, why the others are bad by sample index)."""
-
-
-@dataclass
-class Reading:
-    """A batch whose photos are being read.
-
-    Attributes:
-        plan: the batch's plan.
-        tasks: read some samples each, in order.
-        finish: makes the batch of the plan and what the tasks returned.
-    """
-
-    plan: Plan
-    tasks: list[Future[Any]]
-    finish: Callable[[Any, list[Any]], Ready]
-
-    @property
-    def done(self) -> bool:
-        """All photos have been read."""
-        return all(task.done() for task in self.tasks)
-
-    def result(self) -> Ready:
-        """What has been read; waits for it."""
-        return self.finish(self.plan, [task.result() for task in self.tasks])
-
-    def cancel(self) -> None:
-        """Stop reading; waits for what has begun."""
-        wait([task for task in self.tasks if not task.cancel()])
 
 
 class FileReader:

@@ -1,5 +1,8 @@
 """The DALI graph: photos and a plan in, pixels out. One builder; where it runs and decodes are parameters.
 
+With our own kernels DALI only decodes: the graph ends with the windows of the photos, and `pixels.gpu` makes
+the rest of them. What follows here is about a graph that does it all.
+
 The steps and their rounding follow torchvision on Pillow images. DALI casts by rounding to nearest and
 saturates, Pillow truncates: `_TRUNCATE` is taken off before each cast (a little less than a half, so that
 whole numbers stay whole and no tie is left for CPU and GPU to break differently).
@@ -21,6 +24,7 @@ from nvidia.dali.tensors import TensorCPU, TensorGPU
 from flowerfast.loaders.dali.inputs import DeviceArray, Piece, arguments, tiny_photo, tiny_plan
 from flowerfast.loaders.dali.memory import keep_batches_in_a_pool
 from flowerfast.loaders.ranges import stage
+from flowerfast.pixels.gpu import run_plan, stored_windows
 from flowerfast.plans.plan import Plan
 
 _TRUNCATE = 0.4999
@@ -36,7 +40,8 @@ _ARGUMENTS = {
     "corner": (types.INT32, 1),
 }
 """Inputs beside the bytes, one value or small array per sample: DALI type, dimensions."""
-_EVAL_ARGUMENTS = ("start", "window", "size", "corner", "matrix")
+_WINDOW_ARGUMENTS = ("start", "window")
+_EVAL_ARGUMENTS = (*_WINDOW_ARGUMENTS, "size", "corner", "matrix")
 Source = Literal["cpu", "gpu", "pixels"]
 """What photos are fed as: files' bytes that the CPU or the GPU decodes, or pixels where the graph runs."""
 
@@ -56,6 +61,7 @@ class GraphSettings:
         source: what photos are fed as.
         hw_decoder_load: share of JPEGs for the GPU's hardware decoder.
         hint: (width, height) for the GPU's decoder to preallocate for, in pixels; (0, 0): none.
+        kernels: the graph ends with the windows, and kernels of our own do what follows.
     """
 
     augmented: bool
@@ -68,15 +74,21 @@ class GraphSettings:
     source: Source = "cpu"
     hw_decoder_load: float = 0.65
     hint: tuple[int, int] = (0, 0)
+    kernels: bool = False
 
     @property
     def arguments(self) -> tuple[str, ...]:
         """Names of the inputs beside the bytes that the graph takes."""
+        if self.kernels:
+            return _WINDOW_ARGUMENTS
         return tuple(_ARGUMENTS) if self.augmented else _EVAL_ARGUMENTS[: 4 + self.turned]
 
 
 def build_pipeline(settings: GraphSettings) -> Pipeline:
-    """Pipeline with inputs named "photo" and as in `_ARGUMENTS`; its output is uint8 HWC, S x S x 3."""
+    """Pipeline with inputs named "photo" and as in `_ARGUMENTS`; its output is uint8 HWC.
+
+    The images are S x S x 3; with `settings.kernels` each is as large as its window.
+    """
     if settings.device_id is None:
         keep_batches_in_a_pool()
     pipe = Pipeline(
@@ -88,8 +100,8 @@ def build_pipeline(settings: GraphSettings) -> Pipeline:
     )
     with pipe:
         a = {name: _argument(name) for name in settings.arguments}
-        x = _augmented(photos(a["start"], a["window"], settings), a, settings)
-        pipe.set_outputs(x)
+        x = photos(a["start"], a["window"], settings)
+        pipe.set_outputs(x if settings.kernels else _augmented(x, a, settings))
     pipe.build()
     return pipe
 
@@ -210,14 +222,24 @@ class Graph:
         tensor is dropped.
         """
         with stage("collect from DALI"):
-            pixels: torch.Tensor = torch.from_dlpack(self._take().as_tensor())
+            plan, orientation, images = self._take()
+            if self.settings.kernels:
+                return self._augment(plan, orientation, images)
+            pixels: torch.Tensor = torch.from_dlpack(images.as_tensor())
             return pixels
 
-    def _take(self) -> Any:
+    def _augment(self, plan: Plan, orientation: np.ndarray, images: Any) -> torch.Tensor:
+        address = np.array([images[row].data_ptr() for row in range(len(plan))], np.int64)
+        device = self._device or torch.device("cpu")
+        return run_plan(plan, stored_windows(plan, address, orientation), device)
+
+    def _take(self) -> tuple[Plan, np.ndarray, Any]:
+        """Plan, orientation and output of the oldest batch."""
         stream = None if self._device is None else torch.cuda.current_stream(self._device)
         (images,) = self._pipe.outputs(cuda_stream=stream)
-        self._spent.append(self._inputs.popleft())
-        return images
+        plan, orientation, *inputs = self._inputs.popleft()
+        self._spent.append(inputs)
+        return plan, orientation, images
 
     def close(self) -> None:
         """Wait for what is under way and free the pipeline."""
@@ -237,7 +259,8 @@ class Graph:
         )
         for name, values in inputs.items():
             self._pipe.feed_input(name, values)
-        self._inputs.append((wrapped, photos, inputs))  # read in place: they must live until collected
+        # Photos and inputs are read in place: they must live until collected.
+        self._inputs.append((plan, orientation, wrapped, photos, inputs))
 
     def _wrap(self, photos: Sequence[Piece]) -> list[Any]:
         """DALI's own tensors: its feed_input would make them too, but looks at each array for 5 us."""

@@ -69,6 +69,7 @@ def graph_settings(sampler: Sampler, data: DataConfig, device: torch.device, cac
         # Where the GPU decodes, `Loader` has settled it.
         hw_decoder_load=DALI_SHARE if data.hw_decoder_load == "auto" else data.hw_decoder_load,
         hint=_largest(sampler) if source == "gpu" else (0, 0),
+        kernels=data.gpu_kernels == "triton" and not cached,
     )
 
 

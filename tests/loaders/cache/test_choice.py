@@ -111,6 +111,18 @@ def test_a_budget_of_the_users_own_takes_the_place_of_a_third(
         assert choose_cache(data, "cpu", CPU, photos)[0] == expected
 
 
+def test_the_gpus_memory_is_for_cpu_too_where_batches_are_wanted_there(
+    photos: Photos, room: Callable[..., None]
+) -> None:
+    """When it is asked for: auto goes on to take the host's."""
+    room(2**40, 2**40)
+    cuda = torch.device("cuda")
+    assert choose_cache(DataConfig(cache="vram"), "cpu", cuda, photos) == ("vram", "data.cache=vram")
+    assert choose_cache(DataConfig(cache="auto"), "cpu", cuda, photos)[0] == "ram"
+    with pytest.raises(UserError, match="the dali-cpu backend keeps photos in ram or on disk"):
+        choose_cache(DataConfig(cache="vram"), "dali-cpu", cuda, photos)
+
+
 def test_memory_of_the_host() -> None:
     assert device_memory() > 0
     assert device_memory(CPU) > 0

@@ -18,6 +18,7 @@ from flowerfast.loaders.dali.inputs import as_ppm
 from flowerfast.loaders.engine import open_engine
 from flowerfast.loaders.loader import Loader
 from flowerfast.photos.photos import Photos
+from flowerfast.pixels import gpu
 from flowerfast.plans.plan import Sampler, make_eval_plan, make_plan
 
 pytest.importorskip("nvidia.dali")
@@ -52,6 +53,34 @@ def test_photos_of_all_kinds_agree_with_the_reference(
         assert apart.mean() <= 0.5
         assert np.percentile(apart, 99) <= 3
     assert not photos.bad
+
+
+@pytest.mark.usefixtures("quick_kernels")
+def test_with_kernels_photos_of_all_kinds_are_exactly_the_references(
+    zoo: Path, open_loader: Open, dali: dict[str, Any]
+) -> None:
+    photos, differ = Photos(zoo), set()
+    loader = open_loader(photos, **dali, **RANDOM, size=48, batch_size=8, gpu_kernels="triton")
+    expected = open_loader(photos, kernels="torchvision", size=48)
+    sizes = photos.sizes(photos.indices)
+    for plan in (
+        make_plan(1, 0, photos.indices, sizes, Augment(), 48),
+        make_eval_plan(photos.indices, sizes, 48, 0.875),
+    ):
+        found, wanted = loader.execute(plan), expected.execute(plan)
+        differ |= {photos.path(row) for row in photos.indices.tolist() if (found[row] != wanted[row]).any()}
+    assert not differ
+
+
+def test_the_kernels_themselves_follow_dalis_decoders(
+    photos: Photos, open_loader: Open, dali: dict[str, Any], drawn: Drawn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a GPU Triton's interpreter runs them: few photos, and many pixels at a time."""
+    if dali["device"] == "cpu":
+        monkeypatch.setattr(gpu, "_BLOCK", 4096)
+    few = photos.subset([0, 7, 14])
+    loader = open_loader(few, **dali, **RANDOM, gpu_kernels="triton", batch_size=2)
+    assert drawn(loader.epoch(2)) == drawn(open_loader(few, kernels="torchvision", **RANDOM).epoch(2))
 
 
 def test_a_file_that_only_dali_refuses_is_decoded_on_the_cpu(

@@ -79,3 +79,7 @@ def test_what_the_graph_is_fed_and_what_the_decoder_is_told(
     settings = graph_settings(sampler, DataConfig(**data), torch.device("cuda", 2), cached)
     assert (settings.source, settings.device_id) == (source, 2)
     assert (settings.hint != (0, 0)) == (source == "gpu")
+    assert not settings.kernels
+    kernels = DataConfig(**data, gpu_kernels="triton")
+    settings = graph_settings(sampler, kernels, torch.device("cuda", 2), cached)
+    assert settings.kernels == (not cached), "cached photos come to the graph only where kernels do not run"

@@ -1,0 +1,39 @@
+"""Batches whose photos threads are making ready."""
+
+from collections.abc import Callable
+from concurrent.futures import Future, wait
+from dataclasses import dataclass
+from typing import Any
+
+from flowerfast.plans.plan import Plan
+
+Ready = tuple[Plan, Any, dict[int, str]]
+"""(plan of the readable samples, their photos, why the others are bad by sample index)."""
+
+
+@dataclass
+class Reading:
+    """A batch whose photos are being read.
+
+    Attributes:
+        plan: the batch's plan.
+        tasks: read some samples each, in order.
+        finish: makes the batch of the plan and what the tasks returned.
+    """
+
+    plan: Plan
+    tasks: list[Future[Any]]
+    finish: Callable[[Any, list[Any]], Ready]
+
+    @property
+    def done(self) -> bool:
+        """All photos have been read."""
+        return all(task.done() for task in self.tasks)
+
+    def result(self) -> Ready:
+        """What has been read; waits for it."""
+        return self.finish(self.plan, [task.result() for task in self.tasks])
+
+    def cancel(self) -> None:
+        """Stop reading; waits for what has begun."""
+        wait([task for task in self.tasks if not task.cancel()])
