@@ -162,7 +162,8 @@ class Photos:
     def with_classes(self, classes: Sequence[str]) -> "Photos":
         """The same photos, labelled by position in `classes`, which holds all of theirs."""
         same = copy.copy(self)
-        position = np.array([list(classes).index(name) for name in self.classes], np.int32)
+        places = {name: place for place, name in enumerate(classes)}
+        position = np.array([places[name] for name in self.classes], np.int32)
         same.table = replace(self.table, classes=tuple(classes), label=position[self.table.label])
         return same
 
