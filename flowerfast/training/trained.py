@@ -168,8 +168,9 @@ def evaluate(
         options: settings of section `data`: backend, workers, on_bad, ...; the image size is the model's.
         progress: is told (files looked at, files in all) at the first scan.
 
-    Returns the content of `flowerfast evaluate --json`: loss, accuracy, macro_f1 and per class precision,
-    recall and f1 as shares of 1, confusion (rows true, columns predicted), bad_files.
+    Returns the content of `flowerfast evaluate --json`: loss, accuracy, top5 (of more than five classes),
+    macro_f1 and per class precision, recall and f1 as shares of 1, confusion (the pairs of classes that
+    occur: places in `classes` of the true and the predicted one, and the count), bad_files.
     Raises UserError when a folder is no class of the model, or the photos are not those of the split.
     """
     if half not in get_args(Half):
@@ -177,7 +178,8 @@ def evaluate(
     started, data, settings = time.perf_counter(), Path(data), options or DataConfig()
     trained = load_run(run, device)
     photos = Photos.open(data, settings, progress, min_classes=1)
-    unknown = [name for name in photos.classes if name not in trained.classes]
+    known = frozenset(trained.classes)
+    unknown = [name for name in photos.classes if name not in known]
     if unknown:
         raise UserError(
             f"{data / unknown[0]}: the model knows no such class; it knows {', '.join(trained.classes)}"
@@ -196,11 +198,12 @@ def evaluate(
     return {
         "data": str(data),
         "half": half,
-        "samples": int(result.confusion.sum()),
+        "samples": int(result.confusion.count.sum()),
         "loss": result.loss,
+        **({"top5": result.top5} if result.top5 is not None else {}),
         **classification_report(result.confusion, trained.classes),
         "classes": list(trained.classes),
-        "confusion": result.confusion.tolist(),
+        "confusion": result.confusion.to_json(),
         "bad_files": [{"path": b.path, "error": b.error} for b in photos.bad],
         "backend": loader.backend,
         "seconds": time.perf_counter() - started,
