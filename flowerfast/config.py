@@ -129,11 +129,13 @@ class ModelConfig(Section):
     """The network: any timm model."""
 
     name: str = "resnet18"
-    """timm model name, e.g. resnet18 or convnext_tiny."""
+    """timm model name, e.g. resnet18 or convnext_tiny; hf-hub:OWNER/NAME or local-dir:FOLDER of one."""
     pretrained: bool = True
     """Start from the hub's ImageNet weights (needs the network once); ignored when weights is set."""
     weights: str | None = None
     """Start from this local file (.safetensors, or .pth read with weights_only)."""
+    parent: str | None = None
+    """Run folder whose weights these are (--from sets it); same photos are split as they were there."""
 
 
 class TrainConfig(Section):
@@ -161,10 +163,10 @@ class TrainConfig(Section):
     """Stop after this many epochs without a better validation accuracy; null: never."""
     seed: int = Field(default=0, ge=0, lt=2**63)
     """Seed of everything random: split, order, augmentation, new head."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """auto: the CUDA GPU where there is one."""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """auto: the CUDA GPU where there is one, else Apple's (mps) where torch has it."""
     amp: Literal["auto", "off", "bf16", "fp16"] = "auto"
-    """Mixed precision; auto: on for CUDA (bf16 where supported, else fp16), off on a CPU."""
+    """Mixed precision; auto: on for CUDA (bf16 where supported, else fp16), off on a CPU and on mps."""
     channels_last: Literal["auto", "on", "off"] = "auto"
     """Memory format of the model; auto: on for CUDA."""
     compile: Literal["auto", "on", "off"] = "auto"
@@ -191,10 +193,15 @@ class EvalConfig(Section):
 class CheckpointConfig(Section):
     """What is kept on disk."""
 
-    keep: int | None = Field(default=None, ge=1)
-    """Epoch weights kept, newest first; null: all."""
+    keep: int | None = Field(default=3, ge=1)
+    """Epoch weights kept, newest first; all or null: all. The best ones are in best/ in any case."""
     every_seconds: float = Field(default=300.0, ge=0)
     """Seconds between saves of last.pt within an epoch (0: every batch)."""
+
+    @field_validator("keep", mode="before")
+    @classmethod
+    def _all(cls, value: Any) -> Any:
+        return None if value == "all" else value
 
 
 class LogConfig(Section):

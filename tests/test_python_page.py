@@ -10,6 +10,8 @@ import pytest
 import timm
 import torch
 
+from flowerfast.training.architecture import Architecture
+
 PAGE = Path(__file__).parents[1] / "docs" / "python.md"
 BLOCKS = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
 
@@ -32,7 +34,7 @@ def test_every_code_block_runs(
         )
 
     monkeypatch.setattr(timm, "create_model", tiny)
-    monkeypatch.setattr("flowerfast.training.model._from_hub", _without_hub)
+    monkeypatch.setattr(Architecture, "create_pretrained", Architecture.create)  # any weights will do here
     names: dict[str, Any] = {"__name__": "page"}
     for number, block in enumerate(BLOCKS, 1):
         exec(compile(block, f"{PAGE.name}, block {number}", "exec"), names)
@@ -52,11 +54,6 @@ def test_every_code_block_runs(
 
 def _local(name: str) -> bool:
     return name.startswith("local-dir")
-
-
-def _without_hub(name: str, template: Any, options: Any) -> torch.nn.Module:
-    """What the hub would give: any weights will do here."""
-    return timm.create_model(name, **options)
 
 
 def test_the_page_names_every_public_name() -> None:

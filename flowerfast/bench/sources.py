@@ -18,8 +18,10 @@ from flowerfast.config import Config, load_config
 from flowerfast.loaders.batch import Batch
 from flowerfast.loaders.device import pick_device
 from flowerfast.photos.photos import Photos
+from flowerfast.training.architecture import find_architecture
 from flowerfast.training.compiling import choose_compile, compile_network
 from flowerfast.training.fit import train_step
+from flowerfast.training.image_size import least_batch
 from flowerfast.training.model import build_network, with_normalisation
 from flowerfast.training.run import training_loader
 from flowerfast.training.state import TrainState, place_model
@@ -121,7 +123,7 @@ def training(
 
     def trained(drawn: Iterable[Drawn]) -> Iterator[Drawn]:
         for batch in clock.watch(map(_as_batch, drawn)):
-            if len(batch):
+            if len(batch) >= state.least_batch:
                 train_step(state, batch)
             yield batch
 
@@ -144,7 +146,8 @@ def make_state(config: Config, device: torch.device, classes: int = CLASSES) -> 
     network = build_network(start, names, config.data.image_size, config.eval.crop_pct)
     model = place_model(with_normalisation(network), config.train, device)
     train = config.train.model_copy(update={"schedule": "constant", "lr": 1e-4})
-    return TrainState(model, train, device, 1)
+    least = least_batch(find_architecture(config.model.name), config.data.image_size)
+    return TrainState(model, train, device, 1, least)
 
 
 def compile_if_on(config: Config, state: TrainState, backend: str = "inductor") -> None:

@@ -1,5 +1,6 @@
 """`flowerfast bench`: stages, loaders, the training step and training itself, in one result."""
 
+import os
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -58,6 +59,8 @@ def run_bench(
     unknown = [suite for suite in suites if suite not in SUITES]
     if unknown or not suites:
         raise UserError(f"--suite {','.join(unknown)}: no such suite; give any of {', '.join(SUITES)}")
+    if not quick and not hasattr(os, "killpg"):
+        raise UserError("bench: this system cannot end groups of processes; give --quick, which needs one")
     if {"model", "train"} & {*suites}:
         make_state(config, torch.device("cpu"))  # says at once what is wrong with the model's settings
     with tempfile.TemporaryDirectory(prefix="flowerfast-bench-") as scratch:

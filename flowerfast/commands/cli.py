@@ -196,6 +196,10 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run in --out at its next batch.")
     ] = False,
+    from_: Annotated[
+        Path | None,
+        typer.Option("--from", metavar="RUN", help="Begin with the weights and settings of another run."),
+    ] = None,
 ) -> None:
     """Train a classifier and leave weights, metrics, curves and a report in the run folder.
 
@@ -216,6 +220,7 @@ def train(
             config=config,
             settings=chosen,
             resume=resume,
+            start_from=from_,
             reporter=display,
             stop=StopSignals(),
             bars=partial(progress_bar, out),

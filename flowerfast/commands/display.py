@@ -79,10 +79,11 @@ class TrainDisplay:
         self._epoch_seconds.append(row["seconds"])
         if self._live is not None:
             self._live.update(Text(""))
+        top5 = f" top-5 {row['val_top5']:.1%}" if "val_top5" in row else ""
         line = (
             f"epoch {row['epoch'] + 1}/{self._epochs}: "
             f"train loss {row['train_loss']:.4f} accuracy {row['train_acc']:.1%}, "
-            f"val loss {row['val_loss']:.4f} accuracy {row['val_acc']:.1%}{' (best)' if best else ''}, "
+            f"val loss {row['val_loss']:.4f} accuracy {row['val_acc']:.1%}{top5}{' (best)' if best else ''}, "
             f"{row['images_per_sec']:,.0f} images/s, "
             f"{row['data_wait']:.0%} waiting for data, {row['seconds']:.1f} s"
         )

@@ -54,7 +54,10 @@ def print_evaluation(result: dict[str, Any]) -> None:
         complain(note)
     for bad in result["bad_files"]:
         complain(f"skipped: {bad['path']}: {bad['error']}")
-    out.print(f"accuracy {result['accuracy']:.2%}, loss {result['loss']:.4f}, {result['samples']} photos")
+    top5 = f"top-5 {result['top5']:.2%}, " if "top5" in result else ""
+    out.print(
+        f"accuracy {result['accuracy']:.2%}, {top5}loss {result['loss']:.4f}, {result['samples']} photos"
+    )
 
 
 def print_settings(rows: list[tuple[str, Any, str]]) -> None:

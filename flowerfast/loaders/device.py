@@ -8,11 +8,16 @@ from flowerfast.errors import UserError
 
 
 def pick_device(name: str | torch.device) -> torch.device:
-    """Device for auto, cpu or cuda, a GPU with its index. Raises UserError when there is no CUDA."""
+    """Device for auto, cpu, cuda or mps, a GPU with its index. Raises UserError for one that is not there.
+
+    auto: the CUDA GPU, else Apple's, else the CPU.
+    """
     try:
-        device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+        device = torch.device(_best() if name == "auto" else name)
     except RuntimeError as error:
-        raise UserError(f"device={name!r}: no such device; give auto, cpu, cuda or cuda:1") from error
+        raise UserError(f"device={name!r}: no such device; give auto, cpu, cuda, cuda:1 or mps") from error
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise UserError("train.device=mps: torch sees no Apple GPU; use train.device=auto")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UserError(
             "train.device=cuda: torch sees no CUDA GPU; use train.device=auto, or check nvidia-smi"
@@ -22,8 +27,14 @@ def pick_device(name: str | torch.device) -> torch.device:
     return device
 
 
+def _best() -> str:
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
 def device_name(device: torch.device) -> str:
-    """Name of the GPU, or of the CPU's architecture."""
+    """Name of the GPU, or the architecture of the CPU or of Apple's GPU."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"CPU ({platform.machine()})"
+    return f"{'Apple GPU' if device.type == 'mps' else 'CPU'} ({platform.machine()})"

@@ -55,6 +55,8 @@ class Loader:
             again in the next.
         rank, world_size: this process takes the `rank`-th of `world_size` parts of each batch, which differ
             by one sample at most; the short last batch may leave a process without any.
+        fold_last: a last batch of one sample, which batch normalisation cannot train on, is joined to the
+            batch before it: an epoch has one batch less, all else stays as it is.
 
     Raises UserError when the backend, cache or device asked for is not to be had here.
 
@@ -86,6 +88,7 @@ class Loader:
         keep: bool = False,
         rank: int = 0,
         world_size: int = 1,
+        fold_last: bool = False,
     ) -> None:
         for name, value, kind in (("photos", photos, Photos), ("augment", augment, Augment | None)):
             if not isinstance(value, kind):
@@ -103,7 +106,7 @@ class Loader:
         shuffled = augment is not None if shuffle is None else shuffle
         self.photos = photos
         self.plan_sampler = Sampler(
-            photos, size, batch_size, seed, augment, shuffled, crop_pct, rank, world_size
+            photos, size, batch_size, seed, augment, shuffled, crop_pct, rank, world_size, fold_last
         )
         given = {"backend": backend, "cache": cache, "workers": workers}
         given = {name: value for name, value in given.items() if value is not None}
@@ -223,6 +226,7 @@ class Loader:
         """
         if not isinstance(state, dict):
             raise UserError(f"loader state: expected what state_dict gave, got {type(state).__name__}")
+        state = {"fold_last": False, **state}  # absent from what earlier versions saved
         for name, mine in self._identity().items():
             if state.get(name) != mine:
                 raise UserError(
@@ -256,6 +260,7 @@ class Loader:
             "shuffle": sampler.shuffle,
             "augment": sampler.augment.model_dump(mode="json") if sampler.augment else None,
             "crop_pct": sampler.crop_pct,
+            "fold_last": sampler.fold_last,
         }
 
     def _counted(

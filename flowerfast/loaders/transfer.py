@@ -31,7 +31,13 @@ def copy_ahead(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch
     For CUDA the copy of the next batch runs on a stream of its own while the caller works on this one; the
     caller's stream waits for it on the device, never the host.
     """
-    return _copied(batches, device) if device.type == "cuda" else batches
+    if device.type == "cuda":
+        return _copied(batches, device)
+    return batches if device.type == "cpu" else (_moved(batch, device) for batch in batches)
+
+
+def _moved(batch: Batch, device: torch.device) -> Batch:
+    return Batch(batch.images.to(device), batch.labels.to(device), batch.indices)
 
 
 def _copied(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:

@@ -216,6 +216,7 @@ class Sampler:
         crop_pct: size / short side of the resized photo, for the evaluation plan.
         rank, world_size: this process takes the `rank`-th of `world_size` parts of each batch (they differ by
             one sample at most), so that all ranks together see the same samples, however many they are.
+        fold_last: a last batch of one sample is joined to the batch before it.
     """
 
     photos: Photos
@@ -227,16 +228,29 @@ class Sampler:
     crop_pct: float = 0.875
     rank: int = 0
     world_size: int = 1
+    fold_last: bool = False
 
     def __len__(self) -> int:
-        return -(-len(self.photos) // self.batch_size)
+        return -(-len(self.photos) // self.batch_size) - self._folded
+
+    @property
+    def largest_batch(self) -> int:
+        """Samples of the largest batch of all ranks together."""
+        return self.batch_size + self._folded
+
+    @property
+    def _folded(self) -> bool:
+        return (
+            self.fold_last and len(self.photos) > self.batch_size and len(self.photos) % self.batch_size == 1
+        )
 
     def plans(self, epoch: int, start_batch: int = 0) -> Iterator[Plan]:
         """Plans of the epoch's batches in order, from `start_batch` on."""
         count = len(self.photos)
         order = epoch_order(self.seed, epoch, count) if self.shuffle else np.arange(count)
-        for start in range(start_batch * self.batch_size, count, self.batch_size):
-            held = min(self.batch_size, count - start)
+        for number in range(start_batch, len(self)):
+            start = number * self.batch_size
+            held = count - start if number == len(self) - 1 else self.batch_size
             first, end = (start + held * rank // self.world_size for rank in (self.rank, self.rank + 1))
             yield self.plan(epoch, self.photos.indices[order[first:end]])
 

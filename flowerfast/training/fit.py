@@ -8,7 +8,6 @@ from functools import partial
 from itertools import takewhile
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -18,8 +17,9 @@ from flowerfast.errors import RunFailed, Stopped, UserError, one_line
 from flowerfast.loaders.batch import Batch
 from flowerfast.loaders.loader import Loader
 from flowerfast.loaders.ranges import stage
-from flowerfast.training.progress import Reporter, Spent, Standing, Totals
+from flowerfast.training.progress import Reporter, Spent, Standing, Totals, sum_dtype
 from flowerfast.training.run_folder import RunFolder
+from flowerfast.training.scores import Confusion
 from flowerfast.training.state import Precision, TrainState
 from flowerfast.training.waiting import WaitClock
 from flowerfast.training.writer import Writer, snapshot
@@ -145,9 +145,11 @@ def train_epoch(run: TrainingRun) -> None:
     saved_at = time.monotonic()
     for batch in clock.watch(run.train_loader.epoch(standing.epoch, standing.batch)):
         run.spent.note_first_batch()
-        if len(batch):
-            loss, correct = _step(state, batch)
+        if len(batch) >= state.least_batch:
+            loss, correct = train_step(state, batch)
             run.totals.add(loss, correct, len(batch))
+        else:
+            standing.alone += len(batch)
         standing.batch += 1
         run.reporter.step(len(batch), run.totals)
         signum = run.stop()
@@ -176,33 +178,38 @@ def train_step(state: TrainState, batch: Batch) -> tuple[torch.Tensor, torch.Ten
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Mean cross-entropy, top-1 accuracy (0..1), and counts: int64 (C, C), rows true, columns predicted."""
+    """Mean cross-entropy, top-1 and top-5 accuracy (0..1; None for fewer than six classes), confusion."""
 
     loss: float
     accuracy: float
-    confusion: np.ndarray
+    confusion: Confusion
+    top5: float | None = None
 
 
 @torch.inference_mode()
 def evaluate(model: nn.Module, batches: Iterable[Batch], classes: int, precision: Precision) -> Evaluation:
-    """Loss, accuracy and confusion matrix of a model over batches on the model's device."""
+    """Loss, accuracies and confusion of a model over batches on the model's device."""
     device = next(model.parameters()).device
     was_training = model.training
     model.eval()
-    loss = torch.zeros((), dtype=torch.float64, device=device)
-    counts = torch.zeros(classes * classes, dtype=torch.int64, device=device)
+    loss = torch.zeros((), dtype=sum_dtype(device), device=device)
+    among5 = torch.zeros((), dtype=torch.int64, device=device)
+    pairs: list[torch.Tensor] = []  # on the device, so that no batch is waited for: 16 bytes a sample
     for batch in batches:
         if not len(batch):
             continue
         with precision.autocast(device):
             logits = model(batch.images).float()
         loss += F.cross_entropy(logits, batch.labels, reduction="sum")
-        # Not by `bincount`, which on CUDA reads the largest number before it knows how long its result is.
-        counts.scatter_add_(0, batch.labels * classes + logits.argmax(1), torch.ones_like(batch.labels))
+        pairs.append(torch.stack([batch.labels, logits.argmax(1)]))
+        if classes > 5:
+            among5 += (logits.topk(5).indices == batch.labels[:, None]).sum()
     model.train(was_training)
-    confusion = counts.view(classes, classes).cpu().numpy()
-    total = max(int(confusion.sum()), 1)
-    return Evaluation(loss.item() / total, int(confusion.trace()) / total, confusion)
+    true, predicted = torch.cat(pairs or [torch.zeros(2, 0, dtype=torch.int64)], 1).cpu().numpy()
+    total = max(len(true), 1)
+    confusion = Confusion.of(true, predicted, classes)
+    top5 = among5.item() / total if classes > 5 else None
+    return Evaluation(loss.item() / total, confusion.accuracy(), confusion, top5)
 
 
 def close_epoch(run: TrainingRun, result: Evaluation, eval_seconds: float) -> None:
@@ -215,6 +222,7 @@ def close_epoch(run: TrainingRun, result: Evaluation, eval_seconds: float) -> No
         "train_acc": totals.accuracy(),
         "val_loss": result.loss,
         "val_acc": result.accuracy,
+        **({"val_top5": result.top5} if result.top5 is not None else {}),
         "lr": state.optimizer.param_groups[0]["lr"],
         "images_per_sec": totals.samples / seconds,
         "data_wait": min(standing.waited / seconds, 1.0),
@@ -224,25 +232,13 @@ def close_epoch(run: TrainingRun, result: Evaluation, eval_seconds: float) -> No
     best = result.accuracy > standing.best_val_acc
     if best:
         standing.best_epoch, standing.best_val_acc = standing.epoch, result.accuracy
-        standing.confusion = result.confusion.tolist()
+        standing.confusion = result.confusion.to_json()
     standing.history.append(row)
     standing.epoch += 1
     standing.batch, standing.seconds, standing.waited = 0, 0.0, 0.0
     run.totals = Totals(state.device)
     run.reporter.end_epoch(row, best)
     run.save(finished=True, best=best)
-
-
-def _step(state: TrainState, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-    try:
-        return train_step(state, batch)
-    except ValueError as error:
-        if "more than 1 value per channel" not in str(error):
-            raise
-        raise RunFailed(
-            "a batch of one sample is too little for batch normalisation at this image size; "
-            "change train.batch_size by one, or raise data.image_size"
-        ) from error
 
 
 def _check_finite(run: TrainingRun) -> None:

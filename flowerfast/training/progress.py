@@ -12,11 +12,16 @@ import torch
 from flowerfast.config import Config
 
 
+def sum_dtype(device: torch.device) -> torch.dtype:
+    """In what a device sums over an epoch: double precision, where it has such."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
 class Totals:
     """Sums over an epoch, kept on the device so that no step waits for it."""
 
     def __init__(self, device: torch.device) -> None:
-        self._sums = torch.zeros(2, dtype=torch.float64, device=device)  # loss x samples, correct
+        self._sums = torch.zeros(2, dtype=sum_dtype(device), device=device)  # loss x samples, correct
         self._loss, self._correct = self._sums.unbind()  # one small kernel each per step
         self.samples = 0
 
@@ -50,8 +55,10 @@ class Standing:
 
     Attributes:
         epoch, batch: the next batch to train on; batch == batches per epoch: only validation is left.
-        best_epoch, best_val_acc, confusion: of the best epoch so far; -1 and empty before the first.
+        best_epoch, best_val_acc, confusion: of the best epoch so far; -1 and empty before the first. The
+            confusion is as `Confusion.to_json` has it, or the matrix that an earlier version wrote.
         seconds, waited: of the epoch under way, training only.
+        alone: samples left out so far because damaged files had left them alone in a batch.
         history: rows of metrics.jsonl.
     """
 
@@ -61,8 +68,9 @@ class Standing:
     best_val_acc: float = -1.0
     seconds: float = 0.0
     waited: float = 0.0
+    alone: int = 0
     history: list[dict[str, Any]] = field(default_factory=list)
-    confusion: list[list[int]] = field(default_factory=list)
+    confusion: dict[str, list[int]] | list[list[int]] = field(default_factory=dict)
 
     def out_of_patience(self, patience: int | None) -> bool:
         """Whether the last `patience` epochs brought no better validation accuracy."""

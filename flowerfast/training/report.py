@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from flowerfast.errors import UserError
 from flowerfast.machine import ignore_warnings, replacing, write_text
@@ -30,12 +30,13 @@ from flowerfast.training.charts import (
     matrix,
     panels,
 )
-from flowerfast.training.scores import check_confusion, ratio
+from flowerfast.training.scores import Confusion, ratio
 
 CURVES_PNG = "accuracy_loss_curve.png"
 CONFUSION_PNG = "confusion_matrix.png"
 TRAIN_COLOUR, VAL_COLOUR = "#0072b2", "#d55e00"  # Okabe and Ito: told apart by the colour-blind too
-MAX_LABELS = 120  # tick labels on an axis; beyond it every k-th class is named
+MAX_LABELS = 120  # classes; beyond it a matrix cannot name them all, and the most frequent mistakes are drawn
+MISTAKES, MISTAKES_DRAWN = 8, 30  # most frequent mistakes in the table, and where they are drawn
 MAX_NAME = 32  # characters of a class name on an axis; the HTML table has the whole name
 
 
@@ -74,15 +75,19 @@ def plot_curves(history: Sequence[Mapping[str, float]], out: Path) -> None:
     _save(figure, out, dpi=150)
 
 
-def plot_confusion(confusion: np.ndarray, classes: Sequence[str], out: Path) -> None:
-    """Draw a confusion matrix, int64 (C, C), rows = true class, columns = predicted class, to a PNG.
+def plot_confusion(confusion: Any, classes: Sequence[str], out: Path) -> None:
+    """Draw a confusion, or what `Confusion.read` takes for one, as a matrix to a PNG.
 
-    The shade is the share of the row (the true class), the number the count; counts are left out where they
-    could not be read. The right-hand axis gives each class's recall ("–" for a class without samples).
-    Raises ValueError when the matrix and the class names do not fit together.
+    Rows are true classes, columns predicted ones. The shade is the share of the row, the number the count;
+    counts are left out where they could not be read. The right-hand axis gives each class's recall ("–" for a
+    class without samples). Of more than MAX_LABELS classes the pairs most often confused are drawn as bars.
+    Raises ValueError when the counts and the class names do not fit together.
     """
-    check_confusion(confusion, classes)
-    count = len(classes)
+    counts, count = Confusion.read(confusion, classes), len(classes)
+    if count > MAX_LABELS:
+        _plot_mistakes(counts, classes, out)
+        return
+    confusion = counts.matrix()
     # The matrix fills the figure and has a fixed cell size; the tight bounding box then adds what the labels
     # need, however long the names are.
     cell = min(max(5.5 / count, 0.3 if count <= MAX_NUMBERED else 0.2), 1.3, 24 / count)  # inches
@@ -99,6 +104,25 @@ def plot_confusion(confusion: np.ndarray, classes: Sequence[str], out: Path) -> 
     accuracy = float(ratio(np.trace(confusion), confusion.sum()))
     axes.set_title(f"{accuracy:.1%} of {confusion.sum():,} photos right", pad=10)
     _save(figure, out, dpi=150 if count <= MAX_NUMBERED else 100)
+
+
+def _plot_mistakes(confusion: Confusion, classes: Sequence[str], out: Path) -> None:
+    mistakes = confusion.mistakes(MISTAKES_DRAWN)
+    figure = Figure(figsize=(9, 1.5 + 0.26 * max(len(mistakes), 2)), layout="constrained")
+    axes = figure.subplots()
+    bars = axes.barh(
+        range(len(mistakes)), [number for _, _, number in mistakes], color=VAL_COLOUR, height=0.7
+    )
+    axes.bar_label(bars, fmt="{:,.0f}", padding=3, fontsize=8)
+    names = [f"{_short(classes[true])} → {_short(classes[predicted])}" for true, predicted, _ in mistakes]
+    axes.set_yticks(range(len(names)), names, fontsize=8, parse_math=False)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.invert_yaxis()
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set(xlabel="photos", ylabel="true class → predicted class")
+    total = int(confusion.count.sum())
+    axes.set_title(f"{confusion.accuracy():.1%} of {total:,} photos right; most frequent mistakes", pad=10)
+    _save(figure, out, dpi=120)
 
 
 def write_report(run: Path) -> Path:
@@ -125,9 +149,9 @@ def write_report(run: Path) -> Path:
 
 
 def _render(run: Path, summary: dict[str, Any], history: list[dict[str, Any]]) -> str:
-    confusion, classes = np.array(summary["confusion"], dtype=np.int64), summary["classes"]
+    classes = summary["classes"]
+    confusion = Confusion.read(summary["confusion"], classes)
     best = next((n for n, row in enumerate(history) if row["epoch"] == summary["best_epoch"]), 0)
-    true, predicted = np.nonzero(confusion)
     if not (run / CURVES_PNG).exists():
         plot_curves(history, run / CURVES_PNG)
     if not (run / CONFUSION_PNG).exists():
@@ -148,7 +172,7 @@ def _render(run: Path, summary: dict[str, Any], history: list[dict[str, Any]]) -
         config=_read(run / "config.yaml"),
         best_row=best,
         panels=panels(history, best),
-        matrix=matrix(true, predicted, confusion[true, predicted], len(classes)),
+        matrix=matrix(confusion.true, confusion.predicted, confusion.count, len(classes)),
         augmented=summary.get("val_protocol") == "augmented",
     )
 
@@ -236,16 +260,13 @@ def _parse(path: Path, text: str) -> dict[str, Any]:
     return value
 
 
-def _frequent_mistakes(confusion: np.ndarray, classes: Sequence[str]) -> list[dict[str, Any]]:
-    """List up to eight cells off the diagonal with the highest counts, highest first."""
-    wrong = confusion.copy()
-    np.fill_diagonal(wrong, 0)
-    order = np.argsort(-wrong, axis=None, kind="stable")[:8]
-    cells = (divmod(int(flat), len(classes)) for flat in order if wrong.flat[flat] > 0)
-    support = confusion.sum(axis=1)
+def _frequent_mistakes(confusion: Confusion, classes: Sequence[str]) -> list[dict[str, Any]]:
+    """The pairs most often confused, most often first: more of them where there is no matrix."""
+    samples, _, _ = confusion.totals()
+    most = MISTAKES if len(classes) <= MAX_LABELS else MISTAKES_DRAWN
     return [
-        {"true": classes[t], "predicted": classes[p], "count": wrong[t, p], "share": wrong[t, p] / support[t]}
-        for t, p in cells
+        {"true": classes[t], "predicted": classes[p], "count": number, "share": number / samples[t]}
+        for t, p, number in confusion.mistakes(most)
     ]
 
 

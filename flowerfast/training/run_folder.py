@@ -9,7 +9,9 @@ import json
 import os
 import shutil
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +42,7 @@ class RunFolder:
         self.last = self.checkpoints / "last.pt"
         self.curves, self.confusion = path / "accuracy_loss_curve.png", path / "confusion_matrix.png"
         self.tensorboard = path / "tensorboard"
+        self._trained = False  # what was saved here has seen a batch
 
     @property
     def has_save(self) -> bool:
@@ -58,11 +61,29 @@ class RunFolder:
         )
         raise UserError(f"{self.path}: exists already; {way_out}")
 
-    def _unsaved(self) -> bool:
-        """Whether this is what `create` and a first save that was never finished leave, and no more."""
+    def _unsaved(self, but: str = "") -> bool:
+        """Whether this is what `create` and a first save that was never finished leave, and no more.
+
+        `but` is the name of a file of checkpoints/ that may be there all the same.
+        """
         before = {file.name for file in (self.checkpoints, self.config, self.split)}
-        begun = self.checkpoints.is_dir() and not _names(self.checkpoints) - {f"{self.last.name}.partial"}
+        saves = {f"{self.last.name}.partial", but}
+        begun = self.checkpoints.is_dir() and not _names(self.checkpoints) - saves
         return begun and {name.removesuffix(".partial") for name in _names(self.path)} <= before
+
+    @contextmanager
+    def discarded_on_failure(self) -> Iterator[None]:
+        """Take the folder away again when the block fails before a save that has seen a batch.
+
+        Only what `create` and such a run write: nothing of anyone else, and no weights.
+        """
+        try:
+            yield
+        except BaseException:
+            nothing = self.path.is_dir() and (not _names(self.path) or self._unsaved(but=self.last.name))
+            if nothing and not self._trained:
+                shutil.rmtree(self.path, ignore_errors=True)
+            raise
 
     def create(self, config: Config) -> None:
         """Make the folder and write the resolved configuration."""
@@ -93,6 +114,8 @@ class RunFolder:
         # Given a path, torch keeps the interpreter to itself while it writes, and training stands still.
         with replacing(self.last, durable=True) as fresh, open(fresh, "wb") as stream:
             torch.save({"version": LAST_VERSION, **state}, stream)
+        progress = state.get("progress", {})
+        self._trained = bool(progress.get("epoch") or progress.get("batch"))
 
     def load_last(self) -> dict[str, Any]:
         """State of `save_last`, on the CPU. Raises UserError when it is damaged or of another version."""
@@ -145,7 +168,7 @@ class RunFolder:
         # The config is the same every time, so that replacing file by file never mixes two states.
         for name in ("config.json", "model.safetensors"):
             with replacing(self.best / name, durable=True) as file:
-                (fresh / name).rename(file)
+                (fresh / name).replace(file)
         fresh.rmdir()
 
     def write_metrics(self, history: Sequence[Mapping[str, Any]]) -> None:
@@ -169,13 +192,24 @@ def _link(source: Path, file: Path) -> None:
     """
     try:
         os.link(source, file)
-    except OSError:
+    except (OSError, AttributeError, NotImplementedError):  # the last two: no such function on this system
         shutil.copyfile(source, file)
 
 
-def free_run_path(base: Path, name: str) -> Path:
-    """First of base/name-001, -002 ... that does not exist."""
-    number = 1
-    while (base / f"{name}-{number:03d}").exists():
-        number += 1
-    return base / f"{name}-{number:03d}"
+def claim_run_path(base: Path, name: str) -> Path:
+    """Make the first of base/name-001, -002 ... that is not there: runs that start at once get one each.
+
+    Raises UserError when it cannot be made.
+    """
+    for number in count(1):
+        path = base / f"{name}-{number:03d}"
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            if path.exists():
+                continue
+            raise UserError(f"{base}: not a folder; give the run a place with --out") from None
+        except OSError as error:
+            raise UserError(f"{path}: cannot be made ({error.strerror}); give --out") from error
+        return path
+    raise AssertionError  # count() has no end

@@ -1,6 +1,7 @@
-"""Scores of a confusion matrix, without the figures, whose library takes long to import."""
+"""Confusion and the scores that follow from it, without the figures, whose library takes long to import."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypedDict
 
 import numpy as np
@@ -24,30 +25,97 @@ class ClassificationReport(TypedDict):
     per_class: list[ClassScore]
 
 
-def classification_report(confusion: np.ndarray, classes: Sequence[str]) -> ClassificationReport:
-    """Score a confusion matrix, int (C, C), rows = true class, columns = predicted class.
+@dataclass(frozen=True, eq=False)
+class Confusion:
+    """How often a class was taken for a class: the pairs that occur, however many classes there are.
+
+    Attributes:
+        classes: how many there are.
+        true, predicted, count: int64 (pairs,), by true class, then predicted class; each count is above 0.
+    """
+
+    classes: int
+    true: np.ndarray
+    predicted: np.ndarray
+    count: np.ndarray
+
+    @classmethod
+    def of(cls, true: np.ndarray, predicted: np.ndarray, classes: int) -> "Confusion":
+        """That of samples, int64 (n,) each: their labels and the answers."""
+        codes, count = np.unique(true * classes + predicted, return_counts=True)
+        return cls(classes, *np.divmod(codes, max(classes, 1)), count)
+
+    @classmethod
+    def read(cls, stored: Any, classes: Sequence[str]) -> "Confusion":
+        """From `to_json`; or from a matrix (C, C), rows true, columns predicted, as earlier versions wrote.
+
+        Raises ValueError when it does not fit the class names.
+        """
+        if isinstance(stored, Confusion):
+            return stored
+        if isinstance(stored, Mapping):
+            columns = [np.asarray(stored[key], np.int64) for key in ("true", "predicted", "count")]
+            labels = np.concatenate(columns[:2])
+            if not classes or (len(labels) and not 0 <= labels.min() <= labels.max() < len(classes)):
+                raise ValueError(f"a confusion of {len(classes)} classes cannot have others")
+            return cls(len(classes), *columns)
+        matrix = np.asarray(stored, np.int64)
+        if not classes or matrix.shape != (len(classes), len(classes)):
+            raise ValueError(f"a confusion matrix of {len(classes)} classes cannot have shape {matrix.shape}")
+        true, predicted = np.nonzero(matrix)
+        return cls(len(classes), true, predicted, matrix[true, predicted])
+
+    def to_json(self) -> dict[str, list[int]]:
+        """Its three columns, for a file."""
+        return {key: getattr(self, key).tolist() for key in ("true", "predicted", "count")}
+
+    def matrix(self) -> np.ndarray:
+        """int64 (C, C), rows true, columns predicted: for few classes."""
+        counts = np.zeros((self.classes, self.classes), np.int64)
+        counts[self.true, self.predicted] = self.count
+        return counts
+
+    def totals(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(samples, predictions, right answers) of each class: int64 (C,) each."""
+        right = self.true == self.predicted
+        parts = (self.true, self.count), (self.predicted, self.count), (self.true[right], self.count[right])
+        samples, predictions, hits = (
+            np.bincount(labels, weights=count, minlength=self.classes).astype(np.int64)
+            for labels, count in parts
+        )
+        return samples, predictions, hits
+
+    def accuracy(self) -> float:
+        """Share of right answers, 0 without samples."""
+        return float(ratio(self.count[self.true == self.predicted].sum(), self.count.sum()))
+
+    def mistakes(self, most: int) -> list[tuple[int, int, int]]:
+        """(true class, predicted class, samples) of the pairs most often confused, most often first."""
+        wrong = np.flatnonzero(self.true != self.predicted)
+        worst = wrong[np.argsort(-self.count[wrong], kind="stable")[:most]]
+        return [(int(self.true[k]), int(self.predicted[k]), int(self.count[k])) for k in worst]
+
+
+def classification_report(confusion: Any, classes: Sequence[str]) -> ClassificationReport:
+    """Score a confusion, or what `Confusion.read` takes for one.
 
     A score whose denominator is zero (class never predicted, or without samples) is 0.0.
-    Raises ValueError when the matrix and the class names do not fit together.
+    Raises ValueError when it does not fit the class names.
     """
-    check_confusion(confusion, classes)
-    hits, support, predicted = np.diagonal(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
+    counts = Confusion.read(confusion, classes)
+    support, predicted, hits = counts.totals()
     precision, recall = ratio(hits, predicted), ratio(hits, support)
     f1 = ratio(2 * hits, support + predicted)
     return {
-        "accuracy": float(ratio(hits.sum(), confusion.sum())),
+        "accuracy": counts.accuracy(),
         "macro_f1": float(f1.mean()),
         "per_class": [
-            {"name": name, "precision": float(p), "recall": float(r), "f1": float(f), "support": int(n)}
-            for name, p, r, f, n in zip(classes, precision, recall, f1, support, strict=True)
+            {"name": name, "precision": p, "recall": r, "f1": f, "support": n}
+            for name, p, r, f, n in zip(
+                classes, precision.tolist(), recall.tolist(), f1.tolist(), support.tolist(), strict=True
+            )
         ],
     }
-
-
-def check_confusion(confusion: np.ndarray, classes: Sequence[str]) -> None:
-    """Raise ValueError when a confusion matrix and the class names do not fit together."""
-    if not classes or confusion.shape != (len(classes), len(classes)):
-        raise ValueError(f"a confusion matrix of {len(classes)} classes cannot have shape {confusion.shape}")
 
 
 def ratio(numerator: Any, denominator: Any) -> np.ndarray:

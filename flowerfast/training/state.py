@@ -22,8 +22,10 @@ class Precision:
 
     @classmethod
     def choose(cls, amp: str, device: torch.device) -> "Precision":
-        """`auto`: bf16 on a CUDA GPU that has it, else fp16; off on a CPU, where it measured slower."""
-        if amp == "off" or (amp == "auto" and device.type == "cpu"):
+        """`auto`: bf16 on a CUDA GPU that has it, else fp16; off on a CPU, where it measured slower, and on
+        Apple's GPU, where it has not been measured.
+        """
+        if amp == "off" or (amp == "auto" and device.type != "cuda"):
             return cls(None)
         if amp == "auto":
             return cls(torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16)
@@ -44,6 +46,7 @@ class TrainState:
     """All that a step needs: model, optimiser, schedule, precision.
 
     Attributes:
+        least_batch: a batch of fewer samples, 1 or 2, is none to train on (`image_size.least_batch`).
         forward: the model as training steps call it: itself, or what `compile_network` made of it.
     """
 
@@ -51,6 +54,7 @@ class TrainState:
     config: TrainConfig
     device: torch.device
     batches_per_epoch: int
+    least_batch: int = 1
     precision: Precision = field(init=False)
     optimizer: torch.optim.SGD = field(init=False)
     scheduler: LRScheduler = field(init=False)
@@ -97,6 +101,8 @@ class TrainState:
         }
         if self.device.type == "cuda":
             state["cuda_rng"] = torch.cuda.get_rng_state(self.device)
+        if self.device.type == "mps":
+            state["mps_rng"] = torch.mps.get_rng_state()
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -109,6 +115,8 @@ class TrainState:
         torch.set_rng_state(state["rng"])
         if self.device.type == "cuda" and "cuda_rng" in state:
             torch.cuda.set_rng_state(state["cuda_rng"], self.device)
+        if self.device.type == "mps" and "mps_rng" in state:
+            torch.mps.set_rng_state(state["mps_rng"])
 
 
 def place_model(model: Classifier, config: TrainConfig, device: torch.device) -> Classifier:

@@ -185,8 +185,9 @@ def evaluate(
             orientation is applied are the model's.
         progress: is told (files looked at, files in all) at the first scan.
 
-    Returns the content of `flowerfast evaluate --json`: loss, accuracy, macro_f1 and per class precision,
-    recall and f1 as shares of 1, confusion (rows true, columns predicted), bad_files, notes.
+    Returns the content of `flowerfast evaluate --json`: loss, accuracy, top5 (of more than five classes),
+    macro_f1 and per class precision, recall and f1 as shares of 1, confusion (the pairs of classes that
+    occur: places in `classes` of the true and the predicted one, and the count), bad_files, notes.
     Raises UserError when a folder is no class of the model, or the photos are not those of the split.
     """
     if half not in get_args(Half):
@@ -207,11 +208,12 @@ def evaluate(
     return {
         "data": str(data),
         "half": half,
-        "samples": int(result.confusion.sum()),
+        "samples": int(result.confusion.count.sum()),
         "loss": result.loss,
+        **({"top5": result.top5} if result.top5 is not None else {}),
         **classification_report(result.confusion, trained.classes),
         "classes": list(trained.classes),
-        "confusion": result.confusion.tolist(),
+        "confusion": result.confusion.to_json(),
         "bad_files": [{"path": b.path, "error": b.error} for b in photos.bad],
         "notes": loader.notes,
         "backend": loader.backend,

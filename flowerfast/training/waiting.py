@@ -18,9 +18,10 @@ graphs."""
 class WaitClock:
     """Times an epoch's batches, and how much of that the training steps stood waiting.
 
-    On a CPU: the time inside the loader. On CUDA the host runs ahead of the device, so its own waiting says
-    little; there, events on the training stream mark the end of a step and the moment at which the next batch
-    is ready, and the gap between the two is time in which the device had no training to do.
+    On a CPU: the time inside the loader; on Apple's GPU too, which may have worked meanwhile. On CUDA the
+    host runs ahead of the device, so its own waiting says little; there, events on the training stream mark
+    the end of a step and the moment at which the next batch is ready, and the gap between the two is time in
+    which the device had no training to do.
 
     Args:
         device: where the steps run.

@@ -65,8 +65,8 @@ def snapshot(state: Any, device: torch.device) -> Any:
 
 def _copy(value: Any) -> Any:
     if isinstance(value, torch.Tensor):
-        if value.device.type == "cpu":
-            return value.detach().clone()
+        if value.device.type != "cuda":
+            return value.detach().to("cpu", copy=True)
         # Pinned, so that the copies queue up and are waited for once; torch keeps such memory for the next.
         return torch.empty_like(value, device="cpu", pin_memory=True).copy_(value.detach(), non_blocking=True)
     if isinstance(value, dict):

@@ -62,7 +62,8 @@ def prediction(name: str) -> None:
 def evaluation(name: str) -> None:
     row = {"name": name, "precision": 1.0, "recall": 1.0, "f1": 1.0, "support": 2}
     bad = {"path": name, "error": name}
-    result = {"per_class": [row], "bad_files": [bad], "accuracy": 1.0, "loss": 0.0, "samples": 2}
+    result = {"per_class": [row], "bad_files": [bad], "notes": [name]}
+    result |= {"accuracy": 1.0, "loss": 0.0, "samples": 2}
     output.print_evaluation(result)
 
 
@@ -73,7 +74,8 @@ def parity(name: str) -> None:
 
 
 def packed(name: str) -> None:
-    output.print_packed(Packed(1, 1, 0, 1, 1, (BadFile(name, name),), True), Path(name))
+    bad = (BadFile(name, name),)
+    output.print_packed(Packed(1, 1, 0, 1, {"jpg": 1}, 1, 1, bad, (name,), True), Path(name))
 
 
 def bench(name: str) -> None:

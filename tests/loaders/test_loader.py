@@ -371,3 +371,22 @@ def test_more_processes_than_samples_of_a_batch_are_refused(photos: Photos, open
 def test_what_is_of_another_kind_is_refused(photos: Photos, given: Settings, said: str) -> None:
     with pytest.raises(UserError, match=said):
         Loader(**{"photos": photos, **given})
+
+
+@pytest.mark.parametrize("backend", ["cpu", "dali-cpu"])
+def test_a_folded_last_batch_comes_from_every_backend_and_its_place_is_not_mistaken(
+    photo_folder: Callable[..., Path], backend: str
+) -> None:
+    if backend == "dali-cpu":
+        pytest.importorskip("nvidia.dali")
+    given = {"size": 32, "batch_size": 5, "augment": Augment(), "device": "cpu", "backend": backend}
+    photos = Photos(photo_folder({"a": 6, "b": 5}))
+    with Loader(photos, fold_last=True, **given) as folded, Loader(photos, **given) as plain:
+        batches, others = list(folded.epoch(1)), list(plain.epoch(1))
+        assert ([len(b) for b in batches], [len(b) for b in others], len(folded)) == ([5, 6], [5, 5, 1], 2)
+        for name in ("images", "labels", "indices"):
+            assert torch.equal(*(torch.cat([getattr(b, name) for b in found]) for found in (batches, others)))
+        with pytest.raises(UserError, match=r"^loader state: fold_last is True, this loader has False"):
+            plain.load_state_dict(folded.state_dict())
+        earlier = {key: value for key, value in plain.state_dict().items() if key != "fold_last"}
+        plain.load_state_dict(earlier)  # of a version that knew nothing of it

@@ -3,7 +3,7 @@
 import random
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -360,3 +360,25 @@ def test_ranks_together_take_the_batch_in_order(photos: Photos, world_size: int,
                 joined = np.concatenate([columns(share)[name] for share in shares])
                 np.testing.assert_array_equal(joined, values, err_msg=name)
     assert {len(rank) for rank in ranks} == {len(alone)}
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "sizes"), [(5, [5, 6]), (2, [2, 2, 2, 2, 3]), (4, [4, 4, 3]), (11, [11]), (10, [11])]
+)
+def test_a_last_batch_of_one_joins_the_one_before_and_nothing_else_changes(
+    photos: Photos, batch_size: int, sizes: list[int]
+) -> None:
+    random = {"seed": 3, "augment": Augment(), "shuffle": True}
+    plain, folded = (Sampler(photos, 32, batch_size, fold_last=f, **random) for f in (False, True))
+    batches = taken(folded, 2)
+    assert [len(batch) for batch in batches] == sizes
+    assert (len(folded), folded.largest_batch) == (len(sizes), max(*sizes, batch_size))
+    assert [*chain(*batches)] == [*chain(*taken(plain, 2))]
+    assert [taken(folded, 2, start) for start in range(len(sizes) + 1)] == [
+        batches[start:] for start in range(len(sizes) + 1)
+    ]
+    ranks = (
+        taken(Sampler(photos, 32, batch_size, fold_last=True, rank=r, world_size=2, **random), 2)
+        for r in (0, 1)
+    )
+    assert [[*chain(*parts)] for parts in zip(*ranks, strict=True)] == batches

@@ -15,6 +15,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from flowerfast.config import load_config
 from flowerfast.errors import Stopped
 from flowerfast.loaders.batch import Batch
+from flowerfast.training import resuming
 from flowerfast.training import run as run_module
 from flowerfast.training.compiling import CompileFailed, choose_compile, compile_network
 from flowerfast.training.fit import Stop, train_step
@@ -230,9 +231,9 @@ def test_a_run_that_cannot_compile_goes_on_without_and_says_so(
 def test_a_resumed_run_keeps_what_was_chosen(
     monkeypatch: pytest.MonkeyPatch, began: str | None, device: str, expected: str
 ) -> None:
-    monkeypatch.setattr(run_module, "pick_device", lambda _: torch.device(device))
+    monkeypatch.setattr(resuming, "pick_device", lambda _: torch.device(device))
     stored = load_config(settings={"data.backend": "cpu"})
     saved = {"loader": {} if began is None else {"compile": began}}
-    assert run_module._as_recorded(stored, stored, saved).train.compile == expected
+    assert resuming.as_recorded(stored, stored, saved).train.compile == expected
     asked = load_config(settings={"data.backend": "cpu", "train.compile": "on"})
-    assert run_module._as_recorded(asked, stored, saved).train.compile == "on"
+    assert resuming.as_recorded(asked, stored, saved).train.compile == "on"

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from flowerfast.errors import RunFailed, Stopped
+from flowerfast.errors import RunFailed, Stopped, UserError
 from flowerfast.loaders.batch import Batch
 from flowerfast.training import fit as module
 from flowerfast.training.fit import Evaluation, Stop, TrainingRun, evaluate
@@ -222,12 +222,44 @@ def test_a_loss_that_is_no_number_ends_the_run_and_is_not_saved(train_tiny: Trai
     assert not run.metrics.exists()
 
 
-def test_a_batch_of_one_that_cannot_be_normalised_is_explained(train_tiny: Train) -> None:
-    with pytest.raises(
-        RunFailed, match=r"^a batch of one sample is too little .*train\.batch_size"
-    ) as caught:
-        train_tiny(settings={"model.name": "resnet10t", "train.batch_size": 29})
-    assert "\n" not in str(caught.value)
+def test_a_last_batch_of_one_that_cannot_be_normalised_joins_the_one_before(
+    train_tiny: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[list[int]] = []
+    step = module.train_step
+
+    def noted(state: TrainState, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        seen.append(batch.indices.tolist())
+        return step(state, batch)
+
+    monkeypatch.setattr(module, "train_step", noted)
+    train_tiny(settings={"model.name": "resnet10t", "train.batch_size": 29, "train.epochs": 1})
+    assert [len(set(batch)) for batch in seen] == [30]
+    train_tiny("other", {"train.batch_size": 29, "train.epochs": 1, "data.image_size": 64})
+    assert [len(batch) for batch in seen[1:]] == [29, 1]  # where one is enough, batches are as they were
+
+
+def test_a_photo_that_damage_leaves_alone_in_its_batch_is_left_out_and_counted(
+    train_tiny: Train, photos: Path, run: RunFolder, stop_after: Callable[[int], AbstractContextManager[Stop]]
+) -> None:
+    settings = {"model.name": "resnet10t", "train.batch_size": 2, "train.epochs": 1, "data.max_bad": 0.9}
+    for file in sorted(photos.rglob("*.jpg"))[::2]:
+        file.write_bytes(file.read_bytes()[:-60])  # the scan does not see it
+    with pytest.raises(Stopped):
+        train_tiny(settings=settings, stop=stop_after(9))
+    summary = train_tiny(resume=True).summary
+    left_out = run.load_last()["progress"]["alone"]
+    assert left_out > 0
+    told = f"left out: {left_out} times a photo that damaged files had left alone in its batch"
+    assert told in summary["notes"]
+
+
+def test_batches_of_one_are_refused_where_they_cannot_be_normalised(
+    train_tiny: Train, run: RunFolder
+) -> None:
+    with pytest.raises(UserError, match=r"^train\.batch_size=1: the batch normalisation .* needs 2 samples"):
+        train_tiny(settings={"model.name": "resnet10t", "train.batch_size": 1})
+    assert not run.path.exists()
 
 
 class Brightest(nn.Module):
@@ -251,11 +283,25 @@ def test_evaluation_counts_all_samples_of_all_batches_and_leaves_the_mode_alone(
     ]
     model = Brightest()
     result = evaluate(model, batches, 3, Precision(None))
-    assert result.confusion.tolist() == [[2, 0, 0], [0, 1, 1], [0, 1, 2]]
+    assert result.confusion.matrix().tolist() == [[2, 0, 0], [0, 1, 1], [0, 1, 2]]
+    assert result.top5 is None
     assert result.accuracy == pytest.approx(5 / 7)
     expected = nn.functional.cross_entropy(model(images), labels).item()
     assert result.loss == pytest.approx(expected)
     assert model.training
     nothing = evaluate(model.eval(), [], 3, Precision(None))
-    assert (nothing.loss, nothing.accuracy, nothing.confusion.sum()) == (0, 0, 0)
+    assert (nothing.loss, nothing.accuracy, nothing.confusion.count.sum()) == (0, 0, 0)
     assert not model.training
+
+
+def test_top_5_counts_answers_among_the_first_five() -> None:
+    torch.manual_seed(0)
+    pixels, labels = torch.rand(50, 7), torch.randint(0, 7, (50,))
+    batch = Batch(pixels, labels, torch.arange(50))
+    network = nn.Linear(7, 7)
+    with torch.inference_mode():
+        ranks = network(pixels).argsort(1, descending=True)
+    result = evaluate(network, [batch], 7, Precision(None))
+    assert result.top5 == pytest.approx((ranks[:, :5] == labels[:, None]).any(1).float().mean().item())
+    assert result.top5 > result.accuracy
+    assert result.confusion.count.sum() == 50

@@ -359,7 +359,7 @@ def test_report_marks_the_best_epoch_only(tmp_path: Path) -> None:
         ("summary.json", None, r"summary\.json \(No such file or directory\): give the folder"),
         ("summary.json", "{", r"summary\.json is damaged"),
         ("summary.json", "[]", r"summary\.json is damaged \(not a JSON object\)"),
-        ("summary.json", "{}", r"lacks a value \('confusion'\)"),
+        ("summary.json", "{}", r"lacks a value \('classes'\)"),
         ("metrics.jsonl", "\n", r"metrics\.jsonl has no epoch yet"),
         ("metrics.jsonl", '{"epoch": 0', r"metrics\.jsonl is damaged"),
         ("metrics.jsonl", '{"epoch": 0}', r"lacks a value"),
@@ -382,3 +382,20 @@ def test_incomplete_run_folder_is_one_clear_line(
 def test_missing_headline_value_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="best_val_acc"):
         write_report(make_run(tmp_path / "run", best_val_acc=None))
+
+
+def test_of_very_many_classes_the_most_frequent_mistakes_are_shown(
+    drawn: list[Figure], tmp_path: Path
+) -> None:
+    classes = [f"kind {i}" for i in range(5000)]
+    places = np.arange(200)
+    true, predicted = np.concatenate([places, [7]]), np.concatenate([places, [4999]])
+    confusion = {"true": true.tolist(), "predicted": predicted.tolist(), "count": [3] * 200 + [9]}
+    run = make_run(tmp_path / "run", classes=classes, confusion=confusion)
+    (run / CONFUSION_PNG).unlink()
+    texts = Page(write_report(run)).texts
+    assert "kind 4999" in texts
+    assert "75.0%" in texts  # 9 of the 12 of kind 7
+    axes = drawn[0].axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["kind 7 → kind 4999"]
+    assert axes.get_title() == "98.5% of 609 photos right; most frequent mistakes"

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import timm
 import torch
 from safetensors.torch import load_file
 
-from flowerfast.config import Augment, Config, DataConfig, change_config
+from flowerfast.config import Augment, Config, DataConfig, change_config, load_config
 from flowerfast.errors import Stopped, UserError
 from flowerfast.loaders import loader as loader_module
 from flowerfast.loaders.batch import Batch
@@ -25,8 +25,7 @@ from flowerfast.packing.pack import pack
 from flowerfast.packing.shard_writer import PackSettings
 from flowerfast.photos.photos import Photos
 from flowerfast.plans.plan import Sampler
-from flowerfast.training import fit
-from flowerfast.training import run as module
+from flowerfast.training import fit, resuming
 from flowerfast.training.fit import Stop
 from flowerfast.training.run import TrainResult
 from flowerfast.training.run_folder import RunFolder
@@ -264,10 +263,10 @@ def test_a_resumed_run_keeps_its_share_of_the_hardware_decoder(
 def test_who_augmented_on_the_gpu_goes_on_with_it_unless_told_otherwise(
     monkeypatch: pytest.MonkeyPatch, record: dict[str, str], changed: str | None, found: str
 ) -> None:
-    monkeypatch.setattr(module, "choose_backend", lambda *_: (record["backend"], ""))
+    monkeypatch.setattr(resuming, "choose_backend", lambda *_, **__: (record["backend"], ""))
     stored = Config()
     config = change_config(stored, (), {"data.gpu_kernels": changed} if changed else {})
-    kept = module._as_recorded(config, stored, {"loader": record})
+    kept = resuming.as_recorded(config, stored, {"loader": record})
     assert kept.data.gpu_kernels == found
 
 
@@ -392,6 +391,7 @@ def test_a_run_that_died_before_its_first_save_starts_from_the_beginning(
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(RunFolder, "save_last", die)
+        patch.setattr(RunFolder, "discarded_on_failure", lambda _: nullcontext())  # of a kill nobody knows
         with pytest.raises(OSError, match="Input/output error"):
             train_tiny(settings={"train.seed": 3})
     (run / "checkpoints/last.pt.partial").write_bytes(b"half")
@@ -487,3 +487,72 @@ def test_a_run_of_an_earlier_version_goes_on_with_photos_as_they_are_stored(
     assert rows(resumed.folder) == rows(whole.folder)
     assert resumed.summary["notes"] == whole.summary["notes"]
     assert RunFolder(resumed.folder).open().data.exif == settings["data.exif"]
+
+
+# -------------------------------------------------------------------------------- more epochs, other places
+
+
+@pytest.mark.parametrize("steps", [2, None])
+def test_a_run_that_was_stopped_or_has_ended_is_made_longer(
+    train_tiny: Train, begin: Callable[..., None], run: Path, outcome: Outcome, steps: int | None
+) -> None:
+    undisturbed = train_tiny("undisturbed", {"train.epochs": 4})
+    train_tiny() if steps is None else begin(None, steps)
+    if steps is None:
+        with pytest.raises(UserError, match=r"^train\.epochs=1: the run has 2 epochs already"):
+            train_tiny(resume=True, settings={"train.epochs": 1})
+    assert train_tiny(resume=True, settings={"train.epochs": 4}).summary["epochs_run"] == 4
+    assert_same(outcome(run), outcome(undisturbed.folder))
+    assert load_config(run / "config.yaml").train.epochs == 4  # so that it goes on to there after a kill
+    assert train_tiny(resume=True).summary["epochs_run"] == 4
+
+
+def test_a_run_that_patience_ended_says_how_it_goes_on(train_tiny: Train) -> None:
+    train_tiny(settings={"train.epochs": 30, "train.patience": 1, "train.lr": 1e-9})
+    with pytest.raises(
+        UserError, match=r"^train\.epochs=40: train\.patience=1 ended the run after \d epochs"
+    ):
+        train_tiny(resume=True, settings={"train.epochs": 40})
+    longer = {"train.epochs": 5, "train.patience": None}
+    assert train_tiny(resume=True, settings=longer).summary["epochs_run"] == 5
+
+
+def test_photos_that_moved_are_given_anew_once(
+    train_tiny: Train, begin: Callable[..., None], photos: Path, tmp_path: Path, run: Path, outcome: Outcome
+) -> None:
+    undisturbed = train_tiny("undisturbed", {"checkpoints.every_seconds": 0})
+    begin()
+    photos.rename(tmp_path / "moved")
+    with pytest.raises(UserError) as caught:
+        train_tiny(resume=True)
+    assert str(caught.value) == (
+        f"{photos}: the photos of this run are not there; give their new place, flowerfast train PHOTOS "
+        f"--resume --out {run}"
+    )
+    train_tiny(resume=True, settings={"data.path": str(tmp_path / "moved")})
+    assert_same(outcome(run), outcome(undisturbed.folder))
+    assert load_config(run / "config.yaml").data.path == str(tmp_path / "moved")
+
+
+def test_settings_that_name_files_are_kept_in_full(
+    train_tiny: Train, photos: Path, tmp_path: Path, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save(timm.create_model("test_resnet").state_dict(), "w.pth")
+    given = {"data.path": "photos", "data.cache_dir": "kept", "model.weights": "w.pth", "train.epochs": 1}
+    train_tiny(data=None, settings=given)
+    config = load_config(run / "config.yaml")
+    found = config.data.path, config.data.cache_dir, config.model.weights
+    assert found == (str(photos), str(tmp_path / "kept"), str(tmp_path / "w.pth"))
+
+
+def test_a_run_from_a_folder_is_resumed_without_it(
+    train_tiny: Train, begin: Callable[..., None], tmp_path: Path, run: Path, outcome: Outcome
+) -> None:
+    parent = train_tiny("parent", {"train.epochs": 1}).folder
+    named = {"model.name": f"local-dir:{parent / 'best'}", "model.pretrained": True}
+    undisturbed = train_tiny("undisturbed", named)
+    begin(named, STEPS + 4)
+    (parent / "best").rename(tmp_path / "gone")
+    train_tiny(resume=True)
+    assert_same(outcome(run), outcome(undisturbed.folder))

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import timm
 import torch
+from safetensors.torch import load_file
 
 from flowerfast.config import Config, DataConfig, load_config, start_config
 from flowerfast.demo.synthetic import demo_folder
@@ -22,7 +22,8 @@ from flowerfast.loaders.batch import Batch
 from flowerfast.loaders.loader import Loader
 from flowerfast.photos.photos import Photos
 from flowerfast.training.progress import Silent
-from flowerfast.training.run import MAY_CHANGE, TrainResult, resume_config
+from flowerfast.training.resuming import MAY_CHANGE, resume_config
+from flowerfast.training.run import TrainResult, train
 from flowerfast.training.trained import evaluate, load_run
 
 Train = Callable[..., TrainResult]
@@ -55,7 +56,7 @@ def test_a_run_leaves_a_complete_folder(train_tiny: Train, tmp_path: Path) -> No
     assert 0 < summary["warmup_seconds"] < summary["startup_seconds"]
     assert min(split) > 0
     assert sum(split) == pytest.approx(summary["seconds"])
-    assert np.array(summary["confusion"]).sum() == summary["val_samples"] == 6
+    assert sum(summary["confusion"]["count"]) == summary["val_samples"] == 6
     assert summary["train_samples"] == 30
 
 
@@ -321,7 +322,7 @@ def test_a_resumed_run_may_change_what_leaves_the_past_alone_and_no_more() -> No
     others = {
         "data.path": "p", "data.backend": "cpu", "data.workers": 7, "data.kernels": "numba",
         "data.prefetch": 9, "data.cache": "ram", "data.cache_gb": 1.0, "data.cache_dir": "d",
-        "data.dali_prefetch": 3, "data.layout": "split",
+        "data.dali_prefetch": 3, "data.layout": "split", "data.gpu_kernels": "dali",
         "data.on_bad": "fail", "data.max_bad": 0.5, "train.patience": 9, "checkpoints.keep": 3,
         "train.compile": "on",
         "checkpoints.every_seconds": 1.0, "log.tensorboard": True, "log.nvtx": True,
@@ -359,3 +360,87 @@ def test_both_halves_come_from_one_backend(train_tiny: Train, monkeypatch: pytes
     monkeypatch.setattr(loader_module, "open_engine", watched)
     train_tiny(settings={"data.cache": "ram", "data.backend": "auto", "train.epochs": 1})
     assert opened == ["cpu", "cpu"]
+
+
+# ------------------------------------------------------------------------- what leaves no trace, and sizes
+
+
+@pytest.mark.parametrize("out", ["run", None])
+def test_a_run_that_fails_before_a_batch_is_saved_leaves_no_folder(
+    train_tiny: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out: str | None
+) -> None:
+    def fail(*_: Any) -> None:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.chdir(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr("flowerfast.training.fit.train_step", fail)
+        with pytest.raises(RuntimeError, match="out of memory"):
+            train_tiny(out)
+    assert not (tmp_path / "run").exists()
+    assert not [*tmp_path.glob("runs/*")]
+    assert train_tiny(out, {"train.epochs": 1}).folder.name == (out or "photos-001")
+
+
+def test_weights_that_were_written_are_never_taken_away(
+    train_tiny: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise OSError("disk")
+
+    monkeypatch.setattr("flowerfast.training.run_folder.RunFolder.save_best", fail)
+    with pytest.raises(OSError, match="disk"):
+        train_tiny()
+    assert (tmp_path / "run/checkpoints/epoch_000.safetensors").is_file()
+
+
+@pytest.mark.parametrize(("name", "size", "fits"), [("test_coatnet", 100, "96")])
+def test_a_model_and_a_size_that_do_not_fit_are_refused_before_a_folder_is_made(
+    train_tiny: Train, tmp_path: Path, name: str, size: int, fits: str
+) -> None:
+    with pytest.raises(UserError) as caught:
+        train_tiny(settings={"model.name": name, "data.image_size": size})
+    said = str(caught.value)
+    assert said.startswith(f"data.image_size={size}: model.name={name} does not take such images (")
+    assert fits in said.rpartition("sizes that fit: ")[2].split(", ")
+    assert "\n" not in said
+    assert not (tmp_path / "run").exists()
+
+
+# -------------------------------------------------------------------------------- with another's weights
+
+
+def test_a_new_run_begins_with_the_weights_and_the_split_of_its_parent(
+    train_tiny: Train, tmp_path: Path
+) -> None:
+    parent = train_tiny("parent", {"train.epochs": 2, "train.schedule": "cosine", "train.seed": 3}).folder
+    given = {"train.seed": 4, "train.lr": 1e-12, "train.epochs": 1}
+    child = train(out=tmp_path / "child", start_from=parent, settings=given)
+    config = load_config(child.folder / "config.yaml")
+    assert (config.model.parent, config.train.schedule) == (str(parent), "cosine")
+    assert config.model.weights == str(parent / "best/model.safetensors")
+    assert child.summary["parent"] == str(parent)
+    assert (child.folder / "split.json").read_text() == (parent / "split.json").read_text()
+    before, after = (load_file(folder / "best/model.safetensors") for folder in (parent, child.folder))
+    learnt = [key for key in before if "running" not in key and "num_batches" not in key]
+    assert all(torch.allclose(before[key], after[key], atol=1e-6) for key in learnt)
+    last = train(out=tmp_path / "last", start_from=parent / "checkpoints/last.pt", settings=given)
+    assert load_config(last.folder / "config.yaml").model.parent == str(parent)
+    with pytest.raises(UserError, match="its schedule cosine depends"):
+        train(out=parent, resume=True, settings={"train.epochs": 9})
+
+
+def test_other_photos_are_split_anew_and_that_is_said(
+    train_tiny: Train, photos: Path, tmp_path: Path
+) -> None:
+    parent = train_tiny("parent", {"train.epochs": 1}).folder
+    (photos / "red/00.jpg").rename(photos / "red/another.jpg")
+    child = train(out=tmp_path / "child", start_from=parent)
+    assert any(note.startswith(f"split: not that of {parent}") for note in child.summary["notes"])
+
+
+def test_what_has_no_weights_is_no_parent(train_tiny: Train, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"^--from .*photos: no run with weights there; give a run folder"):
+        train(start_from=tmp_path / "photos", out=tmp_path / "child")
+    with pytest.raises(UserError, match=r"drop --from or --resume$"):
+        train(start_from=tmp_path, out=tmp_path / "child", resume=True)

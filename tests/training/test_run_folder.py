@@ -5,6 +5,7 @@ import io
 import pickle
 import random
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from flowerfast.photos.photos import Photos
 from flowerfast.training import run_folder as module
 from flowerfast.training.report import plot_confusion, plot_curves, write_report
 from flowerfast.training.run import TrainResult
-from flowerfast.training.run_folder import RunFolder, free_run_path
+from flowerfast.training.run_folder import RunFolder, claim_run_path
 from flowerfast.training.split_file import write_split
 
 Train = Callable[..., TrainResult]
@@ -149,10 +150,21 @@ def test_a_file_is_no_run_folder(tmp_path: Path) -> None:
 
 
 def test_runs_are_numbered(tmp_path: Path) -> None:
-    assert free_run_path(tmp_path, "roses") == tmp_path / "roses-001"
-    (tmp_path / "roses-001").mkdir()
-    (tmp_path / "roses-002").write_text("x")
-    assert free_run_path(tmp_path, "roses") == tmp_path / "roses-003"
+    runs = tmp_path / "runs"
+    assert claim_run_path(runs, "roses") == runs / "roses-001"
+    (runs / "roses-002").write_text("x")
+    assert claim_run_path(runs, "roses") == runs / "roses-003"
+    assert (runs / "roses-003").is_dir()
+    (tmp_path / "file").write_text("x")
+    said = refusal(claim_run_path, tmp_path / "file", "roses")
+    assert said.startswith(str(tmp_path / "file"))
+    assert "--out" in said
+
+
+def test_runs_that_start_at_once_get_a_number_each(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(8) as threads:
+        paths = [*threads.map(lambda _: claim_run_path(tmp_path / "runs", "roses"), range(40))]
+    assert sorted(paths) == [tmp_path / f"runs/roses-{number:03d}" for number in range(1, 41)]
 
 
 # ---------------------------------------------------------------------------------------------- whole files

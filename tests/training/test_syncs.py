@@ -94,4 +94,4 @@ def test_evaluation_reads_when_it_is_over() -> None:
         expected[true, guess] += 1
     for true, guess in zip(labels[:3].tolist(), guessed[:3].tolist(), strict=True):
         expected[true, guess] += 1
-    assert result.confusion.tolist() == expected.tolist()
+    assert result.confusion.matrix().tolist() == expected.tolist()

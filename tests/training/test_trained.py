@@ -20,6 +20,7 @@ from flowerfast.packing.shard_writer import PackSettings
 from flowerfast.photos.photos import Photos
 from flowerfast.training.model import build_network, with_normalisation
 from flowerfast.training.run_folder import RunFolder
+from flowerfast.training.scores import Confusion
 from flowerfast.training.split_file import write_split
 from flowerfast.training.trained import TrainedModel, evaluate, load_run
 
@@ -243,6 +244,11 @@ def evaluation(tmp_path: Path, data: Path, run: str = "run", **options: Any) -> 
     return evaluate(tmp_path / run, data, batch_size=4, device="cpu", options=read, **options)
 
 
+def matrix(report: dict[str, Any]) -> np.ndarray:
+    """Its confusion, rows true, columns predicted."""
+    return Confusion.read(report["confusion"], report["classes"]).matrix()
+
+
 def test_evaluation_agrees_with_single_predictions(
     trained: TrainedModel, tmp_path: Path, photo_folder: Write
 ) -> None:
@@ -252,7 +258,8 @@ def test_evaluation_agrees_with_single_predictions(
     np.add.at(expected, (photos.labels, [CLASSES.index(p.top[0][0]) for p in answers]), 1)
     assert expected.sum(0).max() < 15  # the model does not say one thing to all
     report = evaluation(tmp_path, photos.root)
-    assert report["confusion"] == expected.tolist()
+    assert matrix(report).tolist() == expected.tolist()
+    assert "top5" not in report  # of three classes
     assert (report["samples"], report["half"], report["backend"]) == (15, "all", "cpu")
     assert report["classes"] == list(CLASSES)
     assert report["accuracy"] == pytest.approx(expected.trace() / 15)
@@ -264,7 +271,7 @@ def test_evaluation_agrees_with_single_predictions(
 def test_folder_with_some_of_the_classes(
     trained: TrainedModel, tmp_path: Path, photo_folder: Write, names: tuple[str, ...]
 ) -> None:
-    confusion = np.array(evaluation(tmp_path, photo_folder(dict.fromkeys(names, 4)))["confusion"])
+    confusion = matrix(evaluation(tmp_path, photo_folder(dict.fromkeys(names, 4))))
     assert confusion.sum(1).tolist() == [4 if name in names else 0 for name in CLASSES]
 
 
@@ -288,8 +295,8 @@ def test_halves_of_the_runs_own_split(
     parts = {half: evaluation(tmp_path, root, run, half=half) for half in ("train", "val", "all")}
     counts = {half: report["samples"] for half, report in parts.items()}
     assert counts == {"train": len(train), "val": len(val), "all": 15}
-    halves = np.array(parts["train"]["confusion"]) + np.array(parts["val"]["confusion"])
-    assert halves.tolist() == parts["all"]["confusion"]
+    halves = matrix(parts["train"]) + matrix(parts["val"])
+    assert halves.tolist() == matrix(parts["all"]).tolist()
 
 
 def test_there_are_no_other_halves(trained: TrainedModel, tmp_path: Path, photo_folder: Write) -> None:
@@ -306,7 +313,7 @@ def test_the_test_half_is_what_lies_in_test(
         pack(root, tmp_path / "shards", PackSettings(), DataConfig())
         root = tmp_path / "shards"
     report = evaluation(tmp_path, root, half="test")
-    assert np.array(report["confusion"]).sum(1).tolist() == [2, 1, 0]
+    assert [row["support"] for row in report["per_class"]] == [2, 1, 0]
     assert evaluation(tmp_path, root)["samples"] == 9
     without = photo_folder(name="without")
     with pytest.raises(UserError, match=r"without: no photos in a test/ there"):
@@ -320,7 +327,7 @@ def test_class_names_match_in_either_form_of_unicode(tmp_path: Path, photo_folde
     if form == "shards":
         pack(root, tmp_path / "shards", PackSettings(), DataConfig())
         root = tmp_path / "shards"
-    assert np.array(evaluation(tmp_path, root)["confusion"]).sum(1).tolist() == [3, 1]
+    assert [row["support"] for row in evaluation(tmp_path, root)["per_class"]] == [3, 1]
 
 
 def test_what_was_left_out_is_among_the_notes(

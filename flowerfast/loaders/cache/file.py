@@ -17,7 +17,6 @@ wrong pixels. Only a file that somebody shortens while it is in use is beyond he
 import hashlib
 import mmap
 import os
-import sys
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -30,8 +29,10 @@ import numpy as np
 from flowerfast.machine import replacing
 from flowerfast.photos.photos import Photos
 
-if sys.platform != "win32":  # Windows has no such locks, and no pwrite either
+try:
     import fcntl
+except ImportError:  # Windows has no such locks, and no pwrite either
+    fcntl = None  # type: ignore[assignment]
 
 PIXELS_VERSION = 1
 """To be raised when `decode` or `resize` give other pixels, or the layout changes."""
@@ -41,7 +42,7 @@ _SUFFIX = ".photos"
 
 def disk_problem(folder: Path) -> str | None:
     """Why no cache file can be kept in `folder`, which is made if need be; None: it can."""
-    if sys.platform == "win32":
+    if fcntl is None or not hasattr(os, "pwrite"):
         return "this system lacks the file locks that a shared cache needs"
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -61,7 +61,7 @@ def graph_settings(sampler: Sampler, data: DataConfig, device: torch.device, cac
         augmented=augmented,
         image_size=sampler.size,
         turned=sampler.photos.are_turned,
-        batch_size=sampler.batch_size,
+        batch_size=sampler.largest_batch,
         device_id=device_id,
         threads=data.workers or usable_cores(),
         depth=data.dali_prefetch,
@@ -87,4 +87,4 @@ def _largest(sampler: Sampler) -> tuple[int, int]:
     if not len(sampler.photos):
         return 0, 0
     width, height = (int(side.max()) for side in sampler.photos.sizes(sampler.photos.indices))
-    return (width, height) if 3 * width * height * sampler.batch_size <= _HINT_BYTES else (0, 0)
+    return (width, height) if 3 * width * height * sampler.largest_batch <= _HINT_BYTES else (0, 0)

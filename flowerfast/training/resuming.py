@@ -1,0 +1,160 @@
+"""A resumed run: what it may change, and what it keeps to."""
+
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from flowerfast.config import Config, change_config, known_keys
+from flowerfast.errors import UserError
+from flowerfast.loaders.cache.choice import cache_places
+from flowerfast.loaders.device import pick_device
+from flowerfast.loaders.engine import choose_backend
+from flowerfast.loaders.loader import Loader
+from flowerfast.machine import write_text
+from flowerfast.photos.photos import Photos
+from flowerfast.training.progress import Standing
+from flowerfast.training.run_folder import RunFolder
+
+MAY_CHANGE = (
+    "data.path",
+    "data.layout",
+    "data.backend",
+    "data.workers",
+    "data.kernels",
+    "data.gpu_kernels",
+    "data.prefetch",
+    "data.cache",
+    "data.cache_gb",
+    "data.cache_dir",
+    "data.dali_prefetch",
+    "data.on_bad",
+    "data.max_bad",
+    "train.compile",
+    "train.patience",
+    "checkpoints.keep",
+    "checkpoints.every_seconds",
+    "log.tensorboard",
+    "log.nvtx",
+)
+"""Settings that a resumed run may change: they do not alter what has been computed so far. Another backend is
+within the bounds of `flowerfast parity`, a compiled network within rounding; another cache must give the
+same pixels (`check_pixels`), and however the folder is read, it must hold the photos and classes of
+split.json."""
+
+
+def resume_config(stored: Config, changes: Mapping[str, Any]) -> Config:
+    """Configuration of a resumed run. Raises UserError when it would alter what has been computed."""
+    config = change_config(stored, (), changes)
+    before, after = stored.model_dump(), config.model_dump()
+    by_epoch = stored.train.schedule in ("step", "constant")
+    for key in known_keys():
+        section, _, name = key.partition(".")
+        free = key in MAY_CHANGE or (key == "train.epochs" and by_epoch)
+        if not free and before[section][name] != after[section][name]:
+            if key == "train.epochs":
+                raise UserError(
+                    f"{key}={after[section][name]}: the run began with {before[section][name]}, on which its "
+                    f"schedule {stored.train.schedule} depends; train on from its weights in a new run, "
+                    "flowerfast train --from RUN"
+                )
+            raise UserError(
+                f"{key}={after[section][name]!r}: the run began with {before[section][name]!r} and must keep "
+                f"that; a resumed run may change {', '.join(MAY_CHANGE)}"
+            )
+    return config
+
+
+def reopen(
+    out: Path | str | None, config: Path | str | None
+) -> tuple[RunFolder, Config, dict[str, Any] | None]:
+    """The run to go on with: its folder, its configuration and its last save, None before the first."""
+    if out is None:
+        raise UserError("--resume: name the run to go on with, --out RUN")
+    if config is not None:
+        raise UserError(
+            f"--config {config}: a resumed run keeps its own config.yaml; drop --config or --resume"
+        )
+    folder = RunFolder(Path(out))
+    return folder, folder.open(), folder.load_last() if folder.has_save else None
+
+
+def as_recorded(config: Config, stored: Config, saved: Mapping[str, Any]) -> Config:
+    """The settings with what the run chose when it began, backend, cache, share of the hardware decoder and
+    compiling, where that still can be had.
+
+    What `auto` would choose today may be something else, with other pixels.
+    """
+    record: dict[str, Any] = dict(saved.get("loader", {}))
+    changes: dict[str, Any] = {}
+    if "backend" in record and config.data.backend == stored.data.backend:
+        changes["data.backend"] = record["backend"]
+        try:
+            choose_backend(change_config(config, (), changes).data, pick_device(config.train.device))
+        except UserError:  # not on this machine
+            changes = {}
+    if "cache" in record and config.data.cache == stored.data.cache:
+        backend = changes.get("data.backend", config.data.backend)
+        cache, places = record["cache"], cache_places(backend, pick_device(config.train.device))
+        if cache != "none" and cache not in places:
+            cache = "auto" if backend == "auto" else places[0]
+        changes["data.cache"] = cache
+    if "hw_decoder_load" in record and stored.data.hw_decoder_load == "auto":
+        changes["data.hw_decoder_load"] = record["hw_decoder_load"]
+    if "compile" in record and config.train.compile == stored.train.compile:
+        chose = "off" if record["compile"] == "off" else "on"
+        if chose == "off" or pick_device(config.train.device).type == "cuda":
+            changes["train.compile"] = chose
+    if changes.get("data.backend") == "dali" and config.data.gpu_kernels == stored.data.gpu_kernels == "auto":
+        # A run from before there were kernels of our own, or where they failed, keeps DALI's pixels.
+        changes["data.gpu_kernels"] = "auto" if record.get("gpu_kernels") == "triton" else "dali"
+    return change_config(config, (), changes)
+
+
+def check_length(config: Config, stored: Config, saved: Mapping[str, Any]) -> None:
+    """Raise UserError when a resumed run is given another number of epochs and would not heed it."""
+    epochs = config.train.epochs
+    if epochs == stored.train.epochs:
+        return
+    done = len(saved["progress"]["history"])
+    if epochs < done:
+        raise UserError(f"train.epochs={epochs}: the run has {done} epochs already; give as many or more")
+    patience = config.train.patience
+    if epochs > done and Standing(**saved["progress"]).out_of_patience(patience):
+        raise UserError(
+            f"train.epochs={epochs}: train.patience={patience} ended the run after {done} epochs; to go on "
+            "set train.patience=null or a higher one"
+        )
+
+
+def keep_changes(config: Config, folder: RunFolder) -> None:
+    """Have config.yaml say how long a resumed run is now, and where its photos are."""
+    stored = folder.open()
+    changed = change_config(stored, (), {"train.epochs": config.train.epochs, "data.path": config.data.path})
+    if changed != stored:
+        write_text(folder.config, changed.to_yaml(), durable=True)
+
+
+def photo_sizes(photos: Photos) -> int:
+    """A number that tells whether all photos of a folder have the sizes they had."""
+    table = photos.table
+    return zlib.crc32(np.ascontiguousarray(np.stack([table.width, table.height])).data)
+
+
+def check_pixels(loader: Loader, saved: Mapping[str, Any], config: Config) -> None:
+    """Raise UserError when a resumed run would see other pixels than the run that was saved."""
+    record = saved.get("loader", {})  # absent from what earlier versions saved
+    if record.get("photo_sizes", photo_sizes(loader.photos)) != photo_sizes(loader.photos):
+        raise UserError(
+            f"{loader.photos.root}: photos have other sizes in pixels than when the run began; bring "
+            "those back or start a new run"
+        )
+    short = int(np.minimum(*loader.photos.sizes(loader.photos.indices)).max())
+    before = record.get("cache", loader.cache)
+    if (before == "none") != (loader.cache == "none") and short > config.data.cache_side:
+        raise UserError(
+            f"data.cache={loader.cache}: the run began with {before}, and a cache shrinks these photos to "
+            f"data.cache_side={config.data.cache_side}; set data.cache={before}"
+        )

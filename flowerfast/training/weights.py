@@ -1,0 +1,143 @@
+"""Weights from a local file, whoever trained them: unwrapped, their names brought to the network's."""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+
+from flowerfast.errors import UserError, one_line
+
+State = dict[str, torch.Tensor]
+_NESTED = ("state_dict", "model_state_dict", "model", "trainer", "network")
+"""Where trainers put the weights among other things; `trainer` and `network` are those of our last.pt."""
+_COMPILED = "_orig_mod."  # torch.compile puts it into the names, at any depth
+
+
+def load_weights(
+    network: nn.Module, file: Path, name: str, fresh_head: bool, say: Callable[[str], None]
+) -> bool:
+    """Load a local state dict but for a head of other classes; whether the head was loaded.
+
+    Args:
+        network: a timm network, takes the weights.
+        file: .safetensors, or .pth read without running code from it.
+        name: of the model, for messages.
+        fresh_head: leave the file's head alone, whatever its size.
+        say: is told what was stripped from the names.
+
+    Raises UserError, one line, when the file cannot be read or does not fit.
+    """
+    target = network.state_dict()
+    layers = cast(dict[str, Any], network.pretrained_cfg).get("classifier") or ()
+    heads = tuple(f"{layer}." for layer in ((layers,) if isinstance(layers, str) else layers))
+    state, stripped = _renamed(_read_state(file), [k for k in target if not k.startswith(heads)])
+    for key in [k for k in state if k.startswith(heads)]:
+        if fresh_head or (key in target and state[key].shape != target[key].shape):
+            state.pop(key)
+    # The whole head goes when any part of it does not fit: half of one is of no use.
+    if any(k.startswith(heads) and k not in state for k in target):
+        state = {k: v for k, v in state.items() if not k.startswith(heads)}
+    if problem := _problem(state, target, heads):
+        raise UserError(
+            f"model.weights={file}: does not fit model.name={name}: {problem}; give weights of that model "
+            "or set model.name to theirs"
+        )
+    if stripped:
+        say(f"weights: {stripped} in {file}")
+    network.load_state_dict(state, strict=False)
+    return all(k in state for k in target)
+
+
+def labels_of(file: Path) -> tuple[str, ...] | None:
+    """Names of the classes of a weights file in a run folder, or beside a config.json; None: not known."""
+    for folder in (file.parent, file.parent.parent / "best"):
+        try:
+            stored = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+            return tuple(map(str, stored["label_names"]))
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return None
+
+
+def _problem(state: State, target: Mapping[str, torch.Tensor], heads: tuple[str, ...]) -> str:
+    """Why the tensors do not fit the network, with the first of them; empty: they do."""
+    body = [k for k in target if not k.startswith(heads)]
+    missing = [k for k in body if k not in state]
+    if len(missing) == len(body):
+        return (
+            f"none of its {len(state)} tensors (first: {', '.join([*state][:3])}) is one of the network's "
+            f"(first: {', '.join(body[:3])})"
+        )
+    extra = [k for k in state if k not in target and not k.startswith(heads)]
+    wrong = [k for k in state if k in target and state[k].shape != target[k].shape]
+    problems = []
+    if missing:
+        problems.append(f"{len(missing)} tensors missing (first: {missing[0]})")
+    if extra:
+        problems.append(f"{len(extra)} unknown (first: {extra[0]})")
+    if wrong:
+        have, want = tuple(state[wrong[0]].shape), tuple(target[wrong[0]].shape)
+        problems.append(f"{len(wrong)} of another shape (first: {wrong[0]} {have}, expected {want})")
+    return "; ".join(problems)
+
+
+def _renamed(state: State, wanted: Sequence[str]) -> tuple[State, str]:
+    """The state without what a wrapper put before the network's own names, and what that was in words.
+
+    The prefix is the one under which most of the `wanted` names are there, whatever it is called.
+    """
+    stripped = [_COMPILED] if any(_COMPILED in key for key in state) else []
+    state = {key.replace(_COMPILED, ""): value for key, value in state.items()}
+    # A name keeps its last parts in any wrapper: few of the network's names come into question for each.
+    alike: dict[str, list[str]] = {}
+    for name in wanted:
+        alike.setdefault(_end(name), []).append(name)
+    found = Counter(
+        key.removesuffix(name)
+        for key in state
+        for name in alike.get(_end(key), ())
+        if f".{key}".endswith(f".{name}")
+    )
+    prefix = min(found, key=lambda p: (-found[p], len(p)), default="")
+    inside = {key.removeprefix(prefix): v for key, v in state.items() if key.startswith(prefix)}
+    stripped += [prefix] if prefix else []
+    words = f"{' and '.join(stripped)} stripped from the names" if stripped else ""
+    outside = len(state) - len(inside)
+    return inside, f"{words}, {outside} tensors without it left out" if outside else words
+
+
+def _end(name: str) -> str:
+    return ".".join(name.split(".")[-2:])
+
+
+def _read_state(file: Path) -> State:
+    """State dict of a .safetensors file, or of a .pth read without running code from it."""
+    advice = "give a .safetensors file or a .pth with a state dict"
+    if not file.is_file():
+        raise UserError(f"model.weights={file}: no such file; {advice}")
+    try:
+        if file.suffix == ".safetensors":
+            return dict(load_file(file))
+        content = torch.load(file, map_location="cpu", weights_only=True)
+    except (SafetensorError, OSError, RuntimeError, ValueError, EOFError) as error:
+        raise UserError(f"model.weights={file}: cannot be read ({one_line(error)}); {advice}") from error
+    except Exception as error:
+        # torch raises pickle.UnpicklingError for files that hold more than tensors.
+        if type(error).__name__ != "UnpicklingError":
+            raise
+        raise UserError(f"model.weights={file}: holds more than tensors, refused; {advice}") from error
+    while isinstance(content, dict):
+        inner = next((content[key] for key in _NESTED if isinstance(content.get(key), dict)), None)
+        if inner is None:
+            break
+        content = inner
+    tensors = isinstance(content, dict) and all(isinstance(v, torch.Tensor) for v in content.values())
+    if not tensors or not content:
+        raise UserError(f"model.weights={file}: no state dict in it; {advice}")
+    return {str(k): v for k, v in content.items()}
