@@ -50,7 +50,7 @@ LOADER, STEPS, TRAINING = (f"flowerfast.bench.sources:{name}" for name in ("load
 EAGER, COMPILED, GRAPH, SYNTHETIC = "eager", "torch.compile", "CUDA graph", "synthetic pixels"
 ENOUGH = 0.5
 """A loader that alone makes less than this share of the eager step's images/s is not trained with."""
-TESTS = ("tests/gpu", "tests/pixels/test_gpu.py")
+TESTS = ("tests/pixels/test_gpu.py", "tests/gpu")
 ROUNDS, LEAST, SECONDS = 5, 3, 1.0
 """Rounds of each row at most and, while the budget lasts, at least; and how long one is at least."""
 _OUTCOME = re.compile(r"^(\S+::\S.*?) (PASSED|FAILED|ERROR|SKIPPED)\b", re.MULTILINE)
@@ -122,10 +122,11 @@ class Session:
             raise OutOfTime(f"{place} was not begun")
         rounds, seconds = (ROUNDS, SECONDS) if self.cuda else (1, 0.0)
         openers, wait = min(6, max(self.args.cores // 2, 1)), self.left / 2
-        pace = TimedPace(rounds, seconds, wait, wait, openers, until=now + limit, end=self.end)
+        end = self.until + (self.end - self.until) / 2  # the later parts keep half of what is theirs
+        pace = TimedPace(rounds, seconds, wait, wait, openers, until=now + limit, end=end)
 
         def say(text: str) -> None:
-            if time.monotonic() > self.end and ("ready after" in text or text.startswith("round 1 ")):
+            if time.monotonic() > end and ("ready after" in text or text.startswith("round 1 ")):
                 raise OutOfTime(f"{place} came to no figures")
             print(f"  {text.replace('too noisy', 'no more time')}", flush=True)
 
@@ -158,8 +159,9 @@ def start(session: Session) -> None:
         variant = loader(session, session.sets[0], name, session.args.batch_size)
         variant.options["photos"], started = 1, time.monotonic()
         row = measure([variant], Pace(1, 0.0, session.left, session.left, openers=1))[name]
-        found = {"error": row["error"]} if "error" in row else {"seconds": time.monotonic() - started}
-        failed += [name] if "error" in row else []
+        kind = "skipped" if row.get("skipped") else "error"
+        found = {kind: row["error"]} if "error" in row else {"seconds": time.monotonic() - started}
+        failed += [name] if "error" in found else []
         session.keep(f"start/{name}", found)
         print(f"  one photo, {name}: {found}", flush=True)
     if failed:
@@ -167,7 +169,7 @@ def start(session: Session) -> None:
 
 
 def tests(session: Session) -> None:
-    """`pytest -m gpu tests/gpu` in a process of its own: counts and failures, however it ends."""
+    """`pytest -m gpu` on TESTS in a process of its own: counts and failures, however it ends."""
     arguments = ["-m", "pytest", "-m", "gpu", *TESTS, "-v", "-ra", "--tb=short", "-p", "no:cacheprovider"]
     loops = os.environ.get("NUMBA_CACHE_DIR") or str(user_cache_dir() / "kernels")  # compiled by `start`
     more = {"COLUMNS": "500", "NUMBA_CACHE_DIR": loops, "FLOWERFAST_DATA": str(session.sets[0].given.root)}
@@ -207,18 +209,24 @@ def train(session: Session) -> None:
     """The step on pixels that lie on the device, then fed by each loader that is fast enough."""
     sizes = (session.args.batch_size, max(session.args.batch_size // 8, 2))
     groups = len(sizes) * (1 + len(session.sets))
+    floors: dict[int, float | None] = {}
     for batch_size in sizes:
-        place, settings = f"train/batch {batch_size}", model_settings(session, batch_size)
+        settings = model_settings(session, batch_size)
         common: dict[str, Any] = {"settings": settings, "device": session.args.device}
         compiled = {**common, "settings": [*settings, "train.compile=on"]}
         if not session.cuda:  # for a CPU the code is compiled for minutes
             compiled["compiler"] = "eager"
         steps = [Variant(EAGER, STEPS, common), Variant(COMPILED, STEPS, compiled)]
         steps.append(Variant(GRAPH, "benchmarks.gpu:captured_steps", common))
-        floor = session.measure(f"{place}/step", steps, groups)[EAGER].get("images_per_sec")
+        rows = session.measure(f"train/batch {batch_size}/step", steps, groups)
+        floors[batch_size] = rows[EAGER].get("images_per_sec")
         groups -= 1
+    for batch_size in sizes:
+        place, settings = f"train/batch {batch_size}", model_settings(session, batch_size)
+        common = {"settings": settings, "device": session.args.device}
         for data in session.sets:
-            fed, slow = fast_enough(session.result.get("loaders", {}).get(data.name, {}), floor)
+            measured = session.result.get("loaders", {}).get(data.name, {})
+            fed, slow = fast_enough(measured, floors[batch_size])
             session.keep(f"{place}/left out of {data.name}", slow)
             variants = [Variant(SYNTHETIC, STEPS, common)]
             variants += [training(session, loader(session, data, n, batch_size), settings, data) for n in fed]
@@ -312,10 +320,13 @@ def our_loaders(cuda: bool) -> dict[str, list[str]]:
         "dali, decoder=cpu, own operators": [dali, "data.decoder=cpu", *own],
         **by_gpu,
         kept: [dali, f"data.cache={memory}", *kernels],
+        "cpu, vram cache": ["data.backend=cpu", "data.cache=vram", *kernels],
         f"{kept}, own operators": [dali, f"data.cache={memory}", *own],
         "cpu, ram cache": ["data.backend=cpu", "data.cache=ram"],
     }
-    return {name: row for name, row in rows.items() if cuda or row[-1:] != own}
+    return {
+        name: row for name, row in rows.items() if cuda or ("data.cache=vram" not in row and row[-1:] != own)
+    }
 
 
 def model_settings(session: Session, batch_size: int) -> list[str]:

@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
-from importlib.util import find_spec
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ import torch
 from flowerfast.config import Config, DataConfig
 from flowerfast.demo.synthetic import demo_photos
 from flowerfast.errors import UserError
+from flowerfast.kernels import numba_problem
 from flowerfast.loaders.device import device_name, pick_device
 from flowerfast.loaders.engine import choose_backend, workplace
 from flowerfast.loaders.loader import Loader
@@ -289,10 +289,9 @@ def _choose(data: DataConfig, device: torch.device) -> tuple[str, str]:
     try:
         return choose_backend(data.model_copy(update={"backend": "dali-cpu"}), device)[0], reason
     except UserError as error:
-        if find_spec("numba") is None:
-            raise UserError(
-                f"{error}; numba is not installed either, so there is nothing to compare"
-            ) from None
+        problem = numba_problem()
+        if problem is not None:
+            raise UserError(f"{error}; nothing else is there to compare, for {problem}") from None
         return "cpu", f"the compiled loops, since dali-cpu cannot run here: {error}"
 
 

@@ -4,6 +4,21 @@ Importing this package alone imports neither.
 """
 
 from enum import IntEnum
+from functools import cache
+
+from flowerfast.errors import one_line
+
+
+@cache
+def numba_problem() -> str | None:
+    """Why numba cannot be used, in a line that says what to do; None: it can. Imports it: half a second."""
+    try:
+        import numba  # noqa: F401
+    except ModuleNotFoundError:
+        return "numba is not installed; pip install numba"
+    except ImportError as error:  # such as of a numpy that is newer than it knows
+        return f"numba cannot be loaded ({one_line(error)}); pip install -U numba"
+    return None
 
 
 class End(IntEnum):

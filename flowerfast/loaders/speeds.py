@@ -11,7 +11,6 @@ import json
 import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +18,7 @@ import torch
 from pydantic import BaseModel, Field, ValidationError
 
 from flowerfast.config import Config, DataConfig
+from flowerfast.kernels import numba_problem
 from flowerfast.loaders.device import device_name
 from flowerfast.machine import cpu_name, usable_cores, user_cache_dir, versions, write_text
 from flowerfast.photos.photos import Photos
@@ -139,7 +139,7 @@ def _fastest(run: Run, data: DataConfig) -> Speed | None:
 
 def _settings(data: DataConfig) -> dict[str, Any]:
     """The settings of a `Speed`; what does not matter to a loader is the same in all of its kind."""
-    by_gpu, compiled = gpu_decodes(data), data.kernels != "torchvision" and find_spec("numba") is not None
+    by_gpu, compiled = gpu_decodes(data), data.kernels != "torchvision" and numba_problem() is None
     return {
         "backend": data.backend,
         "cache": data.cache,

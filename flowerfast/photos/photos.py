@@ -5,7 +5,6 @@ import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
@@ -13,6 +12,7 @@ import numpy as np
 
 from flowerfast.config import DataConfig, Exif, speaking_of, validate
 from flowerfast.errors import UserError
+from flowerfast.kernels import numba_problem
 from flowerfast.machine import Progress
 from flowerfast.photos.bad import BadFiles
 from flowerfast.photos.decode import ChangedError, DecodeError, decode
@@ -78,7 +78,7 @@ class Photos:
         self.indices = np.arange(len(self.table))
         self._bad = BadFiles(self.table, on_bad, max_bad)
         self._prefix: np.ndarray | None = None  # of the paths, for compiled reading
-        if self.table.shards is None and os.name == "posix" and find_spec("numba") is not None:
+        if self.table.shards is None and os.name == "posix":
             self._prefix = np.frombuffer(os.fsencode(self.root) + b"/", np.uint8)
 
     @classmethod
@@ -234,7 +234,7 @@ class Photos:
         Each result is uint8 (bytes,), read-only, or why it cannot be read. Beside them bool (m,): whether the
         photo is known to be a plain JPEG of its size, see `kernels.jpeg_header.is_plain`; False says nothing.
         """
-        if self._prefix is None or not compiled:
+        if self._prefix is None or not compiled or numba_problem() is not None:
             return [self._try_to_read(index) for index in indices.tolist()], np.zeros(len(indices), np.bool_)
         from flowerfast.kernels.files import FAILED, PLAIN, read_files  # numba: half a second
 

@@ -1,12 +1,11 @@
 """What makes pixels of plans on the calling thread, and which of the two ways."""
 
-from importlib.util import find_spec
 from typing import Protocol
 
 import numpy as np
 
 from flowerfast.errors import UserError
-from flowerfast.kernels import End
+from flowerfast.kernels import End, numba_problem
 from flowerfast.photos.photos import Photos
 from flowerfast.pixels.source import Source
 from flowerfast.plans.plan import Plan
@@ -39,11 +38,12 @@ def open_executor(kernels: str, photos: Photos, source: Source) -> tuple[Executo
 
     if kernels == "torchvision":
         return PlainExecutor(photos, source), []
-    if find_spec("numba") is None:
+    problem = numba_problem()
+    if problem is not None:
         if kernels == "numba":
-            raise UserError("data.kernels=numba: numba is not installed; pip install numba, or use auto")
+            raise UserError(f"data.kernels=numba: {problem}, or use auto")
         slower = "torchvision and Pillow make the photos ready, at half the speed or less"
-        return PlainExecutor(photos, source), [f"numba is not installed: {slower}; pip install numba"]
+        return PlainExecutor(photos, source), [f"{slower}: {problem}"]
     from flowerfast.pixels.compiled import CompiledExecutor
 
     return CompiledExecutor(photos, source), compiling_notes(kernels)
@@ -51,7 +51,7 @@ def open_executor(kernels: str, photos: Photos, source: Source) -> tuple[Executo
 
 def compiling_notes(kernels: str) -> list[str]:
     """What the user should know before `data.kernels` are first used on this machine, one line each."""
-    if kernels == "torchvision" or find_spec("numba") is None:
+    if kernels == "torchvision" or numba_problem() is not None:
         return []
     from flowerfast.kernels.compiling import is_compiled  # numba takes half a second to import
 

@@ -23,6 +23,7 @@ from flowerfast.plans.plan import Plan, still_plan
 _BLOCK = 512  # bytes or pixels per program: four or so for each of its threads
 _TAPS_BLOCK = 256  # output pixels per program
 _FIXED = 65536.0
+_ALIGNED = 16  # bytes; of addresses that are not, Triton would compile other kernels than the trial's
 _OPTIONS = {"enable_fp_fusion": False}  # of the compiler: sums and products are rounded one by one
 
 
@@ -147,11 +148,12 @@ def _send(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Addresses, int64, and columns, int32, on their way to the device in one copy from pinned memory."""
     size = 8 * len(address)
-    held = torch.empty(size + columns.nbytes, dtype=torch.uint8, pin_memory=device.type == "cuda")
+    start = -(-size // _ALIGNED) * _ALIGNED
+    held = torch.empty(start + columns.nbytes, dtype=torch.uint8, pin_memory=device.type == "cuda")
     held[:size].view(torch.int64).numpy()[:] = address
-    held[size:].view(torch.int32).numpy()[:] = columns.reshape(-1)
+    held[start:].view(torch.int32).numpy()[:] = columns.reshape(-1)
     there = held.to(device, non_blocking=True)
-    return there[:size].view(torch.int64), there[size:].view(torch.int32)
+    return there[:size].view(torch.int64), there[start:].view(torch.int32)
 
 
 def plan_columns(plan: Plan, windows: Windows) -> np.ndarray:

@@ -28,7 +28,7 @@ class WaitClock:
     """
 
     def __init__(self, device: torch.device) -> None:
-        self._cuda = device.type == "cuda"
+        self._device = device
         self._waited = 0.0
         self._gaps: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
         self._started = time.perf_counter()
@@ -61,10 +61,10 @@ class WaitClock:
         return self._waited
 
     def _mark(self) -> torch.cuda.Event | None:
-        if not self._cuda:
+        if self._device.type != "cuda":
             return None
         event = torch.cuda.Event(enable_timing=True)
-        event.record()
+        event.record(torch.cuda.current_stream(self._device))
         return event
 
     def _fold(self, count: int) -> None:

@@ -1,6 +1,8 @@
 """Both executors: one that stops early leaves the rows alone; which of them runs here."""
 
-from collections.abc import Callable
+import re
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +10,7 @@ import pytest
 
 from flowerfast.config import Augment
 from flowerfast.errors import UserError
-from flowerfast.kernels import End, compiling
+from flowerfast.kernels import End, compiling, numba_problem
 from flowerfast.kernels.compiling import is_compiled
 from flowerfast.loaders.cache.store import Cached, PhotoCache
 from flowerfast.photos.photos import Photos
@@ -60,7 +62,7 @@ def test_what_is_to_be_compiled_is_said_beforehand_and_once(
     said = ["compiling the CPU loops for this machine: takes seconds, this once"]
     assert [compiling_notes(kernels) for kernels in ("auto", "numba", "torchvision")] == [said, said, []]
     assert open_executor("auto", photos, Files(photos, compiled=True))[1] == said
-    monkeypatch.setattr(module, "find_spec", lambda _: None)
+    monkeypatch.setattr(module, "numba_problem", lambda: "numba is not installed")
     assert compiling_notes("auto") == []
 
 
@@ -103,16 +105,33 @@ def test_the_executor_asked_for_is_opened(photos: Photos, kernels: str) -> None:
     executor, notes = open_executor(kernels, photos, source)
     assert isinstance(executor, PlainExecutor if kernels == "torchvision" else CompiledExecutor)
     assert executor.source is source
-    assert all("first batch takes seconds" in note for note in notes)
+    assert all("compiling the CPU loops" in note for note in notes)
 
 
-def test_without_numba_the_plain_executor_runs_and_says_so(
-    photos: Photos, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "find_spec", lambda name: None)
+@pytest.fixture(params=["not there", "broken"])
+def without_numba(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[str]:
+    """numba cannot be imported: what is said of it."""
+    monkeypatch.delitem(sys.modules, "numba", raising=False)
+    numba_problem.cache_clear()
+    if request.param == "broken":
+        (tmp_path / "numba.py").write_text('raise ImportError("Numba needs NumPy 2.3 or less")')
+        monkeypatch.syspath_prepend(tmp_path)
+        yield r"numba cannot be loaded \(Numba needs NumPy 2\.3 or less\); pip install -U numba"
+    else:
+        monkeypatch.setitem(sys.modules, "numba", None)
+        yield "numba is not installed; pip install numba"
+    numba_problem.cache_clear()
+
+
+def test_without_numba_the_plain_executor_runs_and_says_so(photos: Photos, without_numba: str) -> None:
     source = Files(photos, compiled=False)
     executor, notes = open_executor("auto", photos, source)
     assert isinstance(executor, PlainExecutor)
-    assert "pip install numba" in notes[0]
-    with pytest.raises(UserError, match=r"data\.kernels=numba: numba is not installed"):
+    assert re.search(without_numba, notes[0])
+    with pytest.raises(UserError, match=rf"data\.kernels=numba: {without_numba}, or use auto"):
         open_executor("numba", photos, source)
+    files, plain = photos.read(photos.indices)
+    assert all(isinstance(file, np.ndarray) for file in files)
+    assert not plain.any()

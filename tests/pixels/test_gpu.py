@@ -190,11 +190,12 @@ def test_a_trial_goes_well_where_the_kernels_run(device: torch.device) -> None:
 
 
 @pytest.mark.usefixtures("fresh")
-def test_a_trial_that_fails_or_gives_other_pixels_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
-    cpu = torch.device("cpu")
+def test_a_trial_that_fails_or_gives_other_pixels_is_a_problem(
+    device: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
     real = gpu._most_taps
     monkeypatch.setattr(gpu, "_most_taps", lambda *sizes: np.minimum(real(*sizes), 2))
-    problem = kernel_problem(cpu, SIDE)
+    problem = kernel_problem(device, SIDE)
     assert problem is not None
     assert "bytes were not the reference's" in problem
 
@@ -203,10 +204,10 @@ def test_a_trial_that_fails_or_gives_other_pixels_is_a_problem(monkeypatch: pyte
 
     monkeypatch.setattr(gpu, "_trial", fail)
     kernel_problem.cache_clear()
-    assert kernel_problem(cpu, SIDE) == "Triton's kernels do not run here (RuntimeError: no C compiler)"
+    assert kernel_problem(device, SIDE) == "Triton's kernels do not run here (RuntimeError: no C compiler)"
     monkeypatch.setattr(gpu, "find_spec", lambda name: None)
     kernel_problem.cache_clear()
-    assert kernel_problem(cpu, SIDE) == "Triton is not installed"
+    assert kernel_problem(device, SIDE) == "Triton is not installed"
 
 
 def test_triton_is_imported_only_when_a_kernel_is_wanted() -> None:

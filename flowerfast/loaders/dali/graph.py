@@ -196,6 +196,8 @@ class Graph:
         # the training steps that it has queued.
         gathers = self._device is not None and settings.source == "pixels"
         self._gather = torch.cuda.Stream(self._device) if gathers else None
+        self._stream = torch.cuda.Stream(self._device) if self._device is not None else None
+        self._kept: deque[tuple[Any, torch.cuda.Event]] = deque()
         self._pipe = build_pipeline(settings)
         self._inputs: deque[Any] = deque()
         # The host does not wait for CUDA, so a collected batch's bytes may still be on their way there.
@@ -217,34 +219,51 @@ class Graph:
     def collect(self) -> torch.Tensor:
         """Pixels of the oldest batch: uint8 (n, S, S, 3) on the device.
 
-        On CUDA they are ready in the order of the current stream; the host does not wait. Their memory goes
-        back to DALI in the order of that stream too, so another stream must be done with them before the
-        tensor is dropped.
+        On CUDA they are ready in the order of the current stream, and the host waits for nothing that this
+        stream has queued: they are made on one of the graph's own. Their memory is torch's, given out again
+        when the current stream has passed the point at which the batch is dropped.
         """
         with stage("collect from DALI"):
-            plan, orientation, images = self._take()
-            if self.settings.kernels:
-                return self._augment(plan, orientation, images)
-            pixels: torch.Tensor = torch.from_dlpack(images.as_tensor())
+            if self._stream is None:
+                return self._pixels(*self._take())
+            with torch.cuda.stream(self._stream):
+                plan, orientation, images = self._take()
+                pixels = self._pixels(plan, orientation, images)
+                self._keep(images, self._stream.record_event())
+            consumer = torch.cuda.current_stream(self._device)
+            consumer.wait_stream(self._stream)
+            pixels.record_stream(consumer)
             return pixels
 
-    def _augment(self, plan: Plan, orientation: np.ndarray, images: Any) -> torch.Tensor:
-        address = np.array([images[row].data_ptr() for row in range(len(plan))], np.int64)
-        device = self._device or torch.device("cpu")
-        return run_plan(plan, stored_windows(plan, address, orientation), device)
+    def _pixels(self, plan: Plan, orientation: np.ndarray, images: Any) -> torch.Tensor:
+        if self.settings.kernels:
+            address = np.array([images[row].data_ptr() for row in range(len(plan))], np.int64)
+            device = self._device or torch.device("cpu")
+            return run_plan(plan, stored_windows(plan, address, orientation), device)
+        pixels: torch.Tensor = torch.from_dlpack(images.as_tensor())
+        return pixels if self._stream is None else pixels.clone()
+
+    def _keep(self, images: Any, used: torch.cuda.Event) -> None:
+        """Keep DALI's memory until it has been used.
+
+        DALI 2.4 gives it to a later batch in an order of its own, whatever stream `outputs` was given.
+        """
+        self._kept.append((images, used))
+        while self._kept and (len(self._kept) > 2 * self.settings.depth or self._kept[0][1].query()):
+            self._kept.popleft()[1].synchronize()
 
     def _take(self) -> tuple[Plan, np.ndarray, Any]:
-        """Plan, orientation and output of the oldest batch."""
-        stream = None if self._device is None else torch.cuda.current_stream(self._device)
-        (images,) = self._pipe.outputs(cuda_stream=stream)
+        """Plan, orientation and output of the oldest batch, on CUDA in the order of the graph's stream."""
+        (images,) = self._pipe.outputs(cuda_stream=self._stream)
         plan, orientation, *inputs = self._inputs.popleft()
         self._spent.append(inputs)
         return plan, orientation, images
 
     def close(self) -> None:
         """Wait for what is under way and free the pipeline."""
-        if self._gather is not None:
-            self._gather.synchronize()  # the photos may be freed after this
+        for stream in filter(None, (self._gather, self._stream)):
+            stream.synchronize()  # the photos may be freed after this, and what DALI has made of them
+        self._kept.clear()
         pipe, self._pipe = self._pipe, None
         del pipe  # its destructor stops the executor's threads
         self._inputs.clear()
