@@ -38,11 +38,11 @@ from flowerfast.bench.sources import make_state, synthetic
 from flowerfast.bench.suites import keep_speeds
 from flowerfast.bench.trials import HW_LOADS
 from flowerfast.bench.worker import call
-from flowerfast.config import load_config
 from flowerfast.errors import UserError, one_line
 from flowerfast.loaders.device import pick_device
 from flowerfast.machine import usable_cores, user_cache_dir
 from flowerfast.photos.photos import Photos
+from flowerfast.settings import load_config
 from flowerfast.training.fit import train_step
 
 ROOT = Path(__file__).resolve().parents[1]

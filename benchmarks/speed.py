@@ -18,10 +18,10 @@ from flowerfast.bench.child import Variant
 from flowerfast.bench.environment import write_results
 from flowerfast.bench.show import report
 from flowerfast.bench.suites import SUITES, run_bench
-from flowerfast.config import load_config
 from flowerfast.errors import UserError
 from flowerfast.loaders.device import pick_device
 from flowerfast.machine import usable_cores
+from flowerfast.settings import load_config
 
 
 def main() -> int:

@@ -16,9 +16,9 @@ from torch.profiler import ProfilerActivity
 from flowerfast.bench.rounds import synchronise
 from flowerfast.bench.sources import compile_if_on, make_state
 from flowerfast.bench.worker import open_source
-from flowerfast.config import load_config
 from flowerfast.loaders.device import pick_device
 from flowerfast.loaders.ranges import name_stages
+from flowerfast.settings import load_config
 from flowerfast.training.fit import train_step
 from flowerfast.training.waiting import WaitClock
 from tests.gpu.layouts import CONVERSION

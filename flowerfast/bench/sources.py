@@ -14,10 +14,11 @@ import torch
 
 from flowerfast.bench.rounds import Drawn, Source
 from flowerfast.bench.worker import open_source
-from flowerfast.config import Config, load_config
+from flowerfast.config import Config
 from flowerfast.loaders.batch import Batch
 from flowerfast.loaders.device import pick_device
 from flowerfast.photos.photos import Photos
+from flowerfast.settings import load_config
 from flowerfast.training.architecture import find_architecture
 from flowerfast.training.compiling import choose_compile, compile_network
 from flowerfast.training.fit import train_step

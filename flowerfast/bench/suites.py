@@ -19,7 +19,7 @@ from flowerfast.bench.sources import make_state, sample
 from flowerfast.bench.stages import StageClock
 from flowerfast.bench.trials import STEPS, TRAINING, Bench, Trial, loader_trials, overrides
 from flowerfast.bench.verdict import verdict
-from flowerfast.config import Config, DataConfig, change_config
+from flowerfast.config import Config, DataConfig
 from flowerfast.demo.synthetic import demo_photos
 from flowerfast.errors import UserError, one_line
 from flowerfast.loaders.device import pick_device
@@ -27,6 +27,7 @@ from flowerfast.loaders.engine import choose_backend
 from flowerfast.loaders.speeds import WIDE, remember
 from flowerfast.machine import ProgressBars, no_bars, usable_cores, user_cache_dir
 from flowerfast.photos.photos import Photos
+from flowerfast.settings import change_config
 from flowerfast.training.run import training_loader
 
 _CPU_BATCH, _QUICK_BATCH = 4, 2  # a photo takes a tenth of a second of training on two cores

@@ -13,7 +13,7 @@ import torch
 
 from flowerfast.bench.child import Variant
 from flowerfast.bench.sources import sample
-from flowerfast.config import Config, change_config, known_keys
+from flowerfast.config import Config, known_keys
 from flowerfast.errors import RunFailed, UserError
 from flowerfast.loaders.cache.choice import cache_budget, cache_folder
 from flowerfast.loaders.cache.file import disk_problem
@@ -24,6 +24,7 @@ from flowerfast.machine import usable_cores
 from flowerfast.packing.pack import pack
 from flowerfast.packing.shard_writer import PackSettings
 from flowerfast.photos.photos import Photos
+from flowerfast.settings import change_config
 
 HW_LOADS = (0.0, 0.1, 0.2, 0.65)
 """Shares of the hardware decoder that `decoder=gpu` is measured with."""

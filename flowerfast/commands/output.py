@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,8 +51,7 @@ def print_evaluation(result: dict[str, Any]) -> None:
         scores = (f"{row[key]:.1%}" for key in ("precision", "recall", "f1"))
         table.add_row(row["name"], *scores, str(row["support"]))
     out.print(table)
-    for note in result["notes"]:
-        complain(note)
+    say(result["notes"])
     for bad in result["bad_files"]:
         complain(f"skipped: {bad['path']}: {bad['error']}")
     top5 = f"top-5 {result['top5']:.2%}, " if "top5" in result else ""
@@ -78,8 +78,7 @@ def print_settings(rows: list[tuple[str, Any, str]]) -> None:
 
 def print_packed(result: "Packed", folder: Path) -> None:
     """What a packing run made."""
-    for note in result.notes:
-        complain(note)
+    say(result.notes)
     for bad in result.bad:
         complain(f"skipped: {bad.path}: {bad.error}")
     before, after = (f"{size / 1e6:,.1f} MB" for size in (result.bytes_before, result.bytes_after))
@@ -157,3 +156,16 @@ def write_json(file: Path | None, result: Any) -> None:
 def complain(text: str) -> None:
     """A line on standard error."""
     sys.stderr.write(printable(text) + "\n")
+
+
+def say(notes: Iterable[str]) -> None:
+    """Notes as lines on standard error."""
+    for note in notes:
+        complain(note)
+
+
+def say_compiling(kernels: str) -> None:
+    """What the user should know before `data.kernels` are first used on this machine."""
+    from flowerfast.pixels.executor import compiling_notes
+
+    say(compiling_notes(kernels))

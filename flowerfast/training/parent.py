@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from flowerfast.config import Config, load_config
+from flowerfast.config import Config
 from flowerfast.errors import UserError
 from flowerfast.photos.photos import Photos
+from flowerfast.settings import load_config
 from flowerfast.training.run_folder import RunFolder
 from flowerfast.training.split_file import read_split
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from flowerfast.config import Config, change_config, known_keys
+from flowerfast.config import Config, known_keys
 from flowerfast.errors import UserError
 from flowerfast.loaders.cache.choice import cache_places
 from flowerfast.loaders.device import pick_device
@@ -15,6 +15,7 @@ from flowerfast.loaders.engine import choose_backend
 from flowerfast.loaders.loader import Loader
 from flowerfast.machine import write_text
 from flowerfast.photos.photos import Photos
+from flowerfast.settings import change_config
 from flowerfast.training.progress import Standing
 from flowerfast.training.run_folder import RunFolder
 

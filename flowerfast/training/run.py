@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from flowerfast.config import DEMO, Config, ModelConfig, change_config, start_config
+from flowerfast.config import Config, ModelConfig
 from flowerfast.demo.synthetic import demo_folder, demo_photos
 from flowerfast.errors import UserError
 from flowerfast.loaders.device import device_name, pick_device
@@ -20,6 +20,7 @@ from flowerfast.loaders.ranges import name_stages
 from flowerfast.machine import ProgressBars, lend_home, no_bars, versions
 from flowerfast.photos.layout import TEST
 from flowerfast.photos.photos import Photos
+from flowerfast.settings import DEMO, change_config, start_config
 from flowerfast.training.architecture import FOLDER, find_architecture
 from flowerfast.training.compiling import CompileFailed, choose_compile, compile_network
 from flowerfast.training.fit import Stop, TrainingRun, fit

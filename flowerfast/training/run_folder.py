@@ -20,9 +20,10 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from flowerfast.config import Config, Exif, change_config, load_config
+from flowerfast.config import Config, Exif
 from flowerfast.errors import UserError, one_line
 from flowerfast.machine import replacing, write_text
+from flowerfast.settings import change_config, load_config
 
 LAST_VERSION = 1
 

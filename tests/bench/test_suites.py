@@ -24,13 +24,14 @@ from flowerfast.bench.sources import sample, steps, training
 from flowerfast.bench.stages import NAMES, StageClock, cold_read
 from flowerfast.bench.suites import run_bench
 from flowerfast.bench.trials import LOADER, Bench, loader_trials, overrides, pack_sample
-from flowerfast.config import Config, load_config
+from flowerfast.config import Config
 from flowerfast.errors import UserError
 from flowerfast.loaders import loader as loader_module
 from flowerfast.loaders import speeds
 from flowerfast.loaders.batch import Batch
 from flowerfast.photos import photos as reading
 from flowerfast.photos.photos import Photos
+from flowerfast.settings import load_config
 
 TINY = (
     "model.name=test_resnet", "data.image_size=32", "train.batch_size=4", "train.device=cpu",

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from flowerfast.commands import display
 from flowerfast.commands.display import TrainDisplay, progress_bar
-from flowerfast.config import load_config
+from flowerfast.settings import load_config
 from flowerfast.training.progress import Totals
 
 ROW = {

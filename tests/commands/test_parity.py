@@ -14,13 +14,14 @@ from PIL import Image, ImageOps
 
 from flowerfast.commands import parity
 from flowerfast.commands.parity import BOUNDS, STEPS, Histogram, compare_backends, step_plans
-from flowerfast.config import Augment, Config, DataConfig, load_config
+from flowerfast.config import Augment, Config, DataConfig
 from flowerfast.demo.synthetic import synthesize
 from flowerfast.errors import UserError
 from flowerfast.loaders import engine
 from flowerfast.loaders.loader import Loader
 from flowerfast.photos.photos import Photos
 from flowerfast.plans.plan import COLUMNS, Plan, Sampler, make_plan
+from flowerfast.settings import load_config
 from flowerfast.training.trained import TrainedModel
 
 CPU = torch.device("cpu")

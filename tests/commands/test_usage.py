@@ -1,4 +1,4 @@
-"""What people type first: short options, misspelt ones, settings by a word; refusals that come at once."""
+"""What people type first: short options, misspelt ones; refusals that come at once."""
 
 import json
 import os
@@ -7,15 +7,14 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from flowerfast import training
 from flowerfast.commands import cli as module
 from flowerfast.commands.usage import SHORT
-from flowerfast.config import describe_settings, known_keys, load_config
-from flowerfast.errors import UserError
+from flowerfast.config import known_keys
+from flowerfast.settings import load_config
 
 Cli = Callable[..., tuple[int, str, str]]
 TINY = ["--model", "test_resnet", "--image-size", 32, "--epochs", 1, "--batch-size", 8, "--seed", 3,
@@ -41,22 +40,6 @@ def test_every_short_option_is_one_of_train_and_names_a_setting(cli: Cli) -> Non
     code, out, _ = cli("train", "--help")
     assert code == 0
     assert [option for option in SHORT if option not in out] == []
-
-
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (["--lr", 0.1, "--set", "train.lr=0.2"], "--lr 0.1 and --set train.lr=0.2: which of the two?"),
-        (["--backend", "cpu", "--set", "data.backend=dali"], "--backend cpu and --set data.backend=dali: "),
-        (["--set", "data.path=elsewhere"], "photos and --set data.path=elsewhere: which of the two?"),
-        (["--epochs", 0], "defaults: train.epochs=0: input should be greater than or equal to 1"),
-    ],
-)  # fmt: skip
-def test_two_values_of_one_setting_are_refused(
-    cli: Cli, photos: Path, arguments: list[Any], said: str
-) -> None:
-    code, _, err = cli("train", "photos", *arguments, "--out", "run")
-    assert (code, err.startswith(f"flowerfast: error: {said}")) == (2, True), err
 
 
 @pytest.mark.parametrize(
@@ -92,36 +75,6 @@ def test_without_arguments_there_is_help(cli: Cli) -> None:
     code, out, err = cli()
     assert code == 2
     assert "Commands" in out + err
-
-
-# ------------------------------------------------------------------------------------------------- settings
-
-
-def test_settings_are_grouped(cli: Cli) -> None:
-    code, out, err = cli("settings")
-    assert (code, err) == (0, "")
-    sections = [line.partition(":")[0] for line in out.splitlines() if re.match(r"\w+: ", line)]
-    assert sections == ["data", "augment", "model", "train", "eval", "checkpoints", "log"]
-    assert [line.split()[0] for line in out.splitlines() if line.startswith("  ")] == [*known_keys()]
-    assert re.search(r"train\.lr +0\.001 +Learning rate of SGD", out)
-
-
-def test_settings_of_a_word(cli: Cli) -> None:
-    code, out, _ = cli("settings", "lr")
-    assert code == 0
-    assert [line.split()[0] for line in out.splitlines() if line.startswith("  ")] == ["train.lr"]
-    _, out, _ = cli("settings", "Crop", "epochs", "--json", "-")
-    rows = json.loads(out)
-    assert {"augment.crop_scale", "eval.crop_pct", "train.epochs"} <= {row["key"] for row in rows}
-    known = {key: (default, meaning) for key, default, meaning in describe_settings()}
-    assert all((row["default"], row["meaning"]) == known[row["key"]] for row in rows)
-    code, out, err = cli("settings", "learning_rate")
-    assert (code, out) == (2, "")
-    assert (
-        err
-        == "flowerfast: error: settings learning_rate: no setting speaks of that; did you mean 'train.lr'?\n"
-    )
-    assert "`flowerfast settings` lists all" in cli("settings", "mixup")[2]
 
 
 # ------------------------------------------------------------------------------------------------ refusals
@@ -185,11 +138,3 @@ def test_a_fault_of_ours_is_told_with_its_traceback(
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == "Traceback (most recent call last):"
     assert lines[-1].startswith("KeyError: 'a\\x1b[2J")
-
-
-def test_the_one_value_of_a_key_given_twice_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    chosen = module._settings(["data.path=photos", "train.lr=1e-1"], Path("photos"), lr=0.1)
-    assert chosen == {"data.path": str(tmp_path / "photos"), "train.lr": 0.1}
-    with pytest.raises(UserError, match="--lr"):
-        module._settings(["train.lr=1e-2"], lr=0.1)

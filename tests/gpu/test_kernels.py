@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from flowerfast.commands.parity import BOUNDS, Histogram
-from flowerfast.config import load_config
 from flowerfast.loaders.loader import Loader
+from flowerfast.settings import load_config
 from flowerfast.training import fit
 from flowerfast.training.model import build_network, with_normalisation
 from flowerfast.training.state import TrainState, place_model

@@ -14,11 +14,12 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from flowerfast.commands.signals import StopSignals
-from flowerfast.config import Config, load_config
+from flowerfast.config import Config
 from flowerfast.errors import Stopped
 from flowerfast.loaders.batch import Batch
 from flowerfast.loaders.loader import Loader
 from flowerfast.plans.plan import Sampler
+from flowerfast.settings import load_config
 from flowerfast.training import compiling, fit, run
 from flowerfast.training.model import build_network, with_normalisation
 from flowerfast.training.progress import Totals

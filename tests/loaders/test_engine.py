@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from flowerfast.config import DataConfig, load_config
+from flowerfast.config import DataConfig
 from flowerfast.errors import UserError
 from flowerfast.loaders import engine as module
 from flowerfast.loaders import speeds
@@ -16,6 +16,7 @@ from flowerfast.loaders.engine import choose_augmenter, choose_backend, workplac
 from flowerfast.loaders.speeds import remember
 from flowerfast.photos.photos import Photos
 from flowerfast.pixels import gpu
+from flowerfast.settings import load_config
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 import torch
 
-from flowerfast.config import DataConfig, load_config
+from flowerfast.config import DataConfig
 from flowerfast.loaders import speeds
 from flowerfast.loaders.speeds import Speed, compare, remember
 from flowerfast.photos.photos import Photos
+from flowerfast.settings import load_config
 
 CUDA = torch.device("cuda")
 CPU_ROW, DALI_ROW = {"backend": "cpu"}, {"backend": "dali"}

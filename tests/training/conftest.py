@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from torch import nn
 
+from flowerfast.config import ModelConfig
 from flowerfast.training import run as run_module
 from flowerfast.training.fit import Stop
+from flowerfast.training.model import build_network
 from flowerfast.training.run import TrainResult, train
 
 _TINY = {
@@ -79,3 +82,19 @@ def rows() -> Callable[[Path], list[dict[str, float]]]:
         return [{k: v for k, v in json.loads(line).items() if k not in timed} for line in lines]
 
     return read
+
+
+@pytest.fixture(scope="session")
+def build() -> Callable[..., nn.Module]:
+    """Function (timm name="test_resnet", classes=daisy, rose, tulip, size=32, **of ModelConfig) → network."""
+
+    def make(
+        name: str = "test_resnet",
+        classes: tuple[str, ...] = ("daisy", "rose", "tulip"),
+        size: int = 32,
+        **config: Any,
+    ) -> nn.Module:
+        settings = ModelConfig(**{"name": name, "pretrained": False, **config})
+        return build_network(settings, classes, size, 0.875)
+
+    return make

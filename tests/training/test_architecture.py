@@ -10,19 +10,10 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 from safetensors.torch import load_file
 from torch import nn
 
-from flowerfast.config import ModelConfig
 from flowerfast.errors import UserError
 from flowerfast.training import architecture as module
-from flowerfast.training.model import build_network
 
 THREE = ("daisy", "rose", "tulip")
-
-
-def build(
-    name: str = "test_resnet", classes: tuple[str, ...] = THREE, size: int = 32, **config: Any
-) -> nn.Module:
-    settings = ModelConfig(**{"name": name, "pretrained": False, **config})
-    return build_network(settings, classes, size, 0.875)
 
 
 @pytest.mark.parametrize(
@@ -30,7 +21,7 @@ def build(
     [("resnet81", "did you mean 'resnet"), ("qqqqqq", r"timm\.list_models\(\)"), ("", "."),
      ("test_resnet.nosuchtag", r"no such weights; it has test_resnet\.r160_in1k")],
 )  # fmt: skip
-def test_unknown_name(name, hint):
+def test_unknown_name(build, name, hint):
     with pytest.raises(UserError, match=hint) as caught:
         build(name)
     assert str(caught.value).startswith("model.name=")
@@ -52,7 +43,7 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
 WAYS_OUT = r"model\.weights=FILE.*model\.pretrained=false"
 
 
-def test_unreachable_hub_is_told_before_its_client_retries(offline, monkeypatch: pytest.MonkeyPatch):
+def test_unreachable_hub_is_told_before_its_client_retries(build, offline, monkeypatch: pytest.MonkeyPatch):
     def refuse(*_: object, **__: object) -> nn.Module:
         raise AssertionError("asked the hub's client")
 
@@ -64,7 +55,7 @@ def test_unreachable_hub_is_told_before_its_client_retries(offline, monkeypatch:
 @pytest.mark.parametrize(
     "error", [LocalEntryNotFoundError("no\nconnection"), ConnectionError("reset"), TimeoutError()]
 )
-def test_hub_that_fails_later(offline, monkeypatch: pytest.MonkeyPatch, error):
+def test_hub_that_fails_later(build, offline, monkeypatch: pytest.MonkeyPatch, error):
     def fail(*_: object, **__: object) -> nn.Module:
         raise error
 
@@ -75,7 +66,7 @@ def test_hub_that_fails_later(offline, monkeypatch: pytest.MonkeyPatch, error):
     assert "\n" not in str(caught.value)
 
 
-def test_weights_kept_from_earlier_need_no_hub(offline, monkeypatch: pytest.MonkeyPatch):
+def test_weights_kept_from_earlier_need_no_hub(build, offline, monkeypatch: pytest.MonkeyPatch):
     asked = []
     create = timm.create_model
 
@@ -89,7 +80,7 @@ def test_weights_kept_from_earlier_need_no_hub(offline, monkeypatch: pytest.Monk
     assert asked == [("test_resnet", True)]
 
 
-def test_model_without_weights_on_the_hub(offline):
+def test_model_without_weights_on_the_hub(build, offline):
     assert not timm.list_pretrained("test_mambaout*")
     with pytest.raises(UserError, match=r"model\.name=test_mambaout: timm has no weights"):
         build("test_mambaout", pretrained=True)
@@ -118,7 +109,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "elsewhere"
 
 
-def test_a_folder_names_a_model_and_its_head_is_kept_for_the_same_classes(folder: Path):
+def test_a_folder_names_a_model_and_its_head_is_kept_for_the_same_classes(build, folder: Path):
     weights = load_file(folder / "model.safetensors")
     same = build(f"local-dir:{folder}", pretrained=True).state_dict()
     assert all(torch.equal(same[key], value) for key, value in weights.items())
@@ -129,7 +120,7 @@ def test_a_folder_names_a_model_and_its_head_is_kept_for_the_same_classes(folder
     assert not torch.equal(random["conv1.0.weight"], weights["conv1.0.weight"])
 
 
-def test_a_repository_of_the_hub_names_a_model(folder: Path, offline, monkeypatch: pytest.MonkeyPatch):
+def test_a_repository_of_the_hub_names_a_model(build, folder: Path, offline, monkeypatch: pytest.MonkeyPatch):
     def fetched(repo_id: str, filename: str, **_: Any) -> str:
         assert repo_id == "someone/flowers"
         return str(folder / filename)
@@ -142,14 +133,14 @@ def test_a_repository_of_the_hub_names_a_model(folder: Path, offline, monkeypatc
 
 
 @pytest.mark.parametrize("pretrained", [True, False])
-def test_a_repository_of_the_hub_that_is_out_of_reach(offline, pretrained: bool):
+def test_a_repository_of_the_hub_that_is_out_of_reach(build, offline, pretrained: bool):
     with pytest.raises(UserError, match=r"^model\.name=hf-hub:someone/flowers: cannot reach") as caught:
         build("hf-hub:someone/flowers", pretrained=pretrained)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("spoilt", ["no folder", "no config", "no json", "other", "no weights"])
-def test_a_folder_that_is_no_model_is_refused(folder: Path, spoilt: str):
+def test_a_folder_that_is_no_model_is_refused(build, folder: Path, spoilt: str):
     config = folder / "config.json"
     if spoilt == "no weights":
         (folder / "model.safetensors").unlink()
@@ -165,6 +156,6 @@ def test_a_folder_that_is_no_model_is_refused(folder: Path, spoilt: str):
     assert "\n" not in str(caught.value)
 
 
-def test_a_path_without_its_prefix_is_told_what_to_write():
+def test_a_path_without_its_prefix_is_told_what_to_write(build):
     with pytest.raises(UserError, match=r"of the hub, write hf-hub:timm/resnet18\.a1_in1k, of"):
         build("timm/resnet18.a1_in1k")

@@ -12,9 +12,9 @@ from safetensors.torch import load_file
 from torch import nn
 from torch._dynamo.testing import CompileCounterWithBackend
 
-from flowerfast.config import load_config
 from flowerfast.errors import Stopped
 from flowerfast.loaders.batch import Batch
+from flowerfast.settings import load_config
 from flowerfast.training import resuming
 from flowerfast.training import run as run_module
 from flowerfast.training.compiling import CompileFailed, choose_compile, compile_network

@@ -1,7 +1,5 @@
 """Networks, their normalisation, and where their weights come from."""
 
-from typing import Any
-
 import numpy as np
 import pytest
 import timm
@@ -25,18 +23,11 @@ from flowerfast.training.model import (
 THREE = ("daisy", "rose", "tulip")
 
 
-def build(
-    name: str = "test_resnet", classes: tuple[str, ...] = THREE, size: int = 32, **config: Any
-) -> nn.Module:
-    settings = ModelConfig(**{"name": name, "pretrained": False, **config})
-    return build_network(settings, classes, size, 0.875)
-
-
 # ---------------------------------------------------------------------------------------- normalisation
 
 
 @pytest.mark.parametrize("name", ["test_resnet", "test_efficientnet"])  # of different mean and deviation
-def test_uint8_pixels_give_the_logits_of_normalised_floats(name):
+def test_uint8_pixels_give_the_logits_of_normalised_floats(build, name):
     network = build(name).eval()
     cfg = timm.get_pretrained_cfg(name)
     images = torch.randint(
@@ -53,7 +44,7 @@ def test_uint8_pixels_give_the_logits_of_normalised_floats(name):
     assert found.shape == (4, 3)
 
 
-def test_normalisation_is_exact_at_the_ends_of_the_range():
+def test_normalisation_is_exact_at_the_ends_of_the_range(build):
     model = with_normalisation(build("test_efficientnet"))
     model.network = nn.Identity()
     black, white = (torch.full((1, 3, 1, 1), v, dtype=torch.uint8) for v in (0, 255))
@@ -62,7 +53,7 @@ def test_normalisation_is_exact_at_the_ends_of_the_range():
     torch.testing.assert_close(model(white).flatten(), (1 - mean) / std)
 
 
-def test_normalisation_follows_the_models_dtype_and_is_no_weight():
+def test_normalisation_follows_the_models_dtype_and_is_no_weight(build):
     model = with_normalisation(build())
     assert all(key.startswith("network.") for key in model.state_dict())
     assert model.double()(torch.zeros(2, 3, 32, 32, dtype=torch.uint8)).dtype == torch.float64
@@ -72,7 +63,7 @@ def test_normalisation_follows_the_models_dtype_and_is_no_weight():
 
 
 @pytest.mark.parametrize("name", ["test_resnet", "test_convnext", "test_vit"])
-def test_network_describes_its_preprocessing(name):
+def test_network_describes_its_preprocessing(build, name):
     cfg = pretrained_cfg(build(name, size=48))
     assert cfg["input_size"] == (3, 48, 48)
     assert (cfg["crop_mode"], cfg["interpolation"], cfg["num_classes"]) == ("center", "bilinear", 3)
@@ -114,14 +105,14 @@ def test_an_unknown_model_is_refused_with_one_like_it_or_none(typed: str, meant:
         assert f"; did you mean '{meant}'" in line
 
 
-def test_networks_do_not_share_their_description():
+def test_networks_do_not_share_their_description(build):
     first, second = build(size=32), build(size=64, classes=("a", "b"))
     assert pretrained_cfg(first)["input_size"] == (3, 32, 32)
     assert pretrained_cfg(second)["num_classes"] == 2
     assert timm.get_pretrained_cfg("test_resnet").input_size == (3, 160, 160)
 
 
-def test_random_weights_come_from_torchs_seed():
+def test_random_weights_come_from_torchs_seed(build):
     networks = []
     for seed in (1, 1, 2):
         torch.manual_seed(seed)
@@ -132,7 +123,7 @@ def test_random_weights_come_from_torchs_seed():
 
 
 @pytest.mark.parametrize("name", ["test_vit", "test_coatnet"])
-def test_network_of_a_fixed_size_is_built_for_the_image_size(name):
+def test_network_of_a_fixed_size_is_built_for_the_image_size(build, name):
     network = build(name, size=96).eval()
     with torch.inference_mode():
         assert with_normalisation(network)(torch.zeros(2, 3, 96, 96, dtype=torch.uint8)).shape == (2, 3)

@@ -16,7 +16,7 @@ import timm
 import torch
 from safetensors.torch import load_file
 
-from flowerfast.config import Augment, Config, DataConfig, change_config, load_config
+from flowerfast.config import Augment, Config, DataConfig
 from flowerfast.errors import Stopped, UserError
 from flowerfast.loaders import loader as loader_module
 from flowerfast.loaders.batch import Batch
@@ -25,6 +25,7 @@ from flowerfast.packing.pack import pack
 from flowerfast.packing.shard_writer import PackSettings
 from flowerfast.photos.photos import Photos
 from flowerfast.plans.plan import Sampler
+from flowerfast.settings import change_config, load_config
 from flowerfast.training import fit, resuming
 from flowerfast.training.fit import Stop
 from flowerfast.training.run import TrainResult

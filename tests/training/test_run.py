@@ -14,13 +14,14 @@ import timm
 import torch
 from safetensors.torch import load_file
 
-from flowerfast.config import Config, DataConfig, load_config, start_config
+from flowerfast.config import Config, DataConfig
 from flowerfast.demo.synthetic import demo_folder
 from flowerfast.errors import UserError
 from flowerfast.loaders import loader as loader_module
 from flowerfast.loaders.batch import Batch
 from flowerfast.loaders.loader import Loader
 from flowerfast.photos.photos import Photos
+from flowerfast.settings import load_config, start_config
 from flowerfast.training.progress import Silent
 from flowerfast.training.resuming import MAY_CHANGE, resume_config
 from flowerfast.training.run import TrainResult, train

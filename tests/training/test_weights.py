@@ -19,13 +19,6 @@ from flowerfast.training.model import build_network
 THREE = ("daisy", "rose", "tulip")
 
 
-def build(
-    name: str = "test_resnet", classes: tuple[str, ...] = THREE, size: int = 32, **config: Any
-) -> nn.Module:
-    settings = ModelConfig(**{"name": name, "pretrained": False, **config})
-    return build_network(settings, classes, size, 0.875)
-
-
 def saved(network: nn.Module, file: Path, content: Any = None) -> str:
     """Write a network's state dict (or `content`) in the format of the file's suffix."""
     state = {k: v.clone() for k, v in network.state_dict().items()}
@@ -52,7 +45,7 @@ def equal(left: nn.Module, right: nn.Module, but: tuple[str, ...] = ()) -> bool:
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
 @pytest.mark.parametrize("name", ["test_resnet", "test_convnext"])
-def test_head_is_kept_when_the_classes_are_as_many(tmp_path, suffix, name):
+def test_head_is_kept_when_the_classes_are_as_many(build, tmp_path, suffix, name):
     source = randomised(build(name))
     found = build(name, weights=saved(source, tmp_path / f"w{suffix}"))
     assert equal(found, source)
@@ -63,7 +56,7 @@ def test_head_is_kept_when_the_classes_are_as_many(tmp_path, suffix, name):
     ("name", "head"),
     [("test_resnet", "fc."), ("test_convnext", "head.fc."), ("test_efficientnet", "classifier.")],
 )
-def test_head_is_replaced_when_they_are_not(tmp_path, suffix, name, head):
+def test_head_is_replaced_when_they_are_not(build, tmp_path, suffix, name, head):
     source = randomised(build(name, classes=tuple(map(str, range(10)))))
     weights = saved(source, tmp_path / f"w{suffix}")
     found = []
@@ -86,7 +79,7 @@ def equal_but_head(found: nn.Module, source: nn.Module, head: str) -> bool:
     return equal(found, source, but=(head,))
 
 
-def test_half_a_head_is_replaced_as_a_whole(tmp_path):
+def test_half_a_head_is_replaced_as_a_whole(build, tmp_path):
     source = randomised(build())
     state = OrderedDict((k, v) for k, v in source.state_dict().items() if k != "fc.bias")
     found = build(weights=saved(source, tmp_path / "w.pth", state))
@@ -94,7 +87,7 @@ def test_half_a_head_is_replaced_as_a_whole(tmp_path):
     assert not torch.equal(found.state_dict()["fc.weight"], state["fc.weight"])
 
 
-def test_weights_without_a_head_are_taken(tmp_path):
+def test_weights_without_a_head_are_taken(build, tmp_path):
     source = randomised(build())
     state = {k: v for k, v in source.state_dict().items() if not k.startswith("fc.")}
     assert equal(build(weights=saved(source, tmp_path / "w.pth", state)), source, but=("fc.",))
@@ -104,7 +97,7 @@ def test_weights_without_a_head_are_taken(tmp_path):
 @pytest.mark.parametrize(
     "prefix", ["", "module.", "_orig_mod.", "module._orig_mod.", "model.", "backbone.", "student.backbone."]
 )
-def test_checkpoints_of_other_trainers_are_unwrapped(tmp_path, wrapper, prefix):
+def test_checkpoints_of_other_trainers_are_unwrapped(build, tmp_path, wrapper, prefix):
     source, said = randomised(build()), []
     content = {wrapper: {prefix + k: v for k, v in source.state_dict().items()}, "epoch": 3}
     file = saved(source, tmp_path / "w.pth", content)
@@ -116,7 +109,7 @@ def test_checkpoints_of_other_trainers_are_unwrapped(tmp_path, wrapper, prefix):
         assert said[0].endswith(f"stripped from the names in {file}")
 
 
-def test_what_stands_beside_the_network_is_left_out_and_said(tmp_path):
+def test_what_stands_beside_the_network_is_left_out_and_said(build, tmp_path):
     source, said = randomised(build()), []
     state = {f"backbone.{k}": v for k, v in source.state_dict().items() if not k.startswith("fc.")}
     state |= {"projection.weight": torch.zeros(4, 4), "loss.scale": torch.ones(1)}
@@ -129,7 +122,7 @@ def test_what_stands_beside_the_network_is_left_out_and_said(tmp_path):
     ]
 
 
-def test_a_head_for_other_classes_of_the_same_number_is_replaced(tmp_path):
+def test_a_head_for_other_classes_of_the_same_number_is_replaced(build, tmp_path):
     source = randomised(build())
     (tmp_path / "config.json").write_text('{"label_names": ["daisy", "rose", "thistle"]}')
     weights = saved(source, tmp_path / "w.safetensors")
@@ -138,13 +131,13 @@ def test_a_head_for_other_classes_of_the_same_number_is_replaced(tmp_path):
     assert equal(build(weights=weights, classes=("daisy", "rose", "thistle")), source)
 
 
-def test_weights_file_wins_over_the_hub(tmp_path, monkeypatch: pytest.MonkeyPatch):
+def test_weights_file_wins_over_the_hub(build, tmp_path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(Architecture, "create_pretrained", None)
     source = randomised(build())
     assert equal(build(weights=saved(source, tmp_path / "w.pth"), pretrained=True), source)
 
 
-def test_weights_of_another_model_are_refused(tmp_path):
+def test_weights_of_another_model_are_refused(build, tmp_path):
     weights = saved(build("test_convnext"), tmp_path / "w.safetensors")
     with pytest.raises(
         UserError,
@@ -153,7 +146,7 @@ def test_weights_of_another_model_are_refused(tmp_path):
         build(weights=weights)
 
 
-def test_weights_of_another_shape_are_refused_with_tensor_and_shapes(tmp_path):
+def test_weights_of_another_shape_are_refused_with_tensor_and_shapes(build, tmp_path):
     source = build()
     state = source.state_dict()
     key = next(k for k, v in state.items() if v.ndim == 4)
@@ -178,7 +171,7 @@ class Evil:
 
 
 @pytest.mark.parametrize("how", ["torch", "pickle", "nested"])
-def test_code_in_a_pth_is_refused_and_not_run(tmp_path, how):
+def test_code_in_a_pth_is_refused_and_not_run(build, tmp_path, how):
     trap, file = tmp_path / "trap", tmp_path / "w.pth"
     if how == "pickle":
         file.write_bytes(pickle.dumps({"fc.weight": Evil(trap)}, protocol=2))
@@ -202,7 +195,7 @@ def stream(content: Any) -> bytes:
      ("cut.pth", stream({"a": torch.zeros(99)})[:200]), ("list.pth", stream([1, 2])),
      ("tensor.pth", stream(torch.zeros(3))), ("numbers.pth", stream({"epoch": 3}))],
 )  # fmt: skip
-def test_unreadable_weights(tmp_path, name, content):
+def test_unreadable_weights(build, tmp_path, name, content):
     if content is not None:
         (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError, match=r"^model\.weights=.*give a \.safetensors file or a \.pth") as caught:
@@ -211,6 +204,6 @@ def test_unreadable_weights(tmp_path, name, content):
     assert "\n" not in str(caught.value)
 
 
-def test_folder_as_weights(tmp_path):
+def test_folder_as_weights(build, tmp_path):
     with pytest.raises(UserError, match="no such file"):
         build(weights=str(tmp_path))

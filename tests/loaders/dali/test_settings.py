@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 import torch
 
-from flowerfast.config import Augment, DataConfig, load_config
+from flowerfast.config import Augment, DataConfig
 from flowerfast.loaders import speeds
 from flowerfast.photos.photos import Photos
 from flowerfast.plans.plan import Sampler
+from flowerfast.settings import load_config
 
 pytest.importorskip("nvidia.dali")
 

@@ -1,0 +1,99 @@
+"""Commands that make photos: packed into shards, or rendered."""
+
+from enum import StrEnum
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flowerfast.commands.find import check_folder
+from flowerfast.commands.options import PACKING, JsonFile, SetOption
+from flowerfast.commands.output import complain, out, print_packed, write_json
+from flowerfast.errors import UserError
+from flowerfast.settings import load_config, refuse_unused
+
+
+class Format(StrEnum):
+    """What photos are packed as."""
+
+    keep = "keep"
+    jpg = "jpg"
+
+
+def pack(
+    data: Annotated[Path, typer.Argument(help="Folder of class folders, or of train/, val/, test/.")],
+    out_: Annotated[
+        Path | None, typer.Argument(metavar="OUT", help="Folder for the shards, new or empty.")
+    ] = None,
+    max_side: Annotated[
+        int | None,
+        typer.Option(
+            min=16,
+            help="Shrink photos to this many pixels on their short side (never enlarged). Default: copy all.",
+        ),
+    ] = None,
+    format_: Annotated[
+        Format, typer.Option("--format", help="jpg: photos of other formats become JPEG, for other readers.")
+    ] = Format.keep,
+    quality: Annotated[
+        int, typer.Option(min=1, max=100, help="JPEG quality of shrunk and re-coded photos.")
+    ] = 90,
+    shard_size: Annotated[float, typer.Option(min=0.001, help="Size of a shard at most, in MB.")] = 500,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Compare the shards in DATA with their checksums instead.")
+    ] = False,
+    json_: JsonFile = None,
+    set_: SetOption = None,
+) -> None:
+    """Pack photos into WebDataset tar shards, which train, evaluate and parity take like a folder.
+
+    Photos that need neither shrinking nor another format are copied byte for byte, EXIF and all; others are
+    turned upright, unless data.exif=ignore, and have none. Stopped in the middle, the same command goes on.
+    --verify exits with 1 when photos are damaged.
+    """
+    if verify:
+        refuse_unused(set_ or [], "pack --verify", ("data.workers",))
+    refuse_unused(set_ or [], "pack", PACKING)
+    config = load_config(None, set_ or []).data
+    check_folder(data)
+    from flowerfast.commands.display import progress_bar
+    from flowerfast.packing.pack import damaged
+    from flowerfast.packing.pack import pack as pack_photos
+    from flowerfast.packing.shard_writer import PackSettings
+
+    if verify:
+        if out_ is not None:
+            raise UserError(f"--verify {data} {out_}: give one folder, the shards to check")
+        with progress_bar(out, "checking") as bar:
+            spoilt = damaged(data, config.workers, bar)
+        for photo in spoilt:
+            complain(f"damaged: {data / photo}")
+        if json_ != Path("-"):
+            out.print(f"{len(spoilt) or 'no'} photos are damaged in {data}", soft_wrap=True)
+        write_json(json_, {"damaged": spoilt})
+        raise typer.Exit(1 if spoilt else 0)
+    if out_ is None:
+        raise UserError(f"pack {data}: say where the shards go, flowerfast pack DATA OUT")
+    settings = PackSettings(max_side, quality, round(shard_size * 1e6), jpeg=format_ is Format.jpg)
+    result = pack_photos(data, out_, settings, config, partial(progress_bar, out))
+    if json_ != Path("-"):
+        print_packed(result, out_)
+    write_json(json_, result.to_json())
+
+
+def synth(
+    folder: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to make.")],
+    per_class: Annotated[
+        int, typer.Option("--per-class", min=1, help="Photos of each of the five kinds.")
+    ] = 120,
+    seed: Annotated[int, typer.Option(min=0, help="Another seed, other flowers.")] = 0,
+) -> None:
+    """Render five kinds of flowers as JPEGs: a data set for trying things out."""
+    from flowerfast.commands.display import progress_bar
+    from flowerfast.demo.synthetic import CLASSES, synthesize
+
+    total = per_class * len(CLASSES)
+    with progress_bar(out, "rendering flowers") as bar:
+        synthesize(folder, per_class, seed, progress=lambda done: bar(done, total))
+    out.print(f"{total} photos of {', '.join(CLASSES)} in {folder}", soft_wrap=True)

@@ -1,0 +1,83 @@
+"""What commands have in common: options, the settings that each looks at, what is refused at once."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from flowerfast.commands.find import check_folder
+from flowerfast.commands.usage import SHORT
+from flowerfast.errors import UserError
+from flowerfast.settings import parse_overrides, start_config
+
+PhotosOrFlowers = Annotated[
+    Path | None, typer.Argument(help="Folder of class folders, or of shards. Default: rendered flowers.")
+]
+BackendOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="[auto|cpu|dali-cpu|dali]",
+        help="Who decodes and augments; auto: cpu, on a CUDA GPU with DALI the faster of dali and cpu if "
+        "`bench` has measured them, else dali.",
+    ),
+]
+JsonFile = Annotated[
+    Path | None, typer.Option("--json", help="Write the result as JSON; - for standard output.")
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override one setting; may be given often."),
+]
+
+
+# Settings that each command looks at; any other is refused, not ignored.
+FILES = ("data.layout", "data.workers", "data.on_bad", "data.max_bad", "data.max_pixels")
+PACKING = (*FILES, "data.exif")
+READING = (
+    *FILES,
+    "data.backend",
+    "data.kernels",
+    "data.gpu_kernels",
+    "data.decode_scale",
+    "data.prefetch",
+    "data.dali_prefetch",
+)
+PARITY = (
+    *READING,
+    "data.exif",
+    "data.path",
+    "data.image_size",
+    "data.decoder",
+    "data.hw_decoder_load",
+    "augment.",
+    "model.name",
+    "eval.crop_pct",
+    "train.batch_size",
+    "train.device",
+    "train.seed",
+)
+
+
+def chosen_settings(set_: list[str] | None, data: Path | None = None, **options: Any) -> dict[str, Any]:
+    """Settings by key, of DATA, of the options that stand for one, and of --set; one key has one value."""
+    given = {f"--{name.replace('_', '-')}": value for name, value in options.items() if value is not None}
+    keys = SHORT | {"--backend": "data.backend"}
+    chosen: dict[str, Any] = {} if data is None else {"data.path": str(data.resolve())}
+    chosen |= {keys[option]: value for option, value in given.items()}
+    typed = {keys[option]: f"{option} {value}" for option, value in given.items()} | {"data.path": str(data)}
+    for key, value in parse_overrides(set_ or []).items():
+        if key in chosen and chosen[key] != value and not _same_folder(key, chosen[key], value):
+            raise UserError(f"{typed[key]} and --set {key}={value}: which of the two? give one of them")
+        chosen.setdefault(key, value)
+    return chosen
+
+
+def _same_folder(key: str, one: Any, other: Any) -> bool:
+    return key == "data.path" and isinstance(other, str) and Path(one) == Path(other).resolve()
+
+
+def check_start(config: str | None, settings: dict[str, Any]) -> None:
+    """Refuse what can be refused at once: settings, bounds, a folder that is not there."""
+    path = start_config(config, settings).data.path
+    if path is not None:
+        check_folder(Path(path))

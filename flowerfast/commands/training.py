@@ -1,0 +1,173 @@
+"""Commands about a model: train it, measure it, ask it."""
+
+from contextlib import closing
+from enum import StrEnum
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flowerfast.commands.find import check_folder, check_run, find_photos
+from flowerfast.commands.options import (
+    READING,
+    BackendOption,
+    JsonFile,
+    SetOption,
+    check_start,
+    chosen_settings,
+)
+from flowerfast.commands.output import complain, out, print_evaluation, say, say_compiling, write_json
+from flowerfast.errors import UserError
+from flowerfast.settings import load_config, refuse_unused
+
+
+class Half(StrEnum):
+    """Which samples of a folder."""
+
+    all = "all"
+    train = "train"
+    val = "val"
+    test = "test"
+
+
+def train(
+    data: Annotated[
+        Path | None,
+        typer.Argument(
+            help="Folder of class folders, of train/, val/, test/, or of shards. Default: rendered flowers."
+        ),
+    ] = None,
+    config: Annotated[
+        str | None, typer.Option(help="YAML file, or the name of a shipped one: paper, demo.")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="Short for --set train.epochs=...")] = None,
+    model: Annotated[str | None, typer.Option(help="Any timm model; short for --set model.name=...")] = None,
+    lr: Annotated[float | None, typer.Option(help="Learning rate; short for --set train.lr=...")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Short for --set train.batch_size=...")] = None,
+    image_size: Annotated[
+        int | None, typer.Option(help="In pixels; short for --set data.image_size=...")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Short for --set train.seed=...")] = None,
+    device: Annotated[str | None, typer.Option(help="Short for --set train.device=...")] = None,
+    set_: SetOption = None,
+    backend: BackendOption = None,
+    out_: Annotated[
+        Path | None, typer.Option("--out", help="Run folder. Default: runs/NAME-001, -002, ...")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in --out at its next batch.")
+    ] = False,
+    from_: Annotated[
+        Path | None,
+        typer.Option("--from", metavar="RUN", help="Begin with the weights and settings of another run."),
+    ] = None,
+) -> None:
+    """Train a classifier and leave weights, metrics, curves and a report in the run folder.
+
+    `flowerfast settings` lists what --set takes.
+    """
+    short = {"epochs": epochs, "model": model, "lr": lr, "batch_size": batch_size}
+    short |= {"image_size": image_size, "seed": seed, "device": device}
+    chosen = chosen_settings(set_, data, backend=backend, **short)
+    if not resume:
+        check_start(config, chosen)
+    from flowerfast.commands.display import TrainDisplay, progress_bar
+    from flowerfast.commands.signals import StopSignals
+    from flowerfast.training.run import train as train_photos
+
+    with closing(TrainDisplay(out)) as display:
+        result = train_photos(
+            out=out_,
+            config=config,
+            settings=chosen,
+            resume=resume,
+            start_from=from_,
+            reporter=display,
+            stop=StopSignals(),
+            bars=partial(progress_bar, out),
+        )
+    summary = result.summary
+    out.print(
+        f"best validation accuracy {summary['best_val_acc']:.1%} in epoch {summary['best_epoch'] + 1} "
+        f"of {summary['epochs_run']}, {summary['images_per_sec']:,.0f} images/s, {summary['seconds']:.0f} s"
+    )
+    if summary["test_samples"]:
+        out.print(f"test accuracy {summary['test_acc']:.1%} on {summary['test_samples']} photos of test/")
+    out.print(f"report: {result.folder / 'report.html'}", soft_wrap=True)
+
+
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="Run folder of `train`, or its best/.")],
+    data: Annotated[Path, typer.Argument(help="Folder with one folder of photos per class, or shards.")],
+    json_: JsonFile = None,
+    half: Annotated[
+        Half, typer.Option(help="All photos, one half of the run's own split, or test/.")
+    ] = Half.all,
+    backend: BackendOption = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Samples per batch.")] = 64,
+    set_: SetOption = None,
+) -> None:
+    """Measure a trained run on a folder: accuracy, precision, recall and F1 per class, confusion matrix."""
+    refuse_unused(set_ or [], "evaluate", (*READING, "train.device"))
+    config = load_config(None, (), chosen_settings(set_, backend=backend))
+    check_run(run)
+    check_folder(data)
+    say_compiling(config.data.kernels)
+    from flowerfast.commands.display import progress_bar
+    from flowerfast.training.trained import evaluate as evaluate_run
+
+    with progress_bar(out, "reading headers") as bar:
+        result = evaluate_run(
+            run,
+            data,
+            half=half.value,
+            batch_size=batch_size,
+            device=config.train.device,
+            options=config.data,
+            progress=bar,
+        )
+    if json_ != Path("-"):
+        print_evaluation(result)
+    write_json(json_, result)
+
+
+def predict(
+    run: Annotated[Path, typer.Argument(help="Run folder of `train`, or its best/.")],
+    images: Annotated[list[str], typer.Argument(help="Photos, folders or glob patterns.")],
+    top_k: Annotated[int, typer.Option("--top-k", min=1, help="Classes to show per photo.")] = 3,
+    json_: JsonFile = None,
+    jsonl: Annotated[
+        Path | None, typer.Option(help="Write each answer at once, one JSON object a line; - as above.")
+    ] = None,
+    csv: Annotated[Path | None, typer.Option(help="Write each answer at once as CSV; - as above.")] = None,
+    set_: SetOption = None,
+) -> None:
+    """Name what is on photos: the most likely classes with their probabilities.
+
+    A folder stands for all photos in it. Answers come one by one; files that cannot be read are named and
+    counted. Exit code 2 when none can.
+    """
+    refuse_unused(set_ or [], "predict", ("data.max_pixels", "train.device"))
+    config = load_config(None, set_ or [])
+    files = {"json": json_, "jsonl": jsonl, "csv": csv}
+    if [*files.values()].count(Path("-")) > 1:
+        raise UserError("--json, --jsonl and --csv: one of them at most to standard output, -")
+    photos, notes = find_photos(images)
+    check_run(run)
+    say(notes)
+    from flowerfast.commands.answers import answers
+    from flowerfast.training.trained import load_run
+
+    trained = load_run(run, config.train.device)
+    seen, bad, first = 0, 0, None
+    with answers(files, min(top_k, len(trained.classes))) as tell:
+        for prediction in trained.predict_each(photos, top_k, config.data.max_pixels):
+            tell(prediction)
+            seen += 1
+            if prediction.error is not None:
+                bad, first = bad + 1, first or prediction.path
+    if bad == seen:
+        raise UserError(f"{first}: none of {seen} files can be read as a photo; give others")
+    if bad:
+        complain(f"{bad} of {seen} files skipped")

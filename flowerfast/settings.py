@@ -1,0 +1,150 @@
+"""From files, texts and options to a configuration, and to a changed one.
+
+Later sources win; what is unknown or unused is refused with the nearest known key.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from flowerfast.config import Config, find_field, known_keys, validate
+from flowerfast.errors import UserError
+from flowerfast.nearest import hint
+
+DEMO = "demo"
+"""The shipped config that goes with rendered flowers."""
+
+
+def load_config(
+    base: Path | str | None = None, overrides: Sequence[str] = (), settings: Mapping[str, Any] | None = None
+) -> Config:
+    """Configuration from a YAML file, then `settings` (dotted key → value), then `key=value` overrides.
+
+    `base` is a path, or the name of a config that ships with the package (`paper`, `demo`).
+    Raises UserError on an unreadable file, an unknown key or a value out of bounds.
+    """
+    tree = _read_yaml(_find(base)) if base is not None else {}
+    origin = str(base) if base is not None else "defaults"
+    return _apply(tree, overrides, settings or {}, origin)
+
+
+def _apply(
+    tree: dict[str, Any], overrides: Sequence[str], settings: Mapping[str, Any], origin: str
+) -> Config:
+    for key, value in settings.items():
+        _put(tree, key, value, origin)
+    for key, value in parse_overrides(overrides).items():
+        _put(tree, key, value, "--set")
+    return validate(tree, origin)
+
+
+def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
+    """Settings (dotted key → value) of `key=value` texts. Raises UserError for one that is none."""
+    parsed = {}
+    for text in overrides:
+        key, sign, value = text.partition("=")
+        if not sign or not key:
+            raise UserError(f"--set {text}: expected key=value, e.g. --set train.lr=0.01")
+        parsed[key.strip()] = _parse(key.strip(), value.strip())
+        _check_key(key.strip(), "--set")
+    return parsed
+
+
+def refuse_unused(overrides: Sequence[str], command: str, used: Sequence[str]) -> None:
+    """Raise UserError for a `key=value` text that a command would take and ignore.
+
+    `used` are the keys, or sections with the dot, that it does look at.
+    """
+    for key in parse_overrides(overrides):
+        if not key.startswith(tuple(name for name in used if name.endswith("."))) and key not in used:
+            listed = ", ".join(f"{name}*" if name.endswith(".") else name for name in used)
+            raise UserError(f"--set {key}: {command} does not use it; it takes {listed}")
+
+
+def start_config(base: Path | str | None, changes: Mapping[str, Any]) -> Config:
+    """Configuration of a new run; without data and config, the demo's. Raises UserError.
+
+    No other recipe trains on rendered flowers: who names one has photos.
+    """
+    given = changes.get("data.path") is not None
+    config = load_config(DEMO if base is None and not given else base, (), changes)
+    if config.data.path is None and base not in (None, DEMO):
+        raise UserError(
+            f"--config {base}: no photos are named; give their folder, flowerfast train DATA --config {base}"
+        )
+    return config
+
+
+def change_config(stored: Config, overrides: Sequence[str], settings: Mapping[str, Any]) -> Config:
+    """A copy of a configuration with `settings` and then `key=value` overrides applied."""
+    return _apply(stored.model_dump(mode="json"), overrides, settings, "config.yaml")
+
+
+def config_folder() -> Path:
+    """Folder of the configs that ship with flowerfast (in the package, or beside it in a checkout)."""
+    package = Path(__file__).parent
+    inside = package / "configs"
+    return inside if inside.is_dir() else package.parent / "configs"
+
+
+def _find(base: Path | str) -> Path:
+    path = Path(base)
+    if path.is_file():
+        return path
+    shipped = config_folder() / f"{base}.yaml"
+    if path.parent == Path(".") and not path.suffix and shipped.is_file():
+        return shipped
+    names = ", ".join(sorted(p.stem for p in config_folder().glob("*.yaml")))
+    raise UserError(f"{base}: no such config file; give a YAML file or one of: {names}")
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); give a YAML file") from None
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: looks like a date, such as 2024-13-45
+        mark = getattr(error, "problem_mark", None)
+        where = f" line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise UserError(f"{path}{where}: not valid YAML ({problem}); mend that line") from None
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise UserError(f"{path}: expected sections such as `train:`, got {type(tree).__name__}")
+    return tree
+
+
+def _put(tree: dict[str, Any], key: str, value: Any, origin: str) -> None:
+    _check_key(key, origin)
+    section, _, name = key.partition(".")
+    branch = tree.setdefault(section, {})
+    if not isinstance(branch, dict):
+        raise UserError(f"{section}: expected a section of settings, got {branch!r}")
+    branch[name] = value
+
+
+def _check_key(key: str, origin: str) -> None:
+    """Refuse unknown keys here, where the spelling the user typed is known."""
+    keys = list(known_keys())
+    if key not in keys:
+        raise UserError(f"{origin}: unknown key {key!r}{hint(key, keys)}")
+
+
+def _parse(key: str, text: str) -> Any:
+    """Value of a --set: YAML, but a path or name is taken as it stands (`#`, `: `, digits, dates)."""
+    try:
+        value = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError):  # ValueError: looks like a date, such as 2024-13-45
+        return text
+    info = find_field(key)
+    if info and info.annotation in (str, str | None):
+        return value if value is None or text[0] in "\"'" else text
+    if isinstance(value, str):
+        try:
+            return float(value)  # YAML 1.1 reads 1e-3 as text; users mean the number
+        except ValueError:
+            return value
+    return value
