@@ -288,7 +288,7 @@ def test_what_is_not_to_be_had_is_refused_in_one_line(
 
 
 def test_a_device_that_there_is_none_of_is_refused(photos: Photos) -> None:
-    with pytest.raises(UserError, match=r"device='gpu': no such device; give auto, cpu, cuda or cuda:1"):
+    with pytest.raises(UserError, match=r"device='gpu': no such device; give auto, cpu, cuda, cuda:1 or mps"):
         Loader(photos, device="gpu")
 
 
