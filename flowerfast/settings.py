@@ -13,6 +13,8 @@ from flowerfast.config import Config, find_field, known_keys, validate
 from flowerfast.errors import UserError
 from flowerfast.nearest import hint
 
+_NO_YAML = (yaml.YAMLError, ValueError, RecursionError)
+"""What PyYAML raises: the latter two for what looks like a date, such as 2024-13-45, and for deep nesting."""
 DEMO = "demo"
 """The shipped config that goes with rendered flowers."""
 
@@ -26,7 +28,7 @@ def load_config(
     Raises UserError on an unreadable file, an unknown key or a value out of bounds.
     """
     tree = _read_yaml(_find(base)) if base is not None else {}
-    origin = str(base) if base is not None else "defaults"
+    origin = str(base) if base is not None else "settings"
     return _apply(tree, overrides, settings or {}, origin)
 
 
@@ -105,7 +107,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read ({error}); give a YAML file") from None
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: looks like a date, such as 2024-13-45
+    except _NO_YAML as error:
         mark = getattr(error, "problem_mark", None)
         where = f" line {mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
@@ -137,7 +139,7 @@ def _parse(key: str, text: str) -> Any:
     """Value of a --set: YAML, but a path or name is taken as it stands (`#`, `: `, digits, dates)."""
     try:
         value = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError):  # ValueError: looks like a date, such as 2024-13-45
+    except _NO_YAML:
         return text
     info = find_field(key)
     if info and info.annotation in (str, str | None):

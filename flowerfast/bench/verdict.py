@@ -71,7 +71,9 @@ def _bound(
     waits = f"; {waits}" if waits else ""
     if loader > _EVEN * model:
         cuda = result.get("settings", {}).get("device") == "cuda"
-        told = f"model-bound: a training step takes {model:,.0f} images/s on this {'GPU' if cuda else 'CPU'}"
+        batch = (training_step(result) or {}).get("batch_size")
+        what = f"a training step at batch {batch}" if batch else "a training step"
+        told = f"model-bound: {what} takes {model:,.0f} images/s on this {'GPU' if cuda else 'CPU'}"
         findings = [f"{told}, the loader makes {loader:,.0f}{waits}: a faster loader will not help"]
         findings.append(_lighter(result, loader / model, cuda))
         if not cuda:

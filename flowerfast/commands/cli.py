@@ -4,6 +4,7 @@ Exit codes: 0 success, 1 the run failed, 2 wrong input, 130/143 stopped by SIGIN
 standard output has closed it.
 """
 
+import errno
 import gc
 import os
 import sys
@@ -73,8 +74,16 @@ def run() -> int:
     except RunFailed as error:
         complain(f"flowerfast: error: {error}")
         return 1
+    except OSError as error:
+        if error.errno not in _PATHS or error.filename is None:
+            raise
+        where = os.fsdecode(error.filename)
+        complain(f"flowerfast: error: {where}: {error.strerror}; check that path and who may use it")
+        return 2
 
 
+_PATHS = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR)
+"""What is wrong with a path that somebody named, wherever it is met."""
 _PIPE_CLOSED = 141  # as shells have it of a process that SIGPIPE ends
 
 
@@ -84,6 +93,11 @@ def main() -> None:
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
         code = run()
+    except OSError as error:
+        if error.errno != errno.ENOSPC or error.filename is not None:
+            raise
+        complain("flowerfast: error: standard output: no space left on device")
+        code = 1
     except Exception:  # a fault of this program: Python's own words, but for what would command a terminal
         sys.stderr.write(printable(traceback.format_exc(), keep="\n"))
         code = 1
@@ -91,6 +105,9 @@ def main() -> None:
         sys.stdout.flush()
     except BrokenPipeError:
         code = _PIPE_CLOSED
+    except OSError as error:
+        complain(f"flowerfast: error: standard output cannot be written ({error.strerror})")
+        code = 1
     sys.stderr.flush()
     # To take apart, object by object, what torch and timm have loaded takes seconds.
     if code:

@@ -1,7 +1,8 @@
 """What a command line names, looked at before anything slow begins."""
 
-from collections.abc import Sequence
-from glob import glob
+import os
+from collections.abc import Mapping, Sequence
+from glob import escape, glob
 from pathlib import Path
 
 from flowerfast.errors import UserError
@@ -22,7 +23,10 @@ def find_photos(arguments: Sequence[str]) -> tuple[list[Path], list[str]]:
         if path.is_dir():
             found, told = photos_in(path)
         else:
-            found = [path] if path.is_file() else sorted(map(Path, glob(argument, recursive=True)))
+            # A folder's name may look like a pattern: [old] rose/*.jpg.
+            patterns = argument, os.path.join(escape(str(path.parent)), path.name)
+            named = next(filter(None, (glob(text, recursive=True) for text in patterns)), [])
+            found = [path] if path.is_file() else sorted(map(Path, named))
             found = [file for file in found if file.is_file()]
         if not found:
             what = "no photos in this folder" if path.is_dir() else "no such file, folder or pattern"
@@ -30,6 +34,19 @@ def find_photos(arguments: Sequence[str]) -> tuple[list[Path], list[str]]:
         listed += found
         notes += told
     return listed, notes
+
+
+def check_outputs(files: Mapping[str, Path | None], photos: Sequence[Path]) -> None:
+    """Raise UserError where one of the files to write, by option, is one of the photos, or another's."""
+    wanted = [(form, file) for form, file in files.items() if file is not None]
+    for place, (form, file) in enumerate(wanted):
+        if any(file == other for _, other in wanted[:place]):
+            raise UserError(f"--{form} {file}: named twice; give each a file of its own")
+        if file.is_dir():
+            raise UserError(f"--{form} {file}: is a folder; name a file in it")
+        whole = file.resolve()
+        if any(photo.name == file.name and photo.resolve() == whole for photo in photos):
+            raise UserError(f"--{form} {file}: one of the photos; name another file")
 
 
 def check_folder(folder: Path) -> None:

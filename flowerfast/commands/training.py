@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from flowerfast.commands.find import check_folder, check_run, find_photos
+from flowerfast.commands.find import check_folder, check_outputs, check_run, find_photos
 from flowerfast.commands.options import (
     READING,
     BackendOption,
@@ -154,6 +154,7 @@ def predict(
     if [*files.values()].count(Path("-")) > 1:
         raise UserError("--json, --jsonl and --csv: one of them at most to standard output, -")
     photos, notes = find_photos(images)
+    check_outputs(files, photos)
     check_run(run)
     say(notes)
     from flowerfast.commands.answers import answers

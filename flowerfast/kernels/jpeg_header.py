@@ -232,10 +232,13 @@ def _find_tables(data, at, stop, is_huffman, frame):
             row, size, code = 4 * kind + number, 17, 0
             for length in range(1, 17):
                 size, code = size + np.int64(data[at + length]), 2 * code + np.int64(data[at + length])
-                if code > 1 << length:  # there are no more
+                if code >= 1 << length and code > 0:  # there are no more, and none may be all ones
                     frame.simple = False
             if size > 17 + 256:
                 return False
+            for symbol in range(at + 17, min(at + size, stop)):
+                if kind == 0 and data[symbol] > 15:  # no number of bits that a DC difference can have
+                    frame.simple = False
         else:
             row, size = 8 + number, 1 + 64 * (1 + kind)
         frame.tables[row] = at

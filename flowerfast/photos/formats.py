@@ -56,9 +56,14 @@ def not_photos(names: Sequence[str]) -> str:
     return f"{what} that can be read: {listed}; first: {names[0]}"
 
 
+def advice(name: str) -> str:
+    """What to do about a file that is no photo here, in brackets, where its name tells."""
+    suffix = _suffix(name)
+    return f" ({_ADVICE[suffix]})" if suffix in _ADVICE else ""
+
+
 def _kind(suffix: str) -> str:
-    advice = f" ({_ADVICE[suffix]})" if suffix in _ADVICE else ""
-    return (suffix or "without a suffix") + advice
+    return (suffix or "without a suffix") + advice(f"x{suffix}")
 
 
 def _suffix(name: str) -> str:

@@ -52,10 +52,12 @@ def _may_follow(image: Image.Image) -> bool:
 
 def turn(pixels: np.ndarray, orientation: int) -> np.ndarray:
     """Pixels as stored, (h, w, 3), upright: contiguous, (h, w, 3), or (w, h, 3) from orientation 5 on."""
+    if orientation == 1:
+        return pixels
     if orientation > 4:
         pixels = pixels.transpose(1, 0, 2)
     if (orientation - 1) & 2:
         pixels = pixels[::-1]
     if orientation & 2:
         pixels = pixels[:, ::-1]
-    return np.ascontiguousarray(pixels)
+    return np.array(pixels)  # of a photo one pixel thin ascontiguousarray leaves strides below 0

@@ -55,4 +55,8 @@ def compiling_notes(kernels: str) -> list[str]:
         return []
     from flowerfast.kernels.compiling import is_compiled  # numba takes half a second to import
 
-    return [] if is_compiled() else ["compiling the CPU loops for this machine: takes seconds, this once"]
+    return (
+        []
+        if is_compiled()
+        else ["compiling the CPU loops for this machine, this once: it may take a minute or two"]
+    )

@@ -138,16 +138,17 @@ def keep_changes(config: Config, folder: RunFolder) -> None:
         write_text(folder.config, changed.to_yaml(), durable=True)
 
 
-def photo_sizes(photos: Photos) -> int:
-    """A number that tells whether all photos of a folder have the sizes they had."""
-    table = photos.table
-    return zlib.crc32(np.ascontiguousarray(np.stack([table.width, table.height])).data)
+def photo_sizes(train: Photos, val: Photos) -> int:
+    """A number that tells whether all photos of both halves have the sizes they had."""
+    rows = np.sort(np.concatenate([train.indices, val.indices]))
+    sizes = np.stack([train.table.width[rows], train.table.height[rows]])
+    return zlib.crc32(np.ascontiguousarray(sizes).data)
 
 
-def check_pixels(loader: Loader, saved: Mapping[str, Any], config: Config) -> None:
+def check_pixels(loader: Loader, val: Photos, saved: Mapping[str, Any], config: Config) -> None:
     """Raise UserError when a resumed run would see other pixels than the run that was saved."""
-    record = saved.get("loader", {})  # absent from what earlier versions saved
-    if record.get("photo_sizes", photo_sizes(loader.photos)) != photo_sizes(loader.photos):
+    record, sizes = saved.get("loader", {}), photo_sizes(loader.photos, val)
+    if record.get("photo_sizes", sizes) != sizes:  # absent from what earlier versions saved
         raise UserError(
             f"{loader.photos.root}: photos have other sizes in pixels than when the run began; bring "
             "those back or start a new run"

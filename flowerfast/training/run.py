@@ -1,7 +1,7 @@
 """A training run from settings to a complete run folder."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ from flowerfast.loaders.ranges import name_stages
 from flowerfast.machine import ProgressBars, lend_home, no_bars, versions
 from flowerfast.photos.layout import TEST
 from flowerfast.photos.photos import Photos
+from flowerfast.photos.table import BadFile
 from flowerfast.settings import DEMO, change_config, start_config
 from flowerfast.training.architecture import FOLDER, find_architecture
 from flowerfast.training.compiling import CompileFailed, choose_compile, compile_network
@@ -134,15 +135,16 @@ def _train(
         val_loader = stack.enter_context(validation_loader(same, val_photos, crop_pct, device))
         loaders = train_loader, val_loader
         if saved is not None:
-            check_pixels(loaders[0], saved, config)
+            check_pixels(train_loader, val_photos, saved, config)
         torch.manual_seed(config.train.seed)  # the new head, random weights, dropout
         said = [note] if note else []
         network = build_network(start, photos.classes, config.data.image_size, crop_pct, said.append)
         model = place_model(with_normalisation(network), config.train, device)
-        folder = folder or RunFolder(claim_run_path(Path("runs"), _name(config)))
+        folder = folder or RunFolder(claim_run_path(Path("runs"), _name(config)), claimed=True)
         with folder.discarded_on_failure() if saved is None else nullcontext():
             reporter.start_run(config, folder.path)
             _announce(loaders, folder, reporter)
+            announced = len(photos.bad)
             notes = _tell(loaders, said, [], reporter)
             warm_up = train_loader.warm_up()  # before the clock starts: compiling is no waiting for data
             if saved is None:
@@ -152,7 +154,7 @@ def _train(
                 keep_changes(config, folder)
             state = TrainState(model, config.train, device, len(train_loader), least)
             compiled = _compile(state, config, len(train_photos), reporter, said)
-            record = {**train_loader.choice(), "photo_sizes": photo_sizes(photos)}
+            record = {**train_loader.choice(), "photo_sizes": photo_sizes(train_photos, val_photos)}
             record["compile"] = compiled["compile"]
             with stop or nullcontext(lambda: None) as asked:
                 run = TrainingRun(
@@ -166,6 +168,7 @@ def _train(
             f"left out: {standing.alone} times a photo that damaged files had left alone in its batch"
         )
     notes = _tell(loaders, said, notes, reporter)  # a disk may have filled up since
+    _skipped(photos.bad[announced:], reporter)
     seconds = time.perf_counter() - started
     spent = {**run.spent.summary(started, seconds), "warmup_seconds": warm_up}
     summary = {**_summarise(run, standing, seconds), **tested, **compiled, **spent, "notes": notes}
@@ -294,11 +297,15 @@ def _announce(loaders: tuple[Loader, Loader], folder: RunFolder, reporter: Repor
     held = int((photos.table.fold == TEST).sum())
     counts += f", {held} to test at the end" if held else ""
     reporter.note(f"data: {counts}, {len(photos.classes)} classes: {photos.root}")
-    for bad in photos.bad:
-        reporter.note(f"skipped: {bad.path}: {bad.error}")
+    _skipped(photos.bad, reporter)
     reporter.note(f"backend: {train.backend} ({train.backend_reason}), device {device_name(train.device)}")
     reporter.note(f"decoded cache: {train.cache} ({train.cache_reason})")
     reporter.note(f"run folder: {folder.path}")
+
+
+def _skipped(files: Sequence[BadFile], reporter: Reporter) -> None:
+    for bad in files:
+        reporter.note(f"skipped: {bad.path}: {bad.error}")
 
 
 def _tell(loaders: tuple[Loader, Loader], said: list[str], told: list[str], reporter: Reporter) -> list[str]:

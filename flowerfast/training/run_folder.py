@@ -33,10 +33,11 @@ class RunFolder:
 
     Args:
         path: the folder; made by `create`, checked by `open`.
+        claimed: it has just been made, empty, for this run (`claim_run_path`).
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, claimed: bool = False) -> None:
+        self.path, self._mine = path, claimed
         self.config, self.split = path / "config.yaml", path / "split.json"
         self.metrics, self.summary = path / "metrics.jsonl", path / "summary.json"
         self.checkpoints, self.best = path / "checkpoints", path / "best"
@@ -76,19 +77,20 @@ class RunFolder:
     def discarded_on_failure(self) -> Iterator[None]:
         """Take the folder away again when the block fails before a save that has seen a batch.
 
-        Only what `create` and such a run write: nothing of anyone else, and no weights.
+        Only what this run's `create` and saves wrote: nothing of anyone else, and no weights.
         """
         try:
             yield
         except BaseException:
-            nothing = self.path.is_dir() and (not _names(self.path) or self._unsaved(but=self.last.name))
-            if nothing and not self._trained:
+            mine = self._mine and not self._trained and self.path.is_dir()
+            if mine and (not _names(self.path) or self._unsaved(but=self.last.name)):
                 shutil.rmtree(self.path, ignore_errors=True)
             raise
 
     def create(self, config: Config) -> None:
         """Make the folder and write the resolved configuration."""
         self.check_free()
+        self._mine = True
         try:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
             write_text(self.config, config.to_yaml(), durable=True)

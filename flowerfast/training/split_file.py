@@ -2,19 +2,24 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from flowerfast.errors import UserError, one_line
 from flowerfast.machine import write_text
+from flowerfast.photos.formats import FORMATS
 from flowerfast.photos.layout import TEST, nfc
 from flowerfast.photos.photos import Photos
+
+_ONCE_READ = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
 
 def write_split(train: Photos, val: Photos, file: Path) -> None:
     """Write the split by path, so that a person can read it and a resumed run can check it."""
     paths = train.table.paths()
-    content = {
+    content: dict[str, Any] = {
+        "formats": list(FORMATS),
         "fingerprint": train.table.fingerprint,
         "classes": list(train.classes),
         "train": [paths[i] for i in train.indices.tolist()],
@@ -30,6 +35,8 @@ def write_split(train: Photos, val: Photos, file: Path) -> None:
 def read_split(file: Path, photos: Photos) -> tuple[Photos, Photos]:
     """Split of an earlier start of the run, as halves of `photos`.
 
+    Versions that did not note the formats they read knew files by their names: what those left out, such as
+    TIFF, is in neither half.
     Raises UserError when the file is unreadable or when photos came, went or changed class since.
     """
     try:
@@ -44,6 +51,8 @@ def read_split(file: Path, photos: Photos) -> tuple[Photos, Photos]:
     train_paths, val_paths, classes = ([*map(nfc, names)] for names in (train_paths, val_paths, classes))
     tested = photos.table.fold == TEST
     index = {nfc(path): i for i, path in enumerate(photos.table.paths()) if not tested[i]}
+    if "formats" not in content:
+        index = {path: i for path, i in index.items() if path.lower().endswith(_ONCE_READ)}
     for path in (*train_paths, *val_paths):
         if path not in index:
             raise UserError(f"{photos.root / path}: gone since the run began; put it back or start a new run")

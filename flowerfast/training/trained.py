@@ -23,6 +23,7 @@ from flowerfast.loaders.device import pick_device
 from flowerfast.loaders.loader import Loader
 from flowerfast.machine import Progress
 from flowerfast.photos.decode import DecodeError, decode, reason
+from flowerfast.photos.formats import advice
 from flowerfast.photos.header import checked_header
 from flowerfast.photos.layout import nfc
 from flowerfast.photos.orientation import read_orientation, turn
@@ -103,7 +104,7 @@ class TrainedModel:
         except UserError:
             raise
         except (OSError, ValueError, DecodeError) as error:
-            return Prediction(name, (), reason(error))
+            return Prediction(name, (), reason(error) + advice(name))
         logits = self.model(self.prepare(photo)[None].to(self.device))
         best = logits[0].float().softmax(0).topk(min(top_k, len(self.classes)))
         names = [self.classes[i] for i in best.indices.tolist()]

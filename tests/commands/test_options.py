@@ -18,7 +18,7 @@ Cli = Callable[..., tuple[int, str, str]]
         (["--lr", 0.1, "--set", "train.lr=0.2"], "--lr 0.1 and --set train.lr=0.2: which of the two?"),
         (["--backend", "cpu", "--set", "data.backend=dali"], "--backend cpu and --set data.backend=dali: "),
         (["--set", "data.path=elsewhere"], "photos and --set data.path=elsewhere: which of the two?"),
-        (["--epochs", 0], "defaults: train.epochs=0: input should be greater than or equal to 1"),
+        (["--epochs", 0], "settings: train.epochs=0: input should be greater than or equal to 1"),
     ],
 )  # fmt: skip
 def test_two_values_of_one_setting_are_refused(

@@ -55,6 +55,34 @@ def test_each_format_has_every_file_with_what_is_wrong_with_it(
         assert out.splitlines()[0].count("%") == 3
 
 
+def test_no_output_is_one_of_the_photos_or_anothers(cli: Cli, trained: Any, tmp_path: Path) -> None:
+    photo = tmp_path / "photo.jpg"
+    photo.write_bytes((trained.photos / "red/00.jpg").read_bytes())
+    before = photo.read_bytes()
+    for form in FORMATS:
+        code, _, said = cli("predict", trained.run, photo, f"--{form}", "photo.jpg")
+        said_so = f"flowerfast: error: --{form} photo.jpg: one of the photos; name another file\n"
+        assert (code, said) == (2, said_so)
+    assert photo.read_bytes() == before
+    code, _, said = cli("predict", trained.run, photo, "--jsonl", "out", "--csv", "out")
+    assert (code, "named twice" in said, (tmp_path / "out").exists()) == (2, True, False)
+
+
+def test_names_that_look_like_patterns_and_photos_of_other_kinds(
+    cli: Cli, trained: Any, tmp_path: Path
+) -> None:
+    folder = tmp_path / "[old] rose"
+    folder.mkdir()
+    (folder / "a.jpg").write_bytes((trained.photos / "red/00.jpg").read_bytes())
+    (folder / "b.HEIC").write_bytes(b"\0\0\0\x18ftypheic")
+    code, out, said = cli("predict", trained.run, "[old] rose/*")
+    assert (code, out.startswith("[old] rose/a.jpg: red ")) == (0, True)
+    assert said.startswith("skipped: [old] rose/b.HEIC: not an image (convert to JPEG)\n")
+    code, out, said = cli("predict", trained.run, "[old] rose", "--csv", "[old] rose")
+    assert (code, out) == (2, "")
+    assert said == "flowerfast: error: --csv [old] rose: is a folder; name a file in it\n"
+
+
 def test_the_columns_of_csv(cli: Cli, trained: Any) -> None:
     _, out, _ = cli("predict", trained.run, trained.photos / "red/00.jpg", "--csv", "-", "--top-k", 2)
     (row,) = csv.DictReader(out.splitlines())

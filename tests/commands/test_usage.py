@@ -1,5 +1,6 @@
 """What people type first: short options, misspelt ones; refusals that come at once."""
 
+import errno
 import json
 import os
 import re
@@ -138,3 +139,23 @@ def test_a_fault_of_ours_is_told_with_its_traceback(
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == "Traceback (most recent call last):"
     assert lines[-1].startswith("KeyError: 'a\\x1b[2J")
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.ENAMETOOLONG, errno.ELOOP])
+def test_a_path_that_cannot_be_used_is_one_line_wherever_it_is_met(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def fail(path: Path) -> bool:
+        raise OSError(number, os.strerror(number), str(path))
+
+    monkeypatch.setattr(Path, "is_dir", fail)
+    code, _, said = cli("train", "photos")
+    assert (code, len(said.splitlines())) == (2, 1)
+    assert said.endswith(f"photos: {os.strerror(number)}; check that path and who may use it\n")
+
+
+def test_yaml_that_is_too_deep_is_refused(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "deep.yaml").write_text("[" * 3000)
+    code, _, said = cli("train", "--config", "deep.yaml")
+    assert (code, said.startswith("flowerfast: error: deep.yaml: not valid YAML")) == (2, True)
+    assert cli("train", "--set", f"train.lr={'[' * 3000}")[0] == 2

@@ -140,6 +140,22 @@ def test_other_files_are_left_to_others(data: bytes) -> None:
     assert decode_window(data, (0, 0, 1, 1), make_tables()) == 1
 
 
+@pytest.mark.parametrize("spoilt", ["symbol", "codes"])
+def test_huffman_tables_that_libjpeg_refuses_are_left_to_it(spoilt: str) -> None:
+    """A DC difference has no more than 15 bits, and no code is of ones alone."""
+    data = bytearray(jpeg(picture((40, 40))))
+    assert not isinstance(decode_window(bytes(data), (0, 0, 8, 8), make_tables()), int)
+    table = data.index(b"\xff\xc4") + 4  # its class and number, 16 counts of codes by length, the symbols
+    assert data[table] == 0
+    if spoilt == "symbol":
+        data[table + 17] = 0x80
+    else:
+        data[table + 1 : table + 17] = [2, sum(data[table + 1 : table + 17]) - 2, *[0] * 14]
+    with pytest.raises(ValueError, match="Huffman"):
+        simplejpeg.decode_jpeg(bytes(data), strict=True)
+    assert decode_window(bytes(data), (0, 0, 8, 8), make_tables()) == 1
+
+
 def test_a_file_cut_short_is_refused_where_it_matters() -> None:
     data, tables = jpeg(picture((200, 160))), make_tables()
     whole, half = (0, 0, 160, 200), data[: len(data) // 2]

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image, ImageOps, features
 
 from flowerfast.photos.decode import decode
@@ -142,3 +143,13 @@ def test_damaged_exif_is_read_as_pillow_reads_it_and_never_costs_the_photo(kind:
             failed += 1
     assert {1, 6} <= found
     assert failed
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("shape", [(1, 5, 3), (5, 1, 3), (1, 1, 3)])
+def test_photos_one_pixel_thin_are_turned_into_plain_memory(
+    shape: tuple[int, int, int], orientation: int
+) -> None:
+    turned = turn(np.arange(np.prod(shape), dtype=np.uint8).reshape(shape), orientation)
+    assert min(turned.strides) > 0
+    torch.from_numpy(turned)

@@ -59,7 +59,7 @@ def test_what_is_to_be_compiled_is_said_beforehand_and_once(
     assert compiling_notes("auto") == []
     (tmp_path / "kernels_0").mkdir()
     monkeypatch.setattr(compiling, "_CODE", tmp_path)
-    said = ["compiling the CPU loops for this machine: takes seconds, this once"]
+    said = ["compiling the CPU loops for this machine, this once: it may take a minute or two"]
     assert [compiling_notes(kernels) for kernels in ("auto", "numba", "torchvision")] == [said, said, []]
     assert open_executor("auto", photos, Files(photos, compiled=True))[1] == said
     monkeypatch.setattr(module, "numba_problem", lambda: "numba is not installed")

@@ -149,6 +149,19 @@ def test_a_file_is_no_run_folder(tmp_path: Path) -> None:
     )
 
 
+def test_a_folder_that_another_run_has_begun_meanwhile_is_not_taken_away(tmp_path: Path) -> None:
+    late, first = RunFolder(tmp_path / "run"), RunFolder(tmp_path / "run")
+    late.check_free()
+    first.create(Config())
+    first.save_last({"progress": {}})
+    with pytest.raises(UserError, match="exists already"), late.discarded_on_failure():
+        late.create(Config())
+    assert first.has_save
+    with pytest.raises(RuntimeError), first.discarded_on_failure():
+        raise RuntimeError
+    assert not first.path.exists()
+
+
 def test_runs_are_numbered(tmp_path: Path) -> None:
     runs = tmp_path / "runs"
     assert claim_run_path(runs, "roses") == runs / "roses-001"

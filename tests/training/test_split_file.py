@@ -13,6 +13,7 @@ from flowerfast.errors import UserError
 from flowerfast.packing.pack import pack
 from flowerfast.packing.shard_writer import PackSettings
 from flowerfast.photos.photos import Photos
+from flowerfast.training.resuming import photo_sizes
 from flowerfast.training.split_file import read_split, write_split
 
 Write = Callable[..., Path]
@@ -83,6 +84,24 @@ def test_what_lies_in_test_is_named_and_decides_nothing(
     del content["test"]  # as earlier versions wrote it, which left test/ alone
     file.write_text(json.dumps(content))
     assert read_split(file, Photos(root))[0].indices.tolist() == halves[0].indices.tolist()
+
+
+def test_an_earlier_split_knows_nothing_of_formats_that_were_not_read_then(
+    photo_folder: Write, write_photo: Write, tmp_path: Path
+) -> None:
+    root, file = photo_folder({"a": 3, "b": 3}), tmp_path / "s"
+    halves = Photos(root).split(0.3, 1)
+    paths = [[half.path(i) for i in half.indices.tolist()] for half in halves]
+    write_split(*halves, file)
+    write_photo(root / "a/a_000.tif")
+    with pytest.raises(UserError, match=r"a/a_000\.tif is new"):
+        read_split(file, Photos(root))
+    content = json.loads(file.read_text(encoding="utf-8"))
+    del content["formats"]
+    file.write_text(json.dumps(content))
+    found = read_split(file, Photos(root))
+    assert [[half.path(i) for i in half.indices.tolist()] for half in found] == paths
+    assert photo_sizes(*found) == photo_sizes(*halves)
 
 
 @pytest.mark.parametrize(
