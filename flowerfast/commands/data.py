@@ -70,7 +70,8 @@ def pack(
         for photo in spoilt:
             complain(f"damaged: {data / photo}")
         if json_ != Path("-"):
-            out.print(f"{len(spoilt) or 'no'} photos are damaged in {data}", soft_wrap=True)
+            what = f"{len(spoilt)} photos are not" if spoilt else "all photos are"
+            out.print(f"{data}: {what} as they were packed", soft_wrap=True)
         write_json(json_, {"damaged": spoilt})
         raise typer.Exit(1 if spoilt else 0)
     if out_ is None:
