@@ -39,6 +39,7 @@ class Speed(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     cache: str
     decoder: Literal["cpu", "gpu"]
     hw_decoder_load: float | None
+    gpu_kernels: str | None
     workers: int
     kernels: str
     decode_scale: str
@@ -102,8 +103,8 @@ def compare(
     """(date, the speed of each loader that is wanted) where one run has measured all of them; else None.
 
     That run is of the same versions, and the nearest in pixels of photos and images; of equally near ones the
-    newest. Where settings leave the share of the hardware decoder open, the fastest one counts. Figures that
-    are too noisy to go by do not.
+    newest. Where settings leave the share of the hardware decoder open, or who augments, the fastest counts.
+    Figures that are too noisy to go by do not.
     """
     if not len(photos):
         return None
@@ -126,8 +127,9 @@ def gpu_decodes(data: DataConfig) -> bool:
 
 def _fastest(run: Run, data: DataConfig) -> Speed | None:
     wanted = _settings(data)
-    if wanted["hw_decoder_load"] == "auto":
-        del wanted["hw_decoder_load"]
+    for name in ("hw_decoder_load", "gpu_kernels"):
+        if wanted[name] == "auto":
+            del wanted[name]
     fit = [
         speed
         for speed in run.speeds
@@ -145,6 +147,7 @@ def _settings(data: DataConfig) -> dict[str, Any]:
         "cache": data.cache,
         "decoder": "gpu" if by_gpu else "cpu",
         "hw_decoder_load": data.hw_decoder_load if by_gpu else None,
+        "gpu_kernels": data.gpu_kernels if data.backend == "dali" or data.cache == "vram" else None,
         "workers": data.workers or usable_cores(),
         "kernels": "numba" if compiled else "torchvision",
         "decode_scale": data.decode_scale if data.backend == "cpu" else "off",

@@ -101,6 +101,14 @@ def test_the_decoder_matters_to_dali_alone_and_an_open_share_is_the_fastest(
     assert rates(photos, GPU, cache="vram") == [20]
 
 
+def test_of_two_ways_to_augment_the_one_asked_for_counts(photos: Photos, measured: Measure) -> None:
+    rows = [({**DALI_ROW, "gpu_kernels": kernels}, rate) for kernels, rate in (("triton", 9), ("dali", 8))]
+    measured([*rows, (CPU_ROW, 7)])
+    found = [rates(photos, DALI_ROW, gpu_kernels=kernels) for kernels in ("auto", "triton", "dali")]
+    assert found == [[9], [9], [8]]
+    assert rates(photos, CPU_ROW, gpu_kernels="triton") == [7]
+
+
 def test_only_loaders_that_were_measured_side_by_side_are_compared(photos: Photos, measured: Measure) -> None:
     measured([(CPU_ROW, 1), (DALI_ROW, 2)])
     measured([(CPU_ROW, 3)])
