@@ -95,7 +95,8 @@ class Event:
     def __init__(self, enable_timing: bool) -> None:
         assert enable_timing
 
-    def record(self) -> None:
+    def record(self, stream: str) -> None:
+        assert stream == "of cuda:1"  # not of whatever device is current
         self.at = Event.device_ms
 
     def synchronize(self) -> None:
@@ -107,9 +108,10 @@ class Event:
 
 def test_cuda_gaps_are_measured_on_the_device_and_read_late(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: f"of {device}")
     monkeypatch.setattr(Event, "synchronised", 0)
     count = 2000
-    watch = WaitClock(torch.device("cuda"))
+    watch = WaitClock(torch.device("cuda:1"))
 
     def batches() -> Iterator[Batch]:
         for _ in range(count):
