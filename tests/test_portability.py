@@ -77,7 +77,7 @@ def test_a_run_needs_no_function_that_posix_alone_has(
 
 def test_bench_says_what_it_can_do_where_it_cannot_end_processes(elsewhere: None) -> None:
     with pytest.raises(UserError, match=r"^bench: this system cannot .*; give --quick"):
-        run_bench(Config(), ["loader"], False, print, None)  # type: ignore[arg-type]
+        run_bench(Config(), ["loader"])
 
 
 def test_an_apple_gpu_is_taken_after_cuda(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ import gc
 import os
 import sys
 import traceback
+from io import TextIOWrapper
 from typing import Annotated, Any
 
 import typer
@@ -90,7 +91,8 @@ _PIPE_CLOSED = 141  # as shells have it of a process that SIGPIPE ends
 def main() -> None:
     """Entry point of the `flowerfast` command: ends the process."""
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         code = run()
     except OSError as error:

@@ -5,6 +5,7 @@ Importing this package alone imports neither.
 
 from enum import IntEnum
 from functools import cache
+from importlib import import_module
 
 from flowerfast.errors import one_line
 
@@ -13,7 +14,7 @@ from flowerfast.errors import one_line
 def numba_problem() -> str | None:
     """Why numba cannot be used, in a line that says what to do; None: it can. Imports it: half a second."""
     try:
-        import numba  # noqa: F401
+        import_module("numba")
     except ModuleNotFoundError:
         return "numba is not installed; pip install numba"
     except ImportError as error:  # such as of a numpy that is newer than it knows

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import gpu
+from benchmarks import gpu, gpu_session
+from benchmarks.gpu_session import LEAST, Session, TimedPace, run_python
 from benchmarks.peers import paper
 from flowerfast.bench.child import Variant
 from flowerfast.bench.measure import Pace, measure_here
@@ -50,7 +51,8 @@ def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
         absent = {"error": "no workers here", "skipped": True}
         return measure_here(ours, pace, say) | {v.name: absent for v in variants if v not in ours}
 
-    monkeypatch.setattr(gpu, "measure", here)
+    for module in (gpu, gpu_session):
+        monkeypatch.setattr(module, "measure", here)
     checks = tmp_path / "checks" / "test_checks.py"
     checks.parent.mkdir()
     checks.write_text(CHECKS.replace("LAST", "pass"))
@@ -128,7 +130,7 @@ def test_tests_that_crash_are_counted_as_far_as_they_came(run: Run, tmp_path: Pa
 
 
 def test_a_command_that_does_not_end_is_ended():
-    code, seconds, said = gpu.run_python(["-c", "import time; print('first'); time.sleep(100)"], 1.0)
+    code, seconds, said = run_python(["-c", "import time; print('first'); time.sleep(100)"], 1.0)
     assert (code, said) == (None, "first\n")
     assert 1 <= seconds < 20
 
@@ -160,14 +162,14 @@ def test_the_recipe_counts_from_the_command(run: Run, monkeypatch: pytest.Monkey
 def test_a_part_that_fails_is_named_and_the_next_one_runs(run: Run, tmp_path, monkeypatch):
     seen = []
 
-    def fails(session: gpu.Session) -> None:
+    def fails(session: Session) -> None:
         session.keep("start/first", 1)
         raise ValueError("no such kernel\nand more")
 
-    def looks(session: gpu.Session) -> None:
+    def looks(session: Session) -> None:
         seen.append(json.loads(session.args.out.read_text()))
 
-    def late(session: gpu.Session) -> None:
+    def late(session: Session) -> None:
         time.sleep(0.02)
         session.until = 0.0
         session.measure("loaders/photos", [])
@@ -183,11 +185,11 @@ def test_a_part_that_fails_is_named_and_the_next_one_runs(run: Run, tmp_path, mo
 
 
 def test_rows_end_with_their_time():
-    now, enough = time.monotonic(), [1.0] * gpu.LEAST
-    assert not gpu.TimedPace(until=now + 9, end=now + 9).is_hopeless([enough])
-    assert gpu.TimedPace(until=now, end=now + 9).is_hopeless([enough])
-    assert not gpu.TimedPace(until=now, end=now + 9).is_hopeless([enough, enough[1:]])
-    assert gpu.TimedPace(until=now, end=now).is_hopeless([enough[:1]])
+    now, enough = time.monotonic(), [1.0] * LEAST
+    assert not TimedPace(until=now + 9, end=now + 9).is_hopeless([enough])
+    assert TimedPace(until=now, end=now + 9).is_hopeless([enough])
+    assert not TimedPace(until=now, end=now + 9).is_hopeless([enough, enough[1:]])
+    assert TimedPace(until=now, end=now).is_hopeless([enough[:1]])
 
 
 def test_loaders_that_make_half_of_the_steps_speed_are_trained_with():

@@ -3,6 +3,7 @@
 import io
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -35,14 +36,14 @@ def ghostscript(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="the program is a script")
-def test_postscript_named_jpg_starts_no_program(ghostscript: Path, photo_folder: object) -> None:
+def test_postscript_named_jpg_starts_no_program(ghostscript: Path, photo_folder: Callable[..., Path]) -> None:
     with Image.open(io.BytesIO(EPS)) as image:  # what the test would miss if Pillow had no such plugin
         assert image.format == "EPS"
         with pytest.raises(OSError, match=r"."):
             image.load()
     assert ghostscript.exists()
     ghostscript.unlink()
-    root = photo_folder({"a": 3, "b": 3})  # type: ignore[operator]
+    root = photo_folder({"a": 3, "b": 3})
     (root / "a/x.jpg").write_bytes(EPS)
     (root / "b/x.pdf").write_bytes(b"%PDF-1.4\n")
     photos = Photos(root, max_bad=1)

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file
 from torch import nn
 
 from flowerfast.config import ModelConfig
+from flowerfast.errors import Stopped
 from flowerfast.training import run as run_module
 from flowerfast.training.fit import Stop
 from flowerfast.training.model import build_network
@@ -98,3 +100,33 @@ def build() -> Callable[..., nn.Module]:
         return build_network(settings, classes, size, 0.875)
 
     return make
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """Folder of the run that is interrupted."""
+    return tmp_path / "run"
+
+
+@pytest.fixture
+def begin(
+    train_tiny: Callable[..., TrainResult], stop_after: Callable[[int], AbstractContextManager[Stop]]
+) -> Callable[..., None]:
+    """Function (settings={}, steps=2) that begins a run in `run` and stops it after so many steps."""
+
+    def start(settings: dict[str, Any] | None = None, steps: int = 2) -> None:
+        with pytest.raises(Stopped, match="stopped by SIGTERM after saving"):
+            train_tiny(settings=settings, stop=stop_after(steps))
+
+    return start
+
+
+@pytest.fixture
+def outcome(rows: Callable[[Path], list[dict[str, float]]]) -> Callable[[Path], dict[str, Any]]:
+    """Function (run folder) → metrics without timings, and all weights."""
+
+    def read(folder: Path) -> dict[str, Any]:
+        weights = sorted(folder.rglob("*.safetensors"))
+        return {"rows": rows(folder), **{str(f.relative_to(folder)): load_file(f) for f in weights}}
+
+    return read

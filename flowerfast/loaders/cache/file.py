@@ -52,9 +52,9 @@ def disk_problem(folder: Path) -> str | None:
 
 
 def cache_key(photos: Photos, side: int) -> str:
-    """Name of the cache file of a folder: changes with any photo, with `side` and with who makes pixels.
+    """Name of the cache file of a folder: changes with any photo and how it is turned, with `side`, and with
+    who makes pixels.
 
-    It changes too with how photos are turned.
     It holds for all samples, so that another split of the same photos finds them decoded.
     """
     makers, table = [version(name) for name in ("simplejpeg", "pillow", "torch")], photos.table
