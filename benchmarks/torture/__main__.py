@@ -1,0 +1,128 @@
+"""The command: chunks of cases in processes of their own, one per core, written down as they end."""
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.torture.parts import all_trials
+from benchmarks.torture.trial import Tally, Trial
+from flowerfast.bench.environment import SCHEMA, environment, write_results
+from flowerfast.machine import usable_cores
+
+ROOT = Path(__file__).resolve().parents[2]
+RESULTS = ROOT / "benchmarks" / "results" / "reliability.json"
+MARK = "tally: "
+
+
+def try_chunk(trial: Trial, start: int, stop: int) -> Tally:
+    """A chunk in a process of its own: a crash or a hang fails all its cases that are not known."""
+    folder = Path(tempfile.mkdtemp(prefix="torture-"))
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.torture",
+        "--chunk",
+        trial.name,
+        f"{start}:{stop}",
+        str(folder),
+    ]
+    try:
+        done = subprocess.run(
+            command, cwd=ROOT, capture_output=True, text=True, errors="replace", timeout=trial.seconds
+        )
+    except subprocess.TimeoutExpired:
+        return Tally(stop - start, [f"{start}:{stop}: hung for over {trial.seconds:.0f} s"])
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    last = (done.stdout.splitlines() or [""])[-1]
+    if done.returncode or not last.startswith(MARK):
+        said = (done.stderr.strip().splitlines() or ["nothing said"])[-1]
+        return Tally(stop - start, [f"{start}:{stop}: ended with exit code {done.returncode}: {said}"])
+    return Tally(**json.loads(last.removeprefix(MARK)))
+
+
+def run_chunk(name: str, cases: str, folder: str) -> None:
+    """What the process of a chunk does: the tally is its last line."""
+    trial = next(trial for trial in all_trials() if trial.name == name)
+    start, stop = map(int, cases.split(":"))
+    tally = trial.run(range(start, stop), Path(folder))
+    print(MARK + json.dumps(asdict(tally)))
+
+
+def _begin(out: Path, quick: bool) -> dict[str, Any]:
+    """What a results file says already, if it is of this commit and this size; else a new one."""
+    env = environment(torch.device("cpu"))
+    fresh = {"schema": SCHEMA, "kind": "torture", "quick": quick, "environment": env, "trials": {}}
+    try:
+        there = json.loads(out.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return fresh
+    same = (there["kind"], there["quick"]) == ("torture", quick) and there["environment"]["git"] == env["git"]
+    return there if same else fresh
+
+
+def torture(trials: list[Trial], out: Path, quick: bool) -> int:
+    """Try all, write down what came of it, and return how many cases failed."""
+    results = _begin(out, quick)
+    for trial in trials:
+        count = trial.quick if quick else trial.full
+        about = {"promise": trial.promise, "unit": trial.unit, "of": count, "seconds": 0.0, **asdict(Tally())}
+        row = results["trials"].setdefault(trial.name, about)
+        _try(trial, row, count, lambda: write_results(out, results))
+        print(f"{trial.name}: {row['tried']:,} {trial.unit}, {len(row['failures'])} failures", flush=True)
+    return sum(len(row["failures"]) for row in results["trials"].values())
+
+
+def _try(trial: Trial, row: dict[str, Any], count: int, keep: Any) -> None:
+    total = Tally(row["tried"], row["failures"], row["figures"])
+    starts = range(total.tried, count, trial.chunk)
+    since, before = time.monotonic(), row["seconds"]
+    waiting: dict[int, Tally] = {}
+    with ThreadPoolExecutor(usable_cores()) as pool:
+        chunks = {pool.submit(try_chunk, trial, n, min(n + trial.chunk, count)): n for n in starts}
+        for done in as_completed(chunks):
+            waiting[chunks[done]] = done.result()
+            while total.tried in waiting:  # in order, so that what is written down is a beginning
+                total.add(waiting.pop(total.tried))
+            row |= asdict(total) | {"seconds": round(before + time.monotonic() - since, 1)}
+            keep()
+
+
+def main() -> int:
+    """Exit code 1: something failed."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.torture", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="the few cases of the tests")
+    parser.add_argument("--only", help="names of trials, separated by commas")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="results file; one that is there goes on")
+    parser.add_argument("--list", action="store_true", help="name the trials and their promises")
+    parser.add_argument("--chunk", nargs=3, metavar=("NAME", "START:STOP", "FOLDER"), help="one chunk, here")
+    given = parser.parse_args()
+    if given.chunk:
+        run_chunk(*given.chunk)
+        return 0
+    trials = all_trials()
+    if given.only:
+        names = given.only.split(",")
+        unknown = set(names) - {trial.name for trial in trials}
+        if unknown:
+            parser.error(f"--only: no trial {sorted(unknown)[0]}; --list names them")
+        trials = [trial for trial in trials if trial.name in names]
+    if given.list:
+        for trial in trials:
+            print(f"{trial.name}: {trial.promise} ({trial.full:,} {trial.unit})")
+        return 0
+    return 1 if torture(trials, given.out, given.quick) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,8 @@
+"""All trials, in the order of the page."""
+
+from benchmarks.torture.trial import Trial
+
+
+def all_trials() -> list[Trial]:
+    """Every promise that is tried."""
+    return []
