@@ -2,12 +2,15 @@
 
 import argparse
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,37 +20,38 @@ import torch
 from benchmarks.torture.parts import all_trials
 from benchmarks.torture.trial import Tally, Trial
 from flowerfast.bench.environment import SCHEMA, environment, write_results
-from flowerfast.machine import usable_cores
+from flowerfast.machine import usable_cores, user_cache_dir
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results" / "reliability.json"
 MARK = "tally: "
+QUIET = {
+    "OMP_NUM_THREADS": "1",  # networks here are tiny
+    "NUMBA_CACHE_DIR": os.environ.get("NUMBA_CACHE_DIR", str(user_cache_dir() / "kernels")),
+}
+"""Of the environment of a chunk; beside it a cache folder of its own."""
 
 
 def try_chunk(trial: Trial, start: int, stop: int) -> Tally:
-    """A chunk in a process of its own: a crash or a hang fails all its cases that are not known."""
+    """A chunk in a session of its own: a crash or a hang fails all its cases, and nothing outlives it."""
     folder = Path(tempfile.mkdtemp(prefix="torture-"))
-    command = [
-        sys.executable,
-        "-m",
-        "benchmarks.torture",
-        "--chunk",
-        trial.name,
-        f"{start}:{stop}",
-        str(folder),
-    ]
+    command = [sys.executable, "-m", __package__, "--chunk", trial.name, f"{start}:{stop}", str(folder)]
+    env = {**os.environ, **QUIET, "FLOWERFAST_CACHE": str(folder / "cache")}
+    process = subprocess.Popen(
+        command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+    )
     try:
-        done = subprocess.run(
-            command, cwd=ROOT, capture_output=True, text=True, errors="replace", timeout=trial.seconds
-        )
+        out, err = process.communicate(timeout=trial.seconds)
     except subprocess.TimeoutExpired:
         return Tally(stop - start, [f"{start}:{stop}: hung for over {trial.seconds:.0f} s"])
     finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         shutil.rmtree(folder, ignore_errors=True)
-    last = (done.stdout.splitlines() or [""])[-1]
-    if done.returncode or not last.startswith(MARK):
-        said = (done.stderr.strip().splitlines() or ["nothing said"])[-1]
-        return Tally(stop - start, [f"{start}:{stop}: ended with exit code {done.returncode}: {said}"])
+    last = (out.decode(errors="replace").splitlines() or [""])[-1]
+    if process.returncode or not last.startswith(MARK):
+        said = (err.decode(errors="replace").strip().splitlines() or ["nothing said"])[-1]
+        return Tally(stop - start, [f"{start}:{stop}: ended with exit code {process.returncode}: {said}"])
     return Tally(**json.loads(last.removeprefix(MARK)))
 
 
