@@ -1,9 +1,10 @@
 # make demo: set up and train on rendered flowers.   make test: set up and run every check.
+# make torture: every promise of docs/reliability.md at full count, within an hour; stopped, it goes on.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test gpu-test clean
+.PHONY: demo test gpu-test torture clean
 
 demo: $(VENV)/installed
 	$(BIN)/flowerfast train
@@ -17,6 +18,9 @@ test: $(VENV)/installed-test
 
 gpu-test: $(VENV)/installed-test
 	$(BIN)/python -m pytest -m gpu
+
+torture: $(VENV)/installed-test
+	$(BIN)/python -m benchmarks.torture; failed=$$?; $(BIN)/python benchmarks/tables.py; exit $$failed
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)

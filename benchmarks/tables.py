@@ -130,10 +130,27 @@ def growth() -> str:
     return "\n\n".join(parts)
 
 
+def reliability() -> str:
+    """What was promised, how often it was tried and what came of it, from `reliability.json`."""
+    parts = []
+    for name, result in read("reliability.json"):
+        rows = []
+        for trial in result["trials"].values():
+            figures = "; ".join(f"{what}: {number:,g}" for what, number in trial["figures"].items())
+            tried = f"{trial['tried']:,} {trial['unit']}"
+            rows.append([trial["promise"], tried, f"{len(trial['failures']):,}", figures])
+        env = result["environment"]
+        minutes = sum(trial["seconds"] for trial in result["trials"].values()) / 60
+        said = f"{machine(env)}, commit {env['git'][:7]}, {minutes:.0f} minutes, {made(name, env, '../')}"
+        parts.append(f"{said}:\n\n{table('promised|tried|>failures|figures', rows)}")
+    return "\n\n".join(parts)
+
+
 PAGES: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {"cpu": cpu, "speed": speed, "accuracy": accuracy},
     "docs/compare.md": {"compare": compare},
     "docs/cpu.md": {"growth": growth},
+    "docs/reliability.md": {"reliability": reliability},
 }
 """Tables of each page, by the name in its comment."""
 

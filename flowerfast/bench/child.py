@@ -31,11 +31,13 @@ class Variant:
         target: `module:function`; the function returns a `Source`, or epochs without end (to `Child.call`:
             anything that is JSON).
         options: the function's keyword arguments; must be JSON.
+        root: checkout whose code is measured.
     """
 
     name: str
     target: str
     options: dict[str, Any] = field(default_factory=dict)
+    root: Path = _ROOT
 
 
 class ChildFailed(Exception):
@@ -66,9 +68,9 @@ class Child(contextlib.AbstractContextManager["Child"]):
     def __init__(self, variant: Variant, environment: Mapping[str, str]) -> None:
         self.memory: int | None = None
         self._errors = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
-        paths = [str(_ROOT), os.environ.get("PYTHONPATH", "")]
+        paths = [str(variant.root), os.environ.get("PYTHONPATH", "")]
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "flowerfast.bench.worker"],
+            [sys.executable, "-P", "-m", "flowerfast.bench.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,

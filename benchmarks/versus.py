@@ -1,0 +1,200 @@
+"""Two builds of flowerfast side by side, on your photos: one run, one JSON.
+
+    python benchmarks/versus.py OLD DATA [--rounds N] [--out benchmarks/results/versus-NAME.json]
+
+OLD is a checkout of an earlier build, or a revision of this repository, which is checked out meanwhile. Both
+builds run with the packages of this environment, so that only their code differs, and take turns: loaders
+each in a process of its own that stays (images/s, CPU time per photo, memory), then whole commands (seconds
+and CPU seconds from start to end). Figures are medians; ratios are new to old.
+"""
+
+import argparse
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from flowerfast.bench.child import Variant
+from flowerfast.bench.environment import SCHEMA, describe_photos, environment, write_results
+from flowerfast.bench.measure import Pace, measure
+from flowerfast.bench.result import middle_and_spread
+from flowerfast.errors import UserError
+from flowerfast.photos.photos import Photos
+
+ROOT = Path(__file__).resolve().parents[1]
+SETTINGS = ("data.image_size=224", "train.batch_size=32", "data.cache=none")
+HIDE_GPU = {"CUDA_VISIBLE_DEVICES": ""}
+FEW = 40
+"""Photos of the commands, whose time is then that of starting up, saving and ending."""
+TINY = ("model.name=test_resnet", "model.pretrained=false", "data.image_size=64", "train.epochs=1")
+SAVED = ("model.name=resnet18", "model.pretrained=false", "data.image_size=64", "train.epochs=1")
+BUILDS = ("old", "new")
+
+
+@contextmanager
+def checkout(old: str) -> Iterator[Path]:
+    """Folder of a build: what is given if it is one, else a worktree of the revision for as long."""
+    if Path(old, "flowerfast", "__init__.py").is_file():
+        yield Path(old).resolve()
+        return
+    with tempfile.TemporaryDirectory(prefix="versus-") as folder:
+        git = ["git", "-C", str(ROOT), "worktree"]
+        added = subprocess.run(
+            [*git, "add", "--detach", f"{folder}/old", old], capture_output=True, text=True
+        )
+        if added.returncode:
+            raise UserError(f"{old}: neither a checkout of flowerfast nor a revision of this one")
+        try:
+            yield Path(folder, "old")
+        finally:
+            subprocess.run([*git, "remove", "--force", f"{folder}/old"], capture_output=True, check=False)
+
+
+def loaders(roots: dict[str, Path], data: dict[str, str], rounds: int) -> dict[str, Any]:
+    """Rows by kind of data; of each build images/s, CPU milliseconds per photo and memory, and the ratios."""
+    rows = {}
+    for kind, path in data.items():
+        variants = [
+            Variant(build, "flowerfast.bench.sources:loader", {"data": path, "settings": SETTINGS}, root)
+            for build, root in roots.items()
+        ]
+        measured = measure(variants, Pace(rounds=rounds), print, HIDE_GPU)
+        for row in measured.values():
+            if "error" in row:
+                raise UserError(f"{kind}: {row['error']}")
+            row["cpu_ms_per_photo"] = 1000 * row["cpu_cores"] / row["images_per_sec"]
+        old, new = (measured[build] for build in BUILDS)
+        keys = ("images_per_sec", "cpu_ms_per_photo", "memory_bytes")
+        rows[kind] = {**measured, "ratio": {key: new[key] / old[key] for key in keys}}
+        print(kind, rows[kind]["ratio"], flush=True)
+    return rows
+
+
+def commands(roots: dict[str, Path], few: Path, rounds: int, scratch: Path) -> dict[str, Any]:
+    """Rows by command; of each build median, spread and all of its seconds, and CPU seconds."""
+    out = scratch / "run"
+    train = ("train", str(few), "--out", str(out))
+    named = {
+        "--help": ("--help",),
+        "train, one short epoch": (*train, *_set(TINY)),
+        "train, a save of resnet18 each step": (*train, *_set((*SAVED, "checkpoints.every_seconds=0"))),
+    }
+    rows = {}
+    for name, arguments in named.items():
+        taken: dict[str, list[dict[str, float]]] = {build: [] for build in BUILDS}
+        for number in range(rounds + 1):
+            for build, root in roots.items():
+                shutil.rmtree(out, ignore_errors=True)
+                figures = _run(root, arguments)
+                if number:  # the first is a warm-up
+                    taken[build].append({**figures, **_spent(out)})
+        rows[name] = {build: _middles(each) for build, each in taken.items()}
+        old, new = (rows[name][build] for build in BUILDS)
+        rows[name]["ratio"] = {key: new[key]["median"] / old[key]["median"] for key in new if key in old}
+        print(name, rows[name]["ratio"], flush=True)
+    return rows
+
+
+def _set(settings: Sequence[str]) -> list[str]:
+    return [word for setting in settings for word in ("--set", setting)]
+
+
+def _run(root: Path, arguments: Sequence[str]) -> dict[str, float]:
+    """Seconds and CPU seconds of a command of a build."""
+    before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    command = [sys.executable, "-P", "-m", "flowerfast", *arguments]
+    env = {**os.environ, **HIDE_GPU, "PYTHONPATH": str(root)}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise UserError(f"{' '.join(arguments)}: exit code {done.returncode}: {done.stderr.strip()}")
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return {"seconds": time.perf_counter() - started, "cpu_seconds": cpu}
+
+
+def _spent(run: Path) -> dict[str, float]:
+    """What the summary of a run says of starting up and of waiting for files."""
+    if not (run / "summary.json").is_file():
+        return {}
+    summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
+    return {key: summary[key] for key in ("startup_seconds", "write_seconds") if key in summary}
+
+
+def _middles(figures: Sequence[dict[str, float]]) -> dict[str, Any]:
+    rows = {}
+    for key in figures[0]:
+        values = [each[key] for each in figures]
+        middle, spread = middle_and_spread(values)
+        rows[key] = {"median": middle, "spread": spread, "rounds": values}
+    return rows
+
+
+def some(photos: Photos, folder: Path) -> Path:
+    """A folder of links to a few of the photos, evenly spread."""
+    paths = photos.table.paths()
+    for index in photos.indices[:: max(1, len(photos) // FEW)]:
+        source = photos.root / paths[index]
+        link = folder / source.parent.name / source.name
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(source.resolve())
+    return folder
+
+
+def versus(old: str, data: Path, rounds: int) -> dict[str, Any]:
+    """The whole measurement."""
+    started = time.perf_counter()
+    with checkout(old) as root, tempfile.TemporaryDirectory(prefix="versus-") as scratch:
+        roots = dict(zip(BUILDS, (root, ROOT), strict=True))
+        photos = Photos(str(data))
+        shards = Path(scratch, "shards")
+        _run(ROOT, ("pack", str(data), str(shards)))
+        kinds = {"folder": str(data), "shards": str(shards)}
+        revision = subprocess.run(
+            ["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True
+        )
+        return {
+            "schema": SCHEMA,
+            "kind": "versus",
+            "old": revision.stdout.strip(),
+            "settings": SETTINGS,
+            "data": describe_photos(photos, data.name),
+            "environment": environment(torch.device("cpu")),
+            "loader": loaders(roots, kinds, rounds),
+            "command": commands(
+                roots, some(photos, Path(scratch, "few")), max(3, rounds // 2), Path(scratch)
+            ),
+            "seconds": time.perf_counter() - started,
+        }
+
+
+def main() -> int:
+    """Exit code 2: something cannot be measured."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("old", help="checkout of the earlier build, or a revision of this repository")
+    parser.add_argument("data", type=Path, help="folder of photos")
+    parser.add_argument("--rounds", type=int, default=9, help="of each loader, in turns")
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "versus.json")
+    given = parser.parse_args()
+    try:
+        result = versus(given.old, given.data, given.rounds)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    write_results(given.out, result)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
