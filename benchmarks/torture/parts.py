@@ -1,8 +1,9 @@
 """All trials, in the order of the page."""
 
+from benchmarks.torture import caches
 from benchmarks.torture.trial import Trial
 
 
 def all_trials() -> list[Trial]:
     """Every promise that is tried."""
-    return []
+    return [caches.DATA, caches.CODE]
