@@ -249,11 +249,11 @@ def _write_state(folder: Path, state: dict[str, Any]) -> None:
 
 def _clear(folder: Path) -> None:
     """Remove what an unfinished run has left. Raises UserError where something else has a shard's name."""
-    _remove_parts(folder)
     shards = [file for file in folder.iterdir() if _SHARD_NAME.fullmatch(file.name)]
     foreign = next((file for file in shards if not _is_ours(file)), None)
     if foreign is not None:
         raise UserError(f"{foreign}: flowerfast did not write this; move it away, or name another folder")
+    _remove_parts(folder)
     for file in shards:
         file.unlink()
 

@@ -252,6 +252,10 @@ class Shards:
         fresh = np.zeros(len(self.shard), np.bool_)
         self._checked.update(dict.fromkeys(range(len(self.files)), (None, fresh)))
 
+    def __getstate__(self) -> dict[str, Any]:
+        """For another process, in which the descriptors of this one are other files."""
+        return {**vars(self), "_open": {}}
+
     def read(self, index: int, size: int) -> np.ndarray:
         """The `size` encoded bytes of a photo: uint8 (size,), read-only.
 

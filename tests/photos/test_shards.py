@@ -3,6 +3,7 @@
 import errno
 import io
 import os
+import pickle
 import shutil
 import subprocess
 import sys
@@ -62,6 +63,15 @@ def test_threads_read_the_same_bytes(photo_folder: Write) -> None:
         order = np.random.default_rng(0).integers(0, len(folder), 400).tolist()
         found = list(pool.map(lambda i: shards.read_one(i).tobytes() == expected[i], order))
     assert all(found)
+
+
+def test_another_process_opens_shards_itself(photo_folder: Write) -> None:
+    """What is pickled holds no descriptors: a number is another file there."""
+    folder, shards = packed(photo_folder())
+    shards.read(shards.indices)
+    sent = pickle.loads(pickle.dumps(shards))
+    assert not sent.table.shards._open
+    assert sent.read_one(3).tobytes() == folder.read_one(3).tobytes()
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")

@@ -181,11 +181,11 @@ def _ours(folder: Path, suffix: str) -> list[Path]:
 
 
 def _is_ours(path: Path) -> bool:
-    """Whether this is a cache file, or an empty one that a power loss has left of it; no link to one."""
+    """Whether this is a cache file, or one cut within its mark; no link to one."""
     with suppress(OSError):
         if stat.S_ISREG(path.lstat().st_mode):
             with os.fdopen(open_regular(path), "rb") as file:
-                return file.read(len(_MARK)) in (_MARK, b"")
+                return _MARK.startswith(file.read(len(_MARK)))
     return False
 
 

@@ -462,5 +462,7 @@ def test_untouched_photos_take_no_room(photo_folder: Callable[..., Path], folder
 
 def test_a_folder_that_cannot_be_used_is_named(photos: Path, tmp_path: Path, open_: Open) -> None:
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(UserError, match=r"^cache=disk: .*file/x cannot be made .*; set data\.cache_dir"):
+    with pytest.raises(
+        UserError, match=r"^cache=disk: .*file/x/flowerfast-photos cannot be made .*; set data\.cache_dir"
+    ):
         open_(photos, cache_dir=str(tmp_path / "file/x"))
