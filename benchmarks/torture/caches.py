@@ -251,9 +251,9 @@ DATA = Trial(
     "epoch, give right pixels or are named, and never end the process.",
     "cases",
     damaged_data,
-    full=1000,
+    full=3000,
     quick=20,
-    chunk=50,
+    chunk=150,
     seconds=300.0,
 )
 CODE = Trial(
@@ -264,5 +264,5 @@ CODE = Trial(
     full=24,
     quick=1,
     chunk=4,
-    seconds=600.0,
+    seconds=900.0,
 )

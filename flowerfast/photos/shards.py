@@ -16,6 +16,7 @@ import stat
 import struct
 import zipfile
 import zlib
+from contextlib import suppress
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
@@ -187,7 +188,7 @@ class _OpenFile:
     """
 
     def __init__(self, path: Path, size: int) -> None:
-        self.file = open_regular(path)
+        self.file, self._path = open_regular(path), path
         finalize(self, os.close, self.file)
         status = os.fstat(self.file)
         if problem := _size_problem(path, status.st_size, size):
@@ -198,7 +199,7 @@ class _OpenFile:
         """Bytes from there on; fewer where the file ends."""
         if hasattr(os, "pread"):
             return os.pread(self.file, size, offset)  # Linux reads up to 2 GB in one call
-        with os.fdopen(os.dup(self.file), "rb", buffering=0) as own:
+        with self._path.open("rb") as own:  # Windows: one of its own, for threads would share the position
             own.seek(offset)
             return own.read(size)
 
@@ -325,10 +326,9 @@ class Shards:
 
     def _held(self, shard: int) -> _OpenFile | None:
         """A shard that stays open; None: one that does not, or that cannot be opened."""
-        try:
-            self._opened(shard)
-        except OSError:
-            return None
+        if shard not in self._open and len(self._open) < _MOST_OPEN:
+            with suppress(OSError):  # `read` will say what is wrong
+                self._opened(shard)
         return self._open.get(shard)
 
     def _opened(self, shard: int) -> _OpenFile:

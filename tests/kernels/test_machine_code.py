@@ -109,3 +109,15 @@ def test_code_for_another_cpu_lies_beside(tmp_path: Path) -> None:
         assert (ran.stdout, ran.stderr) == ("8\n", "")
         counts.append(len(list((tmp_path / "code").rglob("*.code"))))
     assert counts == [1, 2, 2]
+
+
+def test_processes_that_compile_at_once_keep_what_each_has_made(tmp_path: Path) -> None:
+    """numba's index of a function knows what the process knew that wrote it last."""
+    one, other = (machine_code.MachineCode(tmp_path, "f") for _ in range(2))
+    assert (one.load("int"), other.load("float")) == (None, None)
+    one.save("int", 1)
+    other.save("float", 2)
+    other.save("int", 1)
+    assert [code.load(key) for code in (one, other) for key in ("int", "float")] == [1, 2, 1, 2]
+    one.flush()
+    assert other.load("int") is None
