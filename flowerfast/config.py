@@ -62,7 +62,7 @@ class DataConfig(Section):
     cache_gb: float | None = Field(default=None, gt=0)
     """Most GB (1e9 bytes) of the cache, on disk of all its files; null: a third of what is free."""
     cache_dir: str | None = None
-    """Folder of the disk cache; null: `photos` in the user's cache folder."""
+    """Folder in which `flowerfast-photos` holds the disk cache; null: `photos` in the user's cache folder."""
     cache_side: int = Field(default=320, ge=32, le=8192)
     """Short side of a cached photo, in pixels; smaller photos are kept as they are."""
     exif: Exif = "apply"

@@ -4,6 +4,7 @@ Of a container its limits count, not the host's: cores and memory are read from 
 https://docs.kernel.org/admin-guide/cgroup-v2.html
 """
 
+import errno
 import logging
 import math
 import os
@@ -239,6 +240,38 @@ def replacing(file: Path, *, durable: bool = False, shared: bool = False) -> Ite
     except BaseException:
         fresh.unlink(missing_ok=True)
         raise
+
+
+_FLAGS = os.O_RDONLY | sum(
+    getattr(os, name, 0) for name in ("O_NONBLOCK", "O_NOCTTY", "O_CLOEXEC", "O_BINARY")
+)
+"""Without O_NONBLOCK whoever opens a pipe waits until somebody writes to it; regular files do not mind."""
+
+
+def open_regular(path: Path | str) -> int:
+    """Descriptor of a regular file, links followed, to be read. Raises OSError, also for anything else.
+
+    A pipe, socket, device or folder may have taken the place of a file at any time, and would be waited for.
+    """
+    file = os.open(path, _FLAGS)
+    mode = os.fstat(file).st_mode
+    if stat.S_ISREG(mode):
+        return file
+    os.close(file)
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    raise OSError(errno.EINVAL, "not a regular file", str(path))
+
+
+def read_bytes(file: Path) -> bytes:
+    """A whole regular file. Raises OSError."""
+    with os.fdopen(open_regular(file), "rb") as stream:
+        return stream.read()
+
+
+def read_text(file: Path) -> str:
+    """A whole regular file in UTF-8. Raises OSError, UnicodeDecodeError."""
+    return read_bytes(file).decode("utf-8")
 
 
 def write_text(file: Path, text: str, *, durable: bool = False, shared: bool = False) -> None:

@@ -331,3 +331,23 @@ def test_warnings_are_ignored_once_and_for_good_by_any_number_of_threads() -> No
     warnings.warn("Of no concern to anybody", UserWarning, stacklevel=1)
     with pytest.raises(UserWarning, match="still an error"):
         warnings.warn("still an error", UserWarning, stacklevel=1)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes")
+def test_only_regular_files_are_opened(tmp_path: Path) -> None:
+    """Nor waited for: nobody writes to the pipe."""
+    file, pipe, link = tmp_path / "file", tmp_path / "pipe", tmp_path / "link"
+    file.write_bytes(b"x\r\n")
+    os.mkfifo(pipe)
+    link.symlink_to(pipe)
+    assert machine.read_bytes(file) == b"x\r\n"
+    assert machine.read_text(file) == "x\r\n"
+    for path in (pipe, link, Path("/dev/zero")):
+        with pytest.raises(OSError, match="not a regular file"):
+            machine.read_bytes(path)
+    with pytest.raises(IsADirectoryError):
+        machine.open_regular(tmp_path)
+    opened = len(os.listdir("/dev/fd"))
+    with pytest.raises(OSError, match="not a regular file"):
+        machine.open_regular(pipe)
+    assert len(os.listdir("/dev/fd")) == opened  # closed again

@@ -1,9 +1,10 @@
 """All trials, in the order of the page."""
 
+from benchmarks.torture import caches
 from benchmarks.torture.soak import SOAK
 from benchmarks.torture.trial import Trial
 
 
 def all_trials() -> list[Trial]:
     """Every promise that is tried."""
-    return [SOAK]
+    return [SOAK, caches.DATA, caches.CODE]

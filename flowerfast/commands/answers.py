@@ -56,7 +56,7 @@ def _opened(form: str, file: Path) -> Iterator[TextIO]:
         if file == Path("-"):
             yield sys.stdout
         elif form == "json":
-            with replacing(file) as fresh, fresh.open("w", **encoding) as stream:
+            with replacing(file, shared=True) as fresh, fresh.open("w", **encoding) as stream:
                 yield stream
         else:
             file.parent.mkdir(parents=True, exist_ok=True)

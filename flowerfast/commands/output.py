@@ -146,7 +146,7 @@ def write_json(file: Path | None, result: Any) -> None:
             raise PipeClosed from None
     elif file is not None:
         try:
-            write_text(file, text)
+            write_text(file, text, shared=True)  # FILE.partial may be somebody's
         except OSError as error:
             raise UserError(
                 f"--json {file}: cannot be written ({error.strerror}); choose another file"

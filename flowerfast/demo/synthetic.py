@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import signal
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -24,7 +25,7 @@ from flowerfast.demo.painting import PAINTERS
 from flowerfast.demo.painting.canvas import SUPERSAMPLE, Array, Canvas, Rng, backdrop, finish, tint
 from flowerfast.demo.painting.parts import paint_grass
 from flowerfast.errors import UserError, one_line
-from flowerfast.machine import Progress, usable_cores, user_cache_dir
+from flowerfast.machine import Progress, read_text, usable_cores, user_cache_dir
 
 CLASSES: tuple[str, ...] = tuple(PAINTERS)
 RENDER_VERSION = 1  # raise it whenever a change of the painters changes pixels
@@ -124,11 +125,15 @@ def synthesize(
         return out
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise UserError(f"{out} exists and is not this set of flowers: remove it or name another folder")
-    partial = target.parent / f".{target.name}.partial-{os.getpid()}"
+    partial = target.parent / f".{target.name}.partial-{os.getpid()}-{time.time_ns()}"
     try:
-        shutil.rmtree(partial, ignore_errors=True)  # left by a killed process that had this number
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial.mkdir()
+    except OSError as error:
+        raise UserError(f"{out} cannot be written ({one_line(error)}): name a folder that can") from error
+    try:
         for kind in CLASSES:
-            (partial / kind).mkdir(parents=True)
+            (partial / kind).mkdir()
         finished = 0
         for count in _render_all(_chunks(partial, per_class, seed), processes or usable_cores()):
             finished += count
@@ -158,7 +163,7 @@ def demo_folder() -> Path:
 def _holds(folder: Path, marker: dict[str, int]) -> bool:
     """Tell whether the folder holds exactly the set that the marker describes."""
     try:
-        if json.loads((folder / MARKER).read_text(encoding="utf-8")) != marker:
+        if json.loads(read_text(folder / MARKER)) != marker:
             return False
     except (OSError, ValueError):
         return False

@@ -8,6 +8,7 @@ from typing import Any
 
 from numba import config, njit
 
+from flowerfast.kernels.machine_code import SUFFIX, MachineCode
 from flowerfast.machine import folder_problem, logger, user_cache_dir
 
 
@@ -37,7 +38,7 @@ _KEEP = folder_problem(_CODE) is None
 
 def is_compiled() -> bool:
     """Whether an earlier run has left machine code of these very functions."""
-    return any(_CODE.glob("*/chain.run-*.nbi"))  # numba makes the folders when it is imported
+    return any(_CODE.glob(f"*/chain.run-*{SUFFIX}"))  # numba makes the folders when it is imported
 
 
 def part(function: Callable[..., Any]) -> Any:
@@ -56,7 +57,9 @@ def kernel(function: Callable[..., Any]) -> Any:
     finally:
         _numba.CACHE_DIR = before
     if _KEEP:
-        compiled._cache._guard_against_spurious_io_errors = _going_on  # numba's own has none but for Windows
+        kept = compiled._cache
+        kept._cache_file = MachineCode(Path(kept.cache_path), kept._impl.filename_base)
+        kept._guard_against_spurious_io_errors = _going_on  # numba's own has none but for Windows
     return compiled
 
 

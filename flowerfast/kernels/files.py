@@ -1,4 +1,4 @@
-"""Whole files read, many in one call, without Python's interpreter lock.
+"""Whole files and pieces of files read, many in one call, without Python's interpreter lock.
 
 A thread that reads a file in Python lets go of the lock at each system call and must get it back after; while
 another thread is busy in Python it waits for that up to `sys.getswitchinterval()`, 5 ms, each time. POSIX
@@ -16,9 +16,9 @@ from flowerfast.kernels.jpeg_header import is_plain
 FAILED, READ, PLAIN = 0, 1, 2
 """The file is not there or not as long as expected; it was read; and it is a plain JPEG, see `is_plain`."""
 
-_FLAGS = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0)
+_FLAGS = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0)  # waits for no pipe
 _open = types.ExternalFunction("open", types.intc(types.uintp, types.intc))
-_read = types.ExternalFunction("read", types.intp(types.intc, types.uintp, types.uintp))
+_pread = types.ExternalFunction("pread", types.intp(types.intc, types.uintp, types.uintp, types.intp))
 _close = types.ExternalFunction("close", types.intc(types.intc))
 
 
@@ -63,16 +63,49 @@ def _start(path_ends, row):
 
 
 @kernel
+def read_pieces(files, offset, at, room, width, height):
+    """Read pieces of open files into one piece of memory.
+
+    Args:
+        files: int64 (n,), descriptors.
+        offset: int64 (n,), where in its file each piece begins.
+        at: int64 (n + 1,), where in `room` each piece begins and ends.
+        room: uint8, for all pieces.
+        width, height: of the photos that they are, in pixels.
+
+    Returns int8 (n,): FAILED, READ or PLAIN.
+    """
+    found = np.full(len(files), FAILED, np.int8)
+    for i in range(len(files)):
+        size = at[i + 1] - at[i]
+        if _read_at(files[i], room.ctypes.data + at[i], size, size, offset[i]) == size:
+            found[i] = PLAIN if is_plain(room[at[i] : at[i + 1]], width[i], height[i]) else READ
+    return found
+
+
+@kernel
 def _read_file(name, address, size):
     """Bytes read of a file that should have `size`: another number if it has not, -1 if it cannot be read."""
     file = _open(types.uintp(name.ctypes.data), types.intc(_FLAGS))
     if file < 0:
         return -1
-    done = 0
-    while True:
-        got = _read(file, types.uintp(address + done), types.uintp(size + 1 - done))
-        done = done + got if got >= 0 else -1
-        if got <= 0 or done >= size:
-            break
+    done = _read_at(np.int64(file), address, size + 1, size, 0)
     _close(file)
+    return done
+
+
+@kernel
+def _read_at(file, address, most, enough, offset):
+    """Bytes read, at most `most`: fewer than `enough` if the file ends there; -1 if it cannot be read.
+
+    pread fails on what has no places, as a pipe, where read would wait or take what is somebody else's.
+    """
+    done = 0
+    while done < most:
+        got = _pread(types.intc(file), types.uintp(address + done), types.uintp(most - done), offset + done)
+        if got < 0:
+            return -1
+        done += got
+        if got == 0 or done >= enough:
+            break
     return done

@@ -4,7 +4,6 @@ In threads: reading, decoding, resizing and encoding all let go of the interpret
 writes.
 """
 
-import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -177,13 +176,19 @@ def damaged(folder: Path, threads: int | None = None, progress: Progress | None 
     shards = photos.table.shards
     if shards is None:
         raise UserError(f"{folder}: no packed photos there; give the OUT of `flowerfast pack DATA OUT`")
-    crc32 = read_index(folder).columns["crc32"]
     order = np.lexsort((shards.offset, shards.shard))
     damaged_photos: list[str] = []
     done = 0
 
+    def is_whole(row: int) -> bool:
+        try:
+            photos.read_one(row)  # which compares it with its checksum
+        except OSError:
+            return False
+        return True
+
     def wrong(rows: np.ndarray) -> list[int]:
-        return [row for row in rows.tolist() if zlib.crc32(photos.read_one(row).data) != crc32[row]]
+        return [row for row in rows.tolist() if not is_whole(row)]
 
     threads = threads or usable_cores()
     with ThreadPoolExecutor(threads, "flowerfast-verify") as pool:

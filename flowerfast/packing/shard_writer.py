@@ -8,8 +8,8 @@ OUT/.packing/                rows of the finished shards, until the index is wri
 
 import json
 import re
-import shutil
 from collections import Counter
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from flowerfast.errors import UserError
-from flowerfast.machine import write_text
+from flowerfast.machine import read_text, write_text
 from flowerfast.packing.tar_shard import ROW, OpenShard, Photo
 from flowerfast.photos.shards import (
     INDEX,
@@ -34,6 +34,8 @@ from flowerfast.photos.table import Table
 _FOLD_NAMES = ("shard", "train", "val", "test")
 _SHARD_NAME = re.compile(r"(shard|train|val|test)-\d{6}\.tar(\.partial)?")
 _PARTS = ".packing"
+_PART_NAME = re.compile(r"\d{6}\.npz(\.partial)?")
+_FIRST_MEMBER = re.compile(rb"\d{9}\.cls\0|\Z")  # or empty: nothing of it was written
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,7 @@ class ShardWriter:
             raise UserError(f"{self.table.root}: none of {self.done} photos can be packed; mend them")
         index = self._index()
         write_index(index, self.folder)
-        shutil.rmtree(self.folder / _PARTS, ignore_errors=True)
+        _remove_parts(self.folder)
         return index
 
     def close(self) -> None:
@@ -199,7 +201,7 @@ def open_writer(folder: Path, table: Table, settings: PackSettings) -> ShardWrit
         before = _read_state(folder)
         if (folder / INDEX).exists():
             if before == state:
-                shutil.rmtree(folder / _PARTS, ignore_errors=True)
+                _remove_parts(folder)
                 return None
             raise UserError(
                 f"{folder}: holds shards of other photos or settings; name another folder or remove it"
@@ -233,7 +235,7 @@ def _finished_parts(folder: Path) -> list[_Part]:
 
 def _read_state(folder: Path) -> dict[str, Any] | None:
     try:
-        state = json.loads((folder / STATE).read_text(encoding="utf-8"))
+        state = json.loads(read_text(folder / STATE))
     except FileNotFoundError:
         return None
     except ValueError:
@@ -246,11 +248,34 @@ def _write_state(folder: Path, state: dict[str, Any]) -> None:
 
 
 def _clear(folder: Path) -> None:
-    """Remove what an unfinished run has left."""
-    shutil.rmtree(folder / _PARTS, ignore_errors=True)
-    for file in folder.iterdir():
-        if _SHARD_NAME.fullmatch(file.name):
+    """Remove what an unfinished run has left. Raises UserError where something else has a shard's name."""
+    shards = [file for file in folder.iterdir() if _SHARD_NAME.fullmatch(file.name)]
+    foreign = next((file for file in shards if not _is_ours(file)), None)
+    if foreign is not None:
+        raise UserError(f"{foreign}: flowerfast did not write this; move it away, or name another folder")
+    _remove_parts(folder)
+    for file in shards:
+        file.unlink()
+
+
+def _is_ours(shard: Path) -> bool:
+    """Whether a shard was begun by `OpenShard`: its first member is a label under a number of nine digits."""
+    if shard.is_symlink() or not shard.is_file():
+        return False
+    with shard.open("rb") as file:
+        return _FIRST_MEMBER.match(file.read(64)) is not None
+
+
+def _remove_parts(folder: Path) -> None:
+    """Remove what is known of the finished shards, and nothing else that may lie there."""
+    parts = folder / _PARTS
+    if parts.is_symlink() or not parts.is_dir():
+        return
+    for file in parts.iterdir():
+        if _PART_NAME.fullmatch(file.name) and not file.is_dir():
             file.unlink()
+    with suppress(OSError):  # somebody else's files are in it
+        parts.rmdir()
 
 
 def _part_file(folder: Path, number: int) -> Path:

@@ -1,13 +1,15 @@
 """What counts as a photo: raster formats that Pillow decodes by itself, told by content."""
 
+import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
-from flowerfast.machine import ignore_warnings
+from flowerfast.machine import ignore_warnings, open_regular
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "PPM")
 """Pillow's names of the formats that are read; MPO comes by way of JPEG. None that starts a program or
@@ -26,14 +28,19 @@ PILLOW = r"PIL\."
 does not concern the pixels."""
 
 
-def open_image(file: Path | BytesIO) -> Image.Image:
+@contextmanager
+def open_image(file: Path | BytesIO) -> Iterator[Image.Image]:
     """A file as Pillow sees it, its header read: the one way to open one here.
 
-    Raises what Pillow raises: UnidentifiedImageError for what is in none of FORMATS, and almost anything for
-    a damaged file.
+    Raises OSError for what is no regular file; else what Pillow raises: UnidentifiedImageError for what is in
+    none of FORMATS, and almost anything for a damaged file.
     """
     ignore_warnings(module=PILLOW)
-    return Image.open(file, formats=FORMATS)
+    with file if isinstance(file, BytesIO) else os.fdopen(open_regular(file), "rb") as stream:
+        if not isinstance(file, BytesIO) and not os.fstat(stream.fileno()).st_size:
+            raise UnidentifiedImageError  # empty; or of /proc, where reading may have no end
+        with Image.open(stream, formats=FORMATS) as image:
+            yield image
 
 
 def is_raw(name: str) -> bool:

@@ -7,6 +7,7 @@ one. What is left is a system call per file, to see whether it has changed.
 import hashlib
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from flowerfast.photos.layout import Fold, Layout, find_folds, nfc
 from flowerfast.photos.walk import ENDINGS, Walk, opens, some
 
 _RELATIVE = os.stat in os.supports_dir_fd  # names looked up in an open folder: half the time of whole paths
+_FOLDER = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_CLOEXEC", 0)
 _NUMBERS = 4  # per file: size, time, inode, device
 _INT64 = (1 << 63) - 1
 
@@ -110,7 +112,7 @@ def list_photos(root: Path, layout: Layout = "auto") -> Listing:
 
     Raises UserError when there is nothing, or when people would not agree how the folder is to be read.
     """
-    walk = Walk(root)
+    walk = Walk(root, whole=True)
     folds, notes = find_folds(root, walk, layout)
     spelled: dict[str, str] = {}  # of each class, the first spelling
     places: dict[str, list[tuple[int, str]]] = {}  # of each class, (fold, folder)
@@ -230,15 +232,14 @@ def _part(folder: str, prefix: str, names: list[str]) -> _Part:
 
 def _numbers(folder: str, names: list[str]) -> Iterator[int]:
     """Size, time, inode and device of each file in turn."""
-    opened = os.open(folder, os.O_RDONLY) if _RELATIVE else None
+    opened = _opened(folder)
     try:
         for name in names:
-            file = name if _RELATIVE else os.path.join(folder, name)
-            try:
-                status = os.stat(file, dir_fd=opened)
-            except OSError:
-                # A dangling link is named among the bad files like any other that cannot be read.
-                status = os.lstat(file, dir_fd=opened)
+            file = os.path.join(folder, name) if opened is None else name
+            status = _status(file, opened)
+            if status is None:
+                yield from (0, 0, 0, 0)
+                continue
             yield status.st_size
             yield status.st_mtime_ns
             yield status.st_ino & _INT64
@@ -246,3 +247,18 @@ def _numbers(folder: str, names: list[str]) -> Iterator[int]:
     finally:
         if opened is not None:
             os.close(opened)
+
+
+def _opened(folder: str) -> int | None:
+    """Descriptor of a folder to look up names in; None: they are looked up by their paths."""
+    with suppress(OSError):  # it may have gone, or be something else by now: its files are then missing
+        return os.open(folder, _FOLDER) if _RELATIVE else None
+    return None
+
+
+def _status(file: str, folder: int | None) -> os.stat_result | None:
+    """Of a file, or of the link itself where it leads nowhere; None: it has gone. Both are then bad files."""
+    for status in (os.stat, os.lstat):
+        with suppress(OSError):
+            return status(file, dir_fd=folder)
+    return None

@@ -13,7 +13,7 @@ import numpy as np
 from flowerfast.config import DataConfig, Exif, speaking_of, validate
 from flowerfast.errors import UserError
 from flowerfast.kernels import numba_problem
-from flowerfast.machine import Progress
+from flowerfast.machine import Progress, open_regular
 from flowerfast.photos.bad import BadFiles
 from flowerfast.photos.decode import ChangedError, DecodeError, decode
 from flowerfast.photos.layout import TEST, Layout, nfc
@@ -21,7 +21,6 @@ from flowerfast.photos.orientation import turn
 from flowerfast.photos.split import divide
 from flowerfast.photos.table import BadFile, forget, read_table
 
-_READ = os.O_RDONLY | getattr(os, "O_BINARY", 0)  # Windows would translate line ends
 _DEFAULTS = DataConfig()
 
 
@@ -77,9 +76,9 @@ class Photos:
         self._orientation = None if stored else self.table.orientation
         self.indices = np.arange(len(self.table))
         self._bad = BadFiles(self.table, on_bad, max_bad)
-        self._prefix: np.ndarray | None = None  # of the paths, for compiled reading
-        if self.table.shards is None and os.name == "posix":
-            self._prefix = np.frombuffer(os.fsencode(self.root) + b"/", np.uint8)
+        self._prefix = np.frombuffer(
+            os.fsencode(self.root) + b"/", np.uint8
+        )  # of paths, for compiled reading
 
     @classmethod
     def open(
@@ -230,15 +229,21 @@ class Photos:
     ) -> tuple[list[np.ndarray | OSError], np.ndarray]:
         """Encoded bytes of some samples, int64 (m,), as they are now; threads may call it.
 
-        Loose files are read in one call that does not hold the interpreter lock, unless `compiled` is False.
+        They are read in one call that does not hold the interpreter lock, unless `compiled` is False.
         Each result is uint8 (bytes,), read-only, or why it cannot be read. Beside them bool (m,): whether the
         photo is known to be a plain JPEG of its size, see `kernels.jpeg_header.is_plain`; False says nothing.
         """
-        if self._prefix is None or not compiled or numba_problem() is not None:
+        if os.name != "posix" or not compiled or numba_problem() is not None:
             return [self._try_to_read(index) for index in indices.tolist()], np.zeros(len(indices), np.bool_)
+        t = self.table
+        if t.shards is not None:
+            pieces, plain = t.shards.read_many(
+                indices, t.size[indices], (t.width[indices], t.height[indices])
+            )
+            rows = zip(indices.tolist(), pieces, strict=True)
+            return [self._try_to_read(index) if p is None else p for index, p in rows], plain
         from flowerfast.kernels.files import FAILED, PLAIN, read_files  # numba: half a second
 
-        t = self.table
         at = np.zeros(len(indices) + 1, np.int64)
         np.cumsum(t.size[indices] + 1, out=at[1:])
         room = np.empty(at[-1], np.uint8)
@@ -253,15 +258,12 @@ class Photos:
         return files, outcome == PLAIN
 
     def read_one(self, index: int) -> np.ndarray:
-        """Encoded bytes of a sample as they are now: uint8 (bytes,), read-only. Raises OSError.
-
-        Of packed photos: a view of the mapped shard, without a copy.
-        """
+        """Encoded bytes of a sample as they are now: uint8 (bytes,), read-only. Raises OSError."""
         if self.table.shards is not None:
             return self.table.shards.read(index, int(self.table.size[index]))
-        # Three system calls, since the size is known: each call in which a thread lets go of the interpreter
+        # Four system calls, since the size is known: each call in which a thread lets go of the interpreter
         # lock is one after which it must wait for it.
-        file = os.open(os.path.join(self.root, self.path(index)), _READ)
+        file = open_regular(os.path.join(self.root, self.path(index)))
         try:
             size = int(self.table.size[index])
             encoded = os.read(file, size + 1)  # one more, to see a file that has grown

@@ -6,8 +6,8 @@ table of millions stays small and quick to load.
 
 import hashlib
 import io
+import os
 import time
-import zipfile
 import zlib
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -18,13 +18,13 @@ import numpy as np
 from PIL import UnidentifiedImageError
 
 from flowerfast.errors import UserError, one_line
-from flowerfast.machine import Progress, folder_problem, logger, replacing, user_cache_dir
+from flowerfast.machine import Progress, folder_problem, logger, open_regular, replacing, user_cache_dir
 from flowerfast.photos.decode import reason
 from flowerfast.photos.formats import is_clipped, is_raw, not_photos
 from flowerfast.photos.header import LimitError, check_bytes, read_header
 from flowerfast.photos.layout import Layout
 from flowerfast.photos.listing import Listing, list_photos, path_at, split_paths
-from flowerfast.photos.shards import Shards, is_packed, read_index
+from flowerfast.photos.shards import NPZ_ERRORS, Shards, is_packed, read_index, read_npz
 from flowerfast.photos.walk import some
 
 CACHE_VERSION = 3
@@ -54,6 +54,7 @@ class Table:
         path_bytes, path_ends: uint8 (total,) and int64 (n,): all paths in UTF-8, and where each one ends.
         fingerprint: hex digest of names, sizes and modification times of all files.
         bad: files left out at the scan.
+        shut: those of them that the system would not let be read: their time need not tell when that changes.
         notes: what else was left out there, and how the folder was read, a line each.
         shards: where the bytes are when the folder is one of packed shards, else None. `path` is then the
             path that a photo had in the folder which was packed.
@@ -71,6 +72,7 @@ class Table:
     path_ends: np.ndarray
     fingerprint: str
     bad: tuple[BadFile, ...] = field(default=())
+    shut: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     shards: Shards | None = None
 
@@ -97,7 +99,8 @@ def read_table(
     """Table of a folder of class folders, of one with train/, val/, test/ (see `layout`), or of shards.
 
     Headers are read once and cached per folder under the user's cache folder; the cache is valid as long as
-    no file's name, size or modification time changes, and no photo is found to have other dimensions. Shards
+    no file's name, size or modification time changes, none that could not be read can be, and no photo is
+    found to have other dimensions. Shards
     of earlier versions do not say how photos are turned: their headers are read so too, if they are to be
     `oriented`.
     Raises UserError when the folder is missing, has no photos or fewer than `min_classes` classes.
@@ -144,6 +147,7 @@ def _scan(root: Path, listing: Listing, max_pixels: int, progress: Progress | No
     bad: list[BadFile] = []
     clipped: list[str] = []
     others: list[str] = []
+    shut: list[str] = []
     sizes_in_bytes, last = listing.size.tolist(), time.monotonic()
     for i, path in enumerate(split_paths(listing.path_bytes, listing.path_ends)):
         try:
@@ -158,6 +162,8 @@ def _scan(root: Path, listing: Listing, max_pixels: int, progress: Progress | No
             good[i] = False
             if listing.named[i] or isinstance(error, LimitError):
                 bad.append(BadFile(path, reason(error)))
+                if isinstance(error, OSError) and error.errno is not None:
+                    shut.append(path)
             else:
                 photo[i] = False
                 others.append(path)
@@ -188,6 +194,7 @@ def _scan(root: Path, listing: Listing, max_pixels: int, progress: Progress | No
         path_ends=np.cumsum(lengths[good]),
         fingerprint=found.fingerprint(CACHE_VERSION, max_pixels),
         bad=tuple(bad),
+        shut=tuple(shut),
         notes=tuple(_scan_notes(others, empty, clipped)),
     )
 
@@ -208,23 +215,25 @@ def _cache_file(root: Path) -> Path:
     return user_cache_dir() / "manifests" / f"{key}.npz"
 
 
-_TEXTS = ("classes", "notes")
+_TEXTS = ("classes", "notes", "shut")
 _ARRAYS = ("label", "width", "height", "orientation", "size", "fold", "path_bytes", "path_ends")
 
 
 def _load_cache(cache: Path, root: Path, key: str) -> Table | None:
     try:
-        # Opened here: np.load leaves a damaged file open.
-        with cache.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-            if str(stored["key"]) != key:
-                return None
-            bad = tuple(BadFile(str(p), str(e)) for p, e in stored["bad"].reshape(-1, 2))
-            texts = {name: tuple(map(str, stored[name])) for name in _TEXTS}
-            arrays = {name: stored[name] for name in _ARRAYS}
-            fingerprint = str(stored["fingerprint"])
-    except (OSError, KeyError, ValueError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile):
+        stored = read_npz(cache)
+        if str(stored["key"]) != key:
+            return None
+        bad = tuple(BadFile(str(p), str(e)) for p, e in stored["bad"].reshape(-1, 2))
+        texts = {name: tuple(map(str, stored[name])) for name in _TEXTS}
+        if any(_opens(root / path) for path in texts["shut"]):
+            return None
+        arrays: dict[str, Any] = {name: stored[name] for name in _ARRAYS}
+        fingerprint = str(stored["fingerprint"])
+    except NPZ_ERRORS:
         return None  # no cache yet, or a damaged one: scanning again costs seconds
-    return Table(root, texts["classes"], fingerprint=fingerprint, bad=bad, notes=texts["notes"], **arrays)
+    arrays |= {"shut": texts["shut"], "notes": texts["notes"]}
+    return Table(root, texts["classes"], fingerprint=fingerprint, bad=bad, **arrays)
 
 
 def _store_cache(cache: Path, table: Table, key: str) -> None:
@@ -240,6 +249,13 @@ def _store_cache(cache: Path, table: Table, key: str) -> None:
         logger.warning("flowerfast: %s: sizes of photos are not kept (%s)", cache, one_line(error))
 
 
+def _opens(file: Path) -> bool:
+    with suppress(OSError):
+        os.close(open_regular(file))
+        return True
+    return False
+
+
 def _packed(root: Path, max_pixels: int, min_classes: int) -> Table:
     """Table of a folder of shards: their index, in the order of the folder that was packed."""
     index = read_index(root)
@@ -248,7 +264,7 @@ def _packed(root: Path, max_pixels: int, min_classes: int) -> Table:
             f"{root}: only one class is packed there ({index.classes[0]}); a classifier needs two or more"
         )
     columns = index.columns
-    shards = Shards(root, index.shards, columns["shard"], columns["offset"])
+    shards = Shards(root, index.shards, columns["shard"], columns["offset"], columns["crc32"])
     arrays: dict[str, Any] = {name: columns[name] for name in _ARRAYS}
     table = Table(root, index.classes, fingerprint=index.fingerprint, shards=shards, **arrays)
     large = np.flatnonzero(table.width.astype(np.int64) * table.height > max_pixels)
@@ -270,8 +286,8 @@ def _oriented(table: Table, max_pixels: int, progress: Progress | None) -> Table
         known = replace(table, orientation=table.orientation.copy())
         rows = np.flatnonzero(known.orientation == 0)
         for done, row in enumerate(rows.tolist(), 1):
-            file = io.BytesIO(table.shards.read(row, int(table.size[row])).tobytes())
             try:
+                file = io.BytesIO(table.shards.read(row, int(table.size[row])).tobytes())
                 known.orientation[row] = read_header(file, max_pixels).orientation
             except (OSError, ValueError):
                 known.orientation[row] = 1  # damaged: whoever decodes it will say so

@@ -11,6 +11,7 @@ from flowerfast.photos.shards import INDEX, STATE
 
 ENDINGS = tuple(sorted(SUFFIXES))
 _LITTER = frozenset({"thumbs.db", "desktop.ini", "__macosx"})  # and all whose names begin with a dot
+_SYSTEM = frozenset({"lost+found", "system volume information", "$recycle.bin"})
 _RUN = ({"config.yaml", "checkpoints"}, {"summary.json", "split.json"})
 _SHARDS = ({INDEX}, {STATE})
 _MARKS = frozenset().union(*_RUN, *_SHARDS)
@@ -31,10 +32,14 @@ class Walk:
 
     Paths are relative to the root, with / between folders; "" is the root itself. Quietly passed over: hidden
     files and folders, Thumbs.db, desktop.ini. flowerfast's own output (run folders, shards) is left out.
+
+    Args:
+        root: the folder.
+        whole: a folder that cannot be read is an error, but for those that file systems make for themselves.
     """
 
-    def __init__(self, root: Path) -> None:
-        self._root = str(root)
+    def __init__(self, root: Path, whole: bool = False) -> None:
+        self._root, self._whole = str(root), whole
         self._outside = {_identity(folder) for folder in root.resolve().parents}
         self._below: dict[str, list[tuple[str, list[str]]]] = {}
         self._own: dict[str, str] = {}
@@ -128,6 +133,11 @@ class Walk:
         except OSError as error:
             if not folder:
                 raise UserError(f"{self._root}: cannot be read ({error.strerror})") from error
+            if self._whole and folder.rpartition("/")[2].lower() not in _SYSTEM:
+                raise UserError(
+                    f"{path}: cannot be read ({error.strerror}), so its photos would be missing; make it "
+                    "readable or move it away"
+                ) from error
             self._left["shut"][f"{folder}/"] = None
             return None
         own = _own(marks) if folder else None
@@ -153,6 +163,7 @@ def _identity(folder: Path | str) -> Identity:
 
 
 def _kind(entry: os.DirEntry[str]) -> str:
+    """What lies there, links followed: file, folder, broken (a link) or special."""
     try:
         if entry.is_file():
             return "file"

@@ -18,6 +18,7 @@ from timm.models import PretrainedCfg, load_model_config_from_hf
 from torch import nn
 
 from flowerfast.errors import UserError, one_line
+from flowerfast.machine import read_text
 from flowerfast.nearest import did_you_mean, nearest
 
 HUB, FOLDER = "hf-hub:", "local-dir:"
@@ -136,7 +137,7 @@ def _described(name: str) -> Architecture:
 
 
 def _read_folder(folder: Path) -> tuple[dict[str, Any], str, dict[str, Any]]:
-    stored = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    stored = json.loads(read_text(folder / "config.json"))
     about = {
         key: stored[key] for key in ("num_classes", "label_names", "label_descriptions") if key in stored
     }

@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from flowerfast.errors import UserError
-from flowerfast.machine import ignore_warnings, replacing, write_text
+from flowerfast.machine import ignore_warnings, read_text, replacing, write_text
 from flowerfast.training.charts import (
     MAX_MARKED,
     MAX_NUMBERED,
@@ -244,7 +244,7 @@ def _save(figure: Figure, out: Path, dpi: int) -> None:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return read_text(path)
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise UserError(f"cannot read {path} ({reason}): give the folder of a run that has ended") from error

@@ -159,7 +159,9 @@ class RunFolder:
 
         Of the network only its settings are read, so that it may be training meanwhile.
         """
-        fresh = self.path / "best.tmp"
+        fresh = self.path / "best.tmp"  # of this run's own folder: `create` takes none that holds anything
+        if fresh.is_symlink():
+            fresh.unlink()  # never what it leads to
         shutil.rmtree(fresh, ignore_errors=True)
         settings = copy.copy(network)
         vars(settings)["state_dict"] = dict  # timm writes weights and settings; here, no weights

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from flowerfast.errors import UserError, one_line
-from flowerfast.machine import write_text
+from flowerfast.machine import read_text, write_text
 from flowerfast.photos.formats import FORMATS
 from flowerfast.photos.layout import TEST, nfc
 from flowerfast.photos.photos import Photos
@@ -40,7 +40,7 @@ def read_split(file: Path, photos: Photos) -> tuple[Photos, Photos]:
     Raises UserError when the file is unreadable or when photos came, went or changed class since.
     """
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = json.loads(read_text(file))
         train_paths, val_paths, classes = (
             list(map(str, content[key])) for key in ("train", "val", "classes")
         )

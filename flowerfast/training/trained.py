@@ -21,7 +21,7 @@ from flowerfast.config import DataConfig, Exif
 from flowerfast.errors import UserError, one_line
 from flowerfast.loaders.device import pick_device
 from flowerfast.loaders.loader import Loader
-from flowerfast.machine import Progress
+from flowerfast.machine import Progress, read_bytes, read_text
 from flowerfast.photos.decode import DecodeError, decode, reason
 from flowerfast.photos.formats import advice
 from flowerfast.photos.header import checked_header
@@ -122,7 +122,7 @@ def _pixels(picture: Picture, max_pixels: int, upright: bool) -> np.ndarray:
     """RGB pixels of a photo: uint8 (h, w, 3); `upright`: turned as its EXIF says."""
     if isinstance(picture, (str, Path)):
         width, height, orientation, _ = checked_header(Path(picture), max_pixels)
-        photo = decode(np.fromfile(picture, np.uint8), width, height)
+        photo = decode(np.frombuffer(read_bytes(Path(picture)), np.uint8), width, height)
         return turn(photo, orientation) if upright else photo
     pixels: Any = picture
     if isinstance(picture, Image.Image):
@@ -149,7 +149,7 @@ def load_run(run: Path | str, device: str | torch.device = "auto") -> TrainedMod
     run, where = Path(run), pick_device(device)
     folder = run / "best" if (run / "best").is_dir() else run
     try:
-        stored = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        stored = json.loads(read_text(folder / "config.json"))
         cfg, classes = stored["pretrained_cfg"], tuple(stored["label_names"])
         network = timm.create_model(f"local-dir:{folder}", pretrained=True)  # else random weights
         size, crop_pct = int(cfg["input_size"][-1]), float(cfg["crop_pct"])

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from flowerfast.errors import UserError, one_line
+from flowerfast.machine import read_text
 
 State = dict[str, torch.Tensor]
 _NESTED = ("state_dict", "model_state_dict", "model", "trainer", "network")
@@ -58,7 +59,7 @@ def labels_of(file: Path) -> tuple[str, ...] | None:
     """Names of the classes of a weights file in a run folder, or beside a config.json; None: not known."""
     for folder in (file.parent, file.parent.parent / "best"):
         try:
-            stored = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+            stored = json.loads(read_text(folder / "config.json"))
             return tuple(map(str, stored["label_names"]))
         except (OSError, ValueError, KeyError, TypeError):
             continue

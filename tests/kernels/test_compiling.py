@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from numba.core.caching import IndexDataCacheFile
 
 from flowerfast.kernels import compiling
+from flowerfast.kernels.machine_code import MachineCode
 
 
 def _double(x: int) -> int:
@@ -20,10 +20,10 @@ def _double(x: int) -> int:
 def test_machine_code_is_kept_in_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compiling, "_CODE", tmp_path / "code")
     assert compiling.kernel(_double)(4) == 8
-    assert list((tmp_path / "code").rglob("*.nbc"))
+    assert list((tmp_path / "code").rglob("*.code"))
 
 
-@pytest.mark.parametrize("method", ["_save_index", "_save_data", "_load_index"])
+@pytest.mark.parametrize("method", ["save", "load"])
 def test_a_full_disk_costs_compiling_not_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, method: str
 ) -> None:
@@ -31,7 +31,7 @@ def test_a_full_disk_costs_compiling_not_the_run(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(compiling, "_CODE", tmp_path / "code")
-    monkeypatch.setattr(IndexDataCacheFile, method, fail)
+    monkeypatch.setattr(MachineCode, method, fail)
     with caplog.at_level(logging.WARNING, "flowerfast"):
         assert compiling.kernel(_double)(4) == 8
     assert "compiled loops are not kept (No space left on device)" in caplog.text
@@ -54,3 +54,35 @@ def test_a_folder_of_numba_that_cannot_be_written_gives_way(tmp_path: Path) -> N
     assert ran.stderr == (
         f"flowerfast: NUMBA_CACHE_DIR: {tmp_path / 'file'} is no folder; the cache folder is used instead\n"
     )
+
+
+BLOCKED = """
+import os, threading
+import numpy as np
+from numba import types
+from flowerfast.kernels.compiling import kernel
+
+_read = types.ExternalFunction("read", types.intp(types.intc, types.uintp, types.uintp))
+
+
+@kernel
+def read(file, room):
+    return _read(types.intc(file), types.uintp(room.ctypes.data), types.uintp(len(room)))
+
+
+read(os.open(os.devnull, os.O_RDONLY), np.zeros(0, np.uint8))  # compiled
+source, target = os.pipe()
+found = []
+thread = threading.Thread(target=lambda: found.append(read(source, np.zeros(3, np.uint8))))
+thread.start()
+os.write(target, b"abc")  # the thread waits for it, perhaps already
+thread.join()
+assert found == [3], found
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs pipes")
+def test_compiled_code_does_not_hold_the_interpreter_lock(tmp_path: Path) -> None:
+    (tmp_path / "blocked.py").write_text(BLOCKED)
+    env = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    subprocess.run([sys.executable, tmp_path / "blocked.py"], env=env, check=True, timeout=120)

@@ -220,11 +220,32 @@ def test_other_settings_after_a_kill_start_anew(photo_folder: Write, tmp_path: P
     pack(photos, out, SMALL, CONFIG)
     (out / "flowerfast-index.npz").unlink()  # as if killed just before the end
     (out / ".packing").mkdir()
-    (out / "shard-000009.tar.partial").write_bytes(b"x")
+    (out / "shard-000009.tar.partial").write_bytes((out / "shard-000000.tar").read_bytes()[:100])
     other = replace(SMALL, shard_bytes=40_960)
     pack(photos, out, other, CONFIG)
     pack(photos, tmp_path / "fresh", other, CONFIG)
     assert content(out) == content(tmp_path / "fresh")
+
+
+@pytest.mark.parametrize("name", ["shard-000000.tar", "shard-000009.tar"])
+def test_a_shard_of_somebody_else_is_kept(photo_folder: Write, tmp_path: Path, name: str) -> None:
+    photos, out = photo_folder(), tmp_path / "out"
+    pack(photos, out, SMALL, CONFIG)
+    (out / "flowerfast-index.npz").unlink()
+    (out / name).write_bytes(b"theirs".ljust(10_240))
+    with pytest.raises(UserError, match=f"{name}: flowerfast did not write this; move it away"):
+        pack(photos, out, replace(SMALL, shard_bytes=40_960), CONFIG)
+    assert (out / name).read_bytes() == b"theirs".ljust(10_240)
+
+
+def test_what_else_lies_among_the_parts_is_kept(photo_folder: Write, tmp_path: Path) -> None:
+    photos, out = photo_folder(), tmp_path / "out"
+    pack(photos, out, SMALL, CONFIG)
+    (out / ".packing").mkdir()
+    (out / ".packing/000000.npz").write_bytes(b"ours")
+    (out / ".packing/notes").write_bytes(b"theirs")
+    pack(photos, out, SMALL, CONFIG)
+    assert [file.name for file in (out / ".packing").iterdir()] == ["notes"]
 
 
 def test_a_finished_shard_that_was_cut_is_packed_again(photo_folder: Write, tmp_path: Path) -> None:

@@ -73,8 +73,8 @@ def test_every_format_of_the_list_is_read(kind: str) -> None:
 def test_others_are_not(kind: str) -> None:
     stream = io.BytesIO()
     Image.new("RGB", (32, 32)).save(stream, kind)
-    with pytest.raises(UnidentifiedImageError):
-        open_image(io.BytesIO(stream.getvalue()))
+    with pytest.raises(UnidentifiedImageError), open_image(io.BytesIO(stream.getvalue())):
+        pass
 
 
 def test_the_first_frame_of_a_gif() -> None:

@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from flowerfast.errors import UserError
+from flowerfast.photos import listing
 from flowerfast.photos.listing import Listing, list_photos, split_paths
 
 
@@ -102,8 +104,33 @@ def test_the_fingerprint_tells_where_one_name_ends(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read everything")
-def test_a_folder_that_may_not_be_read_is_left_out(tmp_path: Path) -> None:
+def test_a_folder_that_may_not_be_read_is_an_error(tmp_path: Path) -> None:
     touch(tmp_path, "a/x.jpg", "a/shut/z.jpg", "b/y.jpg")
     (tmp_path / "a/shut").chmod(0)
-    assert paths(list_photos(tmp_path)) == ["a/x.jpg", "b/y.jpg"]
+    with pytest.raises(UserError, match=r"a/shut: cannot be read \(Permission denied\), so its photos would"):
+        list_photos(tmp_path)
     (tmp_path / "a/shut").chmod(0o700)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes")
+@pytest.mark.parametrize("then", ["gone", "pipe"])
+def test_what_goes_between_two_looks_is_a_bad_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, then: str
+) -> None:
+    """A photo, and a whole folder, that are there when names are listed, and not when sizes are."""
+    touch(tmp_path, "a/x.jpg", "a/y.jpg", "b/z.jpg", "c/z.jpg")
+    part = listing._part
+
+    def late(folder: str, prefix: str, names: list[str]) -> object:
+        (tmp_path / "a/x.jpg").unlink(missing_ok=True)
+        if prefix == "b":
+            (tmp_path / "b/z.jpg").unlink()
+            (tmp_path / "b").rmdir()
+            if then == "pipe":
+                os.mkfifo(tmp_path / "b")
+        return part(folder, prefix, names)
+
+    monkeypatch.setattr(listing, "_part", late)
+    found = list_photos(tmp_path)
+    assert paths(found) == ["a/x.jpg", "a/y.jpg", "b/z.jpg", "c/z.jpg"]
+    assert found.size.tolist() == [0, 7, 0, 7]

@@ -1,8 +1,7 @@
 """Files read many at a time: the bytes of one-by-one reading, its errors, and what counts as a plain JPEG."""
 
 import os
-import subprocess
-import sys
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -63,14 +62,15 @@ def test_files_that_changed_since_the_scan(photo_folder: Write, compiled: bool) 
     assert plain.tolist() == [False] * 5 + [compiled]
 
 
-def test_packed_photos_are_views_of_their_shard(photo_folder: Write, tmp_path: Path) -> None:
+@pytest.mark.parametrize("compiled", [True, False])
+def test_packed_photos_are_those_of_the_folder(photo_folder: Write, tmp_path: Path, compiled: bool) -> None:
     folder = Photos(photo_folder())
-    pack(folder.root, tmp_path / "out", PackSettings(), DataConfig(workers=1))
+    pack(folder.root, tmp_path / "out", PackSettings(shard_bytes=20_480), DataConfig(workers=1))
     shards = Photos(tmp_path / "out")
-    files, plain = shards.read(shards.indices)
-    assert [file.tobytes() for file in files] == [f.tobytes() for f in folder.read(folder.indices)[0]]
-    assert all(np.shares_memory(file, shards.read_one(i)) for i, file in enumerate(files))
-    assert not plain.any()
+    files, plain = shards.read(shards.indices[::-1], compiled)
+    assert [file.tobytes() for file in files] == [f.tobytes() for f in folder.read(folder.indices[::-1])[0]]
+    assert not any(file.flags.writeable for file in files)
+    assert plain.tolist() == [compiled] * len(folder)
 
 
 def test_plain_files_need_no_closer_look(zoo: Path) -> None:
@@ -114,31 +114,21 @@ def test_which_jpegs_are_plain(tmp_path: Path, mode: str, options: dict[str, obj
     assert not is_plain(np.append(encoded, np.uint8(0)), 64, 48)  # something lies behind the end
 
 
-BLOCKED = """
-import os, sys, threading
-import numpy as np
-from flowerfast.kernels.files import READ, read_files
-pipe = sys.argv[1]
-def read(path, size):
-    arrays = np.frombuffer(path.encode(), np.uint8).copy(), np.array([len(path)]), np.array([0])
-    room = np.zeros(size + 1, np.uint8)
-    none = np.zeros(1, np.int32)
-    nothing = np.frombuffer(b"", np.uint8)
-    return read_files(nothing, *arrays, np.array([0, size + 1]), room, none, none), room
-read(os.devnull, 0)  # compiled
-thread = threading.Thread(target=lambda: found.append(read(pipe, 3)))
-found = []
-thread.start()
-with open(pipe, "wb") as file:  # waits for the reader, which waits for this
-    file.write(b"abc")
-thread.join()
-(state,), room = found[0]
-assert state == READ and room.tobytes() == b"abc\\0", (state, room)
-"""
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="needs named pipes")
-def test_reading_does_not_hold_the_interpreter_lock(tmp_path: Path) -> None:
-    pipe = tmp_path / "pipe"
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes")
+@pytest.mark.parametrize("compiled", [True, False])
+def test_what_is_no_file_any_more_is_not_waited_for(photo_folder: Write, compiled: bool) -> None:
+    """A pipe, a socket, a device or a link to one in the place of a photo."""
+    root = photo_folder({"a": 5})
+    photos = Photos(root, min_classes=1)
+    pipe, sock, device, linked, _ = [root / path for path in photos.table.paths()]
+    for path in (pipe, sock, device, linked):
+        path.unlink()
     os.mkfifo(pipe)
-    subprocess.run([sys.executable, "-c", BLOCKED, str(pipe)], check=True, timeout=120)
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(os.path.relpath(sock))
+        device.symlink_to("/dev/zero")
+        linked.symlink_to(pipe)
+        files, _ = photos.read(photos.indices, compiled)
+    assert [isinstance(file, OSError) for file in files] == [True, True, True, True, False]
+    assert all("not a regular file" in str(files[i]) for i in (0, 2, 3))
+    assert all("not a regular file" in str(photos.problem(i)) for i in (0, 2, 3))

@@ -1,7 +1,9 @@
 """Packed photos: the rows of the folder, the bytes of the files, and what is refused."""
 
+import errno
 import io
 import os
+import pickle
 import shutil
 import subprocess
 import sys
@@ -54,15 +56,6 @@ def test_rows_are_those_of_the_folder_and_bytes_those_of_the_files(photo_folder:
         assert encoded.tobytes() == (folder.root / folder.path(i)).read_bytes()
 
 
-def test_a_read_is_a_view_that_nobody_can_write_to(photo_folder: Write) -> None:
-    _, shards = packed(photo_folder())
-    first, again = shards.read_one(3), shards.read_one(3)
-    assert first.base is not None
-    assert np.shares_memory(first, again)
-    with pytest.raises(ValueError, match="read-only"):
-        first[0] = 1
-
-
 def test_threads_read_the_same_bytes(photo_folder: Write) -> None:
     folder, shards = packed(photo_folder({"a": 9, "b": 9}))
     expected = [folder.read_one(i).tobytes() for i in range(len(folder))]
@@ -70,6 +63,15 @@ def test_threads_read_the_same_bytes(photo_folder: Write) -> None:
         order = np.random.default_rng(0).integers(0, len(folder), 400).tolist()
         found = list(pool.map(lambda i: shards.read_one(i).tobytes() == expected[i], order))
     assert all(found)
+
+
+def test_another_process_opens_shards_itself(photo_folder: Write) -> None:
+    """What is pickled holds no descriptors: a number is another file there."""
+    folder, shards = packed(photo_folder())
+    shards.read(shards.indices)
+    sent = pickle.loads(pickle.dumps(shards))
+    assert not sent.table.shards._open
+    assert sent.read_one(3).tobytes() == folder.read_one(3).tobytes()
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
@@ -88,12 +90,37 @@ def test_a_forked_process_reads_the_same_bytes(photo_folder: Write) -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=100).returncode == 0
 
 
-def test_more_shards_than_may_be_mapped_at_once(photo_folder: Write, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_MAPS", 2)
+@pytest.mark.parametrize("most", [0, 2])
+def test_more_shards_than_may_stay_open(
+    photo_folder: Write, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    monkeypatch.setattr(module, "_MOST_OPEN", most)
     folder, shards = packed(photo_folder(), PackSettings(shard_bytes=1))
     assert len(list(shards.root.glob("*.tar"))) == len(folder)
-    kept = [shards.read_one(i) for i in range(len(folder))]  # views of shards that have been let go of
-    assert [view.tobytes() for view in kept] == [folder.read_one(i).tobytes() for i in range(len(folder))]
+    for compiled in (True, False, True):
+        files = shards.read(shards.indices, compiled)[0]
+        assert [file.tobytes() for file in files] == [
+            folder.read_one(i).tobytes() for i in range(len(folder))
+        ]
+    assert len(shards.table.shards._open) == most
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no such limit")
+def test_open_shards_make_room_for_others(photo_folder: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, shards = packed(photo_folder(), PackSettings(shard_bytes=1))
+    shards.read_one(0)
+    opened, taken = module.open_regular, [True]
+
+    def full(path: Path) -> int:
+        if taken and taken.pop():
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return opened(path)
+
+    monkeypatch.setattr(module, "open_regular", full)
+    last = len(shards) - 1
+    assert shards.table.shards.shard[0] != shards.table.shards.shard[last]
+    assert shards.read_one(last).tobytes()
+    assert len(shards.table.shards._open) == 1
 
 
 def test_the_split_is_that_of_the_folder(photo_folder: Write) -> None:
@@ -141,7 +168,7 @@ def test_a_row_takes_less_than_100_bytes(photo_folder: Write) -> None:
     assert shards.table.shards is not None
     values = [*vars(shards.table).values(), *vars(shards.table.shards).values()]
     arrays = [value for value in values if isinstance(value, np.ndarray)]
-    assert len(arrays) == 10
+    assert len(arrays) == 11
     assert sum(array.nbytes for array in arrays) / len(shards) < 100
 
 
@@ -193,6 +220,23 @@ def index_altered(root: Path) -> None:
     save_arrays(root / INDEX, about, columns)
 
 
+def index_elsewhere(root: Path) -> None:
+    about, columns = load_arrays(root / INDEX)
+    about["shards"][0][0] = "../" + about["shards"][0][0]
+    save_arrays(root / INDEX, about, columns)
+
+
+def index_without_a_shard(root: Path) -> None:
+    about, columns = load_arrays(root / INDEX)
+    columns["shard"][0] = -1
+    save_arrays(root / INDEX, about, columns)
+
+
+def as_shard_folder(root: Path) -> None:
+    (root / "shard-000001.tar").unlink()
+    (root / "shard-000001.tar").mkdir()
+
+
 def unfinished(root: Path) -> None:
     (root / INDEX).unlink()
 
@@ -205,6 +249,9 @@ def unfinished(root: Path) -> None:
         (index_cut, rf"{INDEX}: no index of this flowerfast \(.*\); pack again"),
         (index_of_text, rf"{INDEX}: no index of this flowerfast"),
         (index_of_another_version, r"version 99, this flowerfast reads 1"),
+        (index_elsewhere, r"it names shards outside the folder"),
+        (index_without_a_shard, r"it lists photos in shards that it does not list"),
+        (as_shard_folder, r"shard-000001\.tar: no regular file"),
         (index_altered, r"its rows are not those that were written"),
         (unfinished, r"shards: packing was not finished; run the same `flowerfast pack` again"),
     ],
@@ -217,12 +264,71 @@ def test_harm_is_told_in_one_line(photo_folder: Write, harm: Callable[[Path], No
     assert "\n" not in str(caught.value)
 
 
-def test_a_shard_that_shrinks_after_loading_stops_the_reader(photo_folder: Write) -> None:
-    _, shards = packed(photo_folder(), PackSettings())
-    fresh = Photos(shards.root)
-    cut(shards.root / "shard-000000.tar")
-    with pytest.raises(UserError, match=r"shard-000000\.tar: has \d+ bytes, \d+ were packed"):
+def lost(shard: Path) -> None:
+    shard.unlink()
+
+
+def swapped(shard: Path) -> None:
+    """For another one of the same length."""
+    content = shard.read_bytes()
+    shard.unlink()
+    shard.write_bytes(content[512:] + content[:512])
+
+
+def flipped(shard: Path) -> None:
+    """Everything is there, but for one bit of the first photo."""
+    content = bytearray(shard.read_bytes())
+    content[3 * 512 + 300] ^= 1
+    shard.write_bytes(content)
+
+
+def as_folder(shard: Path) -> None:
+    shard.unlink()
+    shard.mkdir()
+
+
+def as_pipe(shard: Path) -> None:
+    shard.unlink()
+    os.mkfifo(shard)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes")
+@pytest.mark.parametrize("compiled", [True, False])
+@pytest.mark.parametrize("used", [True, False])
+@pytest.mark.parametrize("harm", [lost, cut, swapped, flipped, as_folder, as_pipe])
+def test_what_befalls_a_shard_in_mid_run_costs_its_photos(
+    photo_folder: Write, harm: Callable[[Path], None], used: bool, compiled: bool
+) -> None:
+    """Each photo comes right or not at all, and can be named."""
+    folder, _ = packed(photo_folder())
+    shards = Photos(folder.root.parent / "shards", on_bad="skip", max_bad=1)
+    if used:
+        shards.read_one(0)
+    harm(shards.root / shards.table.shards.files[int(shards.table.shards.shard[0])].name)
+    for index, file in enumerate(shards.read(shards.indices, compiled)[0]):
+        if isinstance(file, OSError):
+            shards.report_bad(index, str(file))
+        else:
+            assert file.tobytes() == folder.read_one(index).tobytes()
+    harmed = [
+        i for i in shards.indices.tolist() if shards.table.shards.shard[i] == shards.table.shards.shard[0]
+    ]
+    assert shards.bad_indices <= set(harmed)
+    assert all(bad.path.startswith("shard-") for bad in shards.bad)
+    if not used:
+        assert shards.bad_indices
+
+
+def test_a_shard_that_comes_back_is_read_again(photo_folder: Write) -> None:
+    folder, _ = packed(photo_folder())
+    fresh = Photos(folder.root.parent / "shards")
+    shard = fresh.root / fresh.table.shards.files[int(fresh.table.shards.shard[0])].name
+    content = shard.read_bytes()
+    cut(shard)
+    with pytest.raises(OSError, match=r"shard-\d+\.tar: has \d+ bytes, \d+ were packed"):
         fresh.read_one(0)
+    shard.write_bytes(content)
+    assert fresh.read_one(0).tobytes() == folder.read_one(0).tobytes()
 
 
 def test_one_class_and_many_pixels_are_refused_as_in_a_folder(photo_folder: Write) -> None:

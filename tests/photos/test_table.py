@@ -6,6 +6,7 @@ import os
 import struct
 import zlib
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,7 +18,7 @@ from torchvision.datasets import ImageFolder
 
 from flowerfast.config import DataConfig
 from flowerfast.errors import UserError
-from flowerfast.photos import header
+from flowerfast.photos import formats, header
 from flowerfast.photos import table as module
 from flowerfast.photos.decode import DecodeError
 from flowerfast.photos.header import Header, read_header
@@ -330,6 +331,32 @@ def test_the_cache_is_invalid_once_files_change(
     assert not scans
 
 
+def test_a_photo_that_may_be_read_at_last_is_seen(
+    photo_folder: Write, scans: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No time of the file tells it: what the system refused is tried again at each start."""
+    root, opened, refused = photo_folder({"a": 2, "b": 2}), module.open_regular, [True]
+
+    def refuse(path: Path | str) -> int:
+        if refused[0] and str(path).endswith("a_000.jpg"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return opened(path)
+
+    for where in (module, formats):
+        monkeypatch.setattr(where, "open_regular", refuse)
+    bad = read_table(root).bad
+    assert [(file.path, file.error) for file in bad] == [("a/a_000.jpg", "Permission denied")]
+    scans.clear()
+    assert read_table(root).bad == bad
+    assert not scans  # nothing has changed
+    refused[0] = False
+    assert not read_table(root).bad
+    assert len(scans) == 4
+    scans.clear()
+    assert not read_table(root).bad
+    assert not scans
+
+
 def test_a_damaged_cache_is_scanned_anew(photo_folder: Write, own_cache: Path, scans: list[Path]) -> None:
     root = photo_folder({"a": 2, "b": 2})
     expected = read_table(root)
@@ -514,7 +541,7 @@ def test_a_header_that_makes_the_decoder_stumble_is_a_bad_file(
 ) -> None:
     root, opened = photo_folder({"a": 2, "b": 2}), header.open_image
 
-    def stumble(file: Path) -> Image.Image:
+    def stumble(file: Path) -> AbstractContextManager[Image.Image]:
         if file.name == "a_000.jpg":
             raise NotImplementedError("unknown\nvariant")
         return opened(file)

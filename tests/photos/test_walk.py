@@ -229,19 +229,38 @@ def test_what_is_no_regular_file_is_never_opened(root: Path) -> None:
     )
 
 
-def test_a_folder_that_cannot_be_read_is_named(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("shut", ["a", "a/shut", "shut"])
+def test_a_folder_that_cannot_be_read_is_an_error(
+    root: Path, monkeypatch: pytest.MonkeyPatch, shut: str
+) -> None:
+    """Else a class, or some of its photos, would go without a word. Predicting takes what there is."""
+    (root / shut).mkdir(exist_ok=True)
+    refuse_to_list(monkeypatch, root / shut)
+    with pytest.raises(
+        UserError, match=rf"{shut}: cannot be read \(Permission denied\), so its photos would be"
+    ):
+        Photos(root)
+    assert photos_in(root)[1] == [f"left out, folders that cannot be read: {shut}/"]
+
+
+def test_what_a_file_system_makes_for_itself_may_be_shut(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (root / "lost+found").mkdir()
+    refuse_to_list(monkeypatch, root / "lost+found")
+    photos = Photos(root)
+    assert photos.table.paths() == PLAIN
+    assert "left out, folders that cannot be read: lost+found/" in photos.notes
+
+
+def refuse_to_list(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """As for a user who may not; root may list everything."""
     scandir = os.scandir
 
     def refuse(path: str) -> object:
-        if path.endswith("shut"):
+        if Path(path) == folder:
             raise PermissionError(13, "Permission denied")
         return scandir(path)
 
-    (root / "a/shut").mkdir()
     monkeypatch.setattr(os, "scandir", refuse)
-    photos = Photos(root)
-    assert photos.table.paths() == PLAIN
-    assert photos.notes == ("left out, folders that cannot be read: a/shut/",)
 
 
 # ------------------------------------------------------------------------------------- without classes

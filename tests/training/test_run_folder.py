@@ -95,6 +95,19 @@ def test_best_and_epoch_file_live_and_die_alone(
     }
 
 
+def test_a_link_in_the_place_of_best_tmp_is_not_followed(folder: RunFolder, tmp_path: Path) -> None:
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    (theirs / "model.safetensors").write_bytes(b"theirs")
+    (folder.path / "best.tmp").symlink_to(theirs)
+    network = timm.create_model("test_resnet", num_classes=2)
+    folder.save_epoch(0, network.state_dict(), keep=1)
+    folder.save_best(network, ["daisy", "rose"], 0, "apply")
+    assert [file.name for file in theirs.iterdir()] == ["model.safetensors"]
+    assert (theirs / "model.safetensors").read_bytes() == b"theirs"
+    assert (folder.best / "config.json").is_file()
+
+
 # -------------------------------------------------------------------------------------------- what is free
 
 

@@ -82,8 +82,12 @@ def cache_budget(data: DataConfig, place: str, device: torch.device) -> int:
 
 
 def cache_folder(data: DataConfig) -> Path:
-    """Folder of the cache files."""
-    return Path(data.cache_dir) if data.cache_dir is not None else user_cache_dir() / "photos"
+    """Folder of the cache files, and of nothing else: one in data.cache_dir, which may hold all sorts."""
+    return (
+        Path(data.cache_dir, "flowerfast-photos")
+        if data.cache_dir is not None
+        else user_cache_dir() / "photos"
+    )
 
 
 def open_cache(place: str, data: DataConfig, photos: Photos, device: torch.device) -> PhotoCache | None:
@@ -105,6 +109,9 @@ def open_cache(place: str, data: DataConfig, photos: Photos, device: torch.devic
         file = open_cache_file(folder, key, count, total, budget)
     except OSError as error:
         raise UserError(_no_file(f"{folder}: {error.strerror}")) from error
+    if data.cache_dir is not None and (taken := held_bytes(Path(data.cache_dir))):
+        earlier = f"disk cache: *.photos in {data.cache_dir} are of an earlier version and no longer used"
+        file.notes.append(f"{earlier}: delete them to free {taken / 1e9:.2f} GB")
     return PhotoCache(photos, data.cache_side, file=file)
 
 

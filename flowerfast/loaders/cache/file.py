@@ -14,9 +14,11 @@ first uses the photo. So a process killed at any moment, two that write at once,
 wrong pixels. Only a file that somebody shortens while it is in use is beyond help.
 """
 
+import errno
 import hashlib
 import mmap
 import os
+import stat
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -26,7 +28,7 @@ from weakref import finalize
 
 import numpy as np
 
-from flowerfast.machine import replacing
+from flowerfast.machine import open_regular, replacing
 from flowerfast.photos.photos import Photos
 
 try:
@@ -38,6 +40,8 @@ PIXELS_VERSION = 1
 """To be raised when `decode` or `resize` give other pixels, or the layout changes."""
 _PAGE = 4096
 _SUFFIX = ".photos"
+_MARK = b"flowerfast decoded photos "
+"""Begins every cache file: nothing else is ever overwritten or deleted."""
 
 
 def disk_problem(folder: Path) -> str | None:
@@ -67,7 +71,7 @@ def cache_key(photos: Photos, side: int) -> str:
 
 def held_bytes(folder: Path) -> int:
     """Disk space that the cache files in `folder` take."""
-    return sum(_usage(file) for file in folder.glob(f"*{_SUFFIX}"))
+    return sum(map(_usage, _ours(folder, _SUFFIX)))
 
 
 class CacheFile:
@@ -123,14 +127,16 @@ def open_cache_file(folder: Path, key: str, count: int, total: int, budget: int)
 
     All cache files of the folder together stay within `budget` bytes: those used longest ago are deleted
     first, none that a process has open; what these may grow to is taken off what this file may hold.
-    Raises OSError when the folder cannot be used.
+    Raises OSError when the folder cannot be used, or something else has the file's name.
     """
-    header = f"flowerfast decoded photos {PIXELS_VERSION}\n{key}\n{count} {total}\n".encode().ljust(_PAGE)
+    header = _MARK + f"{PIXELS_VERSION}\n{key}\n{count} {total}\n".encode().ljust(_PAGE - len(_MARK))
     path, notes = folder / f"{key}{_SUFFIX}", []
     folder.mkdir(parents=True, exist_ok=True)
     with _only_one(folder / "lock"):
-        for left in folder.glob("*.partial"):
+        for left in _ours(folder, f"{_SUFFIX}.partial"):
             left.unlink()  # of a process that was killed while it held the lock
+        if os.path.lexists(path) and not _is_ours(path):
+            raise FileExistsError(errno.EEXIST, f"{path.name} there is no cache file; move it away")
         wanted = min(pixels_start(count) + total, budget)
         taken, deleted = _make_room(folder, path, budget - wanted)
         if deleted:
@@ -156,7 +162,8 @@ def pixels_start(count: int) -> int:
 
 def _make_room(folder: Path, mine: Path, limit: int) -> tuple[int, int]:
     """Delete other cache files until they take `limit` bytes: (bytes they take, files deleted)."""
-    others = sorted((f for f in folder.glob(f"*{_SUFFIX}") if f != mine), key=lambda f: f.stat().st_mtime_ns)
+    others = [file for file in _ours(folder, _SUFFIX) if file != mine]
+    others.sort(key=lambda file: file.stat().st_mtime_ns)
     # A file in use may yet grow to its full size.
     sizes = {file: file.stat().st_size if _in_use(file) else _usage(file) for file in others}
     taken, deleted = sum(sizes.values()), 0
@@ -167,6 +174,19 @@ def _make_room(folder: Path, mine: Path, limit: int) -> tuple[int, int]:
             file.unlink()
             taken, deleted = taken - sizes[file], deleted + 1
     return taken, deleted
+
+
+def _ours(folder: Path, suffix: str) -> list[Path]:
+    return [file for file in folder.glob(f"*{suffix}") if _is_ours(file)]
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether this is a cache file, or one cut within its mark; no link to one."""
+    with suppress(OSError):
+        if stat.S_ISREG(path.lstat().st_mode):
+            with os.fdopen(open_regular(path), "rb") as file:
+                return _MARK.startswith(file.read(len(_MARK)))
+    return False
 
 
 def _in_use(path: Path) -> bool:
@@ -188,7 +208,7 @@ def _is_valid(path: Path, header: bytes, size: int) -> bool:
 
 
 def _create(path: Path, header: bytes, count: int, total: int) -> None:
-    with replacing(path) as fresh, fresh.open("wb") as file:
+    with replacing(path, durable=True) as fresh, fresh.open("wb") as file:
         file.write(header)
         file.truncate(pixels_start(count) + total)
 

@@ -56,7 +56,7 @@ def photos(photo_folder: Callable[..., Path]) -> Path:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Where the cache files lie."""
-    return tmp_path / "store"
+    return tmp_path / "store/flowerfast-photos"
 
 
 @pytest.fixture(params=["cpu", "dali-cpu"])
@@ -72,7 +72,7 @@ def open_(folder: Path, open_loader: Open) -> Open:
     """Function (photos, cache, backend, **settings) → training loader."""
 
     def make(root: Path | Photos, cache: str = "disk", backend: str = "cpu", **settings: object) -> Loader:
-        given = {"augment": Augment(), "seed": 3, "cache_dir": str(folder), **settings}
+        given = {"augment": Augment(), "seed": 3, "cache_dir": str(folder.parent), **settings}
         return open_loader(root, cache=cache, backend=backend, **given)
 
     return make
@@ -84,7 +84,15 @@ def other_process(photos: Path, folder: Path) -> Iterator[Process]:
     started = []
 
     def start(seed: int = 0, epochs: int = 1) -> subprocess.Popen[str]:
-        command = [sys.executable, "-c", OTHER_PROCESS, str(photos), str(folder), str(seed), str(epochs)]
+        command = [
+            sys.executable,
+            "-c",
+            OTHER_PROCESS,
+            str(photos),
+            str(folder.parent),
+            str(seed),
+            str(epochs),
+        ]
         env = {**os.environ, "OMP_NUM_THREADS": "1"}
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
         started.append(subprocess.Popen(command, env=env, **pipes))
@@ -105,7 +113,7 @@ def go_on(process: subprocess.Popen[str], answer: str = "") -> None:
 
 
 def disk_cache(root: Path, folder: Path, side: int = 320, **settings: object) -> PhotoCache:
-    data = DataConfig.model_validate({"cache_side": side, "cache_dir": str(folder), **settings})
+    data = DataConfig.model_validate({"cache_side": side, "cache_dir": str(folder.parent), **settings})
     cache = open_cache("disk", data, Photos(root).subset(range(3)), CPU)
     assert cache is not None
     return cache
@@ -381,10 +389,50 @@ def test_a_file_that_another_process_uses_is_kept(
 
 
 def test_leftovers_of_a_killed_start_are_removed(photos: Path, folder: Path) -> None:
-    folder.mkdir()
-    (folder / "0123.partial").write_bytes(b"x")
+    folder.mkdir(parents=True)
+    for name, content in (("0", b""), ("1", b"flowerfast decoded photos 1\n")):
+        (folder / f"{name}.photos.partial").write_bytes(content)
     disk_cache(photos, folder)
     assert not list(folder.glob("*.partial"))
+
+
+def test_nothing_is_deleted_that_is_not_ours(
+    photos: Path, photo_folder: Callable[..., Path], folder: Path
+) -> None:
+    """Neither in data.cache_dir, which a config from elsewhere may name, nor in the folder in it."""
+    elsewhere = folder.parent.parent / "elsewhere/flowerfast-photos"
+    disk_cache(photo_folder({"a": 9, "b": 9}, name="other"), elsewhere)
+    (other,) = cache_files(elsewhere)
+    theirs = dict.fromkeys(("film.partial", "x.photos", "x.photos.partial", "lock"), b"theirs")
+    for place in (folder, folder.parent):
+        place.mkdir(parents=True, exist_ok=True)
+        for name, content in theirs.items():
+            (place / name).write_bytes(content)
+        (place / "linked.photos").symlink_to(other)
+        (place / "linked.photos.partial").symlink_to(other)
+    disk_cache(photos, folder, cache_gb=1e-6)
+    for place in (folder, folder.parent):
+        assert all((place / name).read_bytes() == content for name, content in theirs.items())
+        assert (place / "linked.photos").is_symlink()
+    assert other.is_file()
+
+
+def test_a_foreign_file_of_the_name_is_refused_and_kept(photos: Path, folder: Path) -> None:
+    folder.mkdir(parents=True)
+    mine = folder / f"{cache_key(Photos(photos), 320)}.photos"
+    mine.write_bytes(b"theirs")
+    with pytest.raises(UserError, match=r"\.photos there is no cache file; move it away"):
+        disk_cache(photos, folder)
+    assert mine.read_bytes() == b"theirs"
+
+
+def test_files_of_earlier_versions_are_named(photos: Path, folder: Path) -> None:
+    disk_cache(photos, folder)
+    (file,) = cache_files(folder)
+    file.rename(folder.parent / file.name)
+    assert any(
+        "of an earlier version and no longer used" in note for note in disk_cache(photos, folder).notes
+    )
 
 
 def test_a_full_disk_ends_caching_not_the_run(
@@ -414,5 +462,7 @@ def test_untouched_photos_take_no_room(photo_folder: Callable[..., Path], folder
 
 def test_a_folder_that_cannot_be_used_is_named(photos: Path, tmp_path: Path, open_: Open) -> None:
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(UserError, match=r"^cache=disk: .*file/x cannot be made .*; set data\.cache_dir"):
+    with pytest.raises(
+        UserError, match=r"^cache=disk: .*file/x/flowerfast-photos cannot be made .*; set data\.cache_dir"
+    ):
         open_(photos, cache_dir=str(tmp_path / "file/x"))

@@ -1,0 +1,69 @@
+"""Machine code on the disk: one file per compiled function and signature, checked before anything runs it.
+
+numba's own files have no checksum: what a power loss leaves of them, or a flipped bit, is unpickled and
+executed. Its index of them is one file too, which two processes that compile at once take from each other.
+"""
+
+import hashlib
+import pickle
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import llvmlite
+import numba
+from numba.core.serialize import dumps
+
+from flowerfast.machine import logger, read_bytes, replacing
+
+SUFFIX = ".code"
+_DIGEST = hashlib.sha256().digest_size  # bytes: a file begins with the digest of what follows
+
+
+class MachineCode:
+    """What numba's cache of one function keeps its results in; takes the place of its `IndexDataCacheFile`.
+
+    Args:
+        folder: of the files.
+        name: of the function, as a file's name may be.
+    """
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self._folder, self._name = folder, name
+
+    def load(self, key: Any) -> Any:
+        """What was saved for a signature, CPU and bytecode; None: nothing whole. Raises OSError."""
+        file = self._file(key)
+        try:
+            content = read_bytes(file)
+        except FileNotFoundError:
+            return None
+        if hashlib.sha256(content[_DIGEST:]).digest() != content[:_DIGEST]:
+            _say_damaged(self._folder)
+            return None
+        kept, data = pickle.loads(content[_DIGEST:])
+        return data if kept == key else None
+
+    def save(self, key: Any, data: Any) -> None:
+        """Keep what was compiled. Raises OSError."""
+        content = dumps((key, data))
+        # On the disk before it has its name, and whole: another process may compile the same meanwhile.
+        with replacing(self._file(key), durable=True, shared=True) as fresh:
+            fresh.write_bytes(hashlib.sha256(content).digest() + content)
+
+    def flush(self) -> None:
+        """Forget what is kept of the function."""
+        for file in self._folder.glob(f"{self._name}.*{SUFFIX}"):
+            file.unlink(missing_ok=True)
+
+    def _file(self, key: Any) -> Path:
+        text = repr((numba.__version__, llvmlite.__version__, key))
+        return self._folder / f"{self._name}.{hashlib.sha256(text.encode()).hexdigest()[:16]}{SUFFIX}"
+
+
+@cache
+def _say_damaged(folder: Path) -> None:
+    logger.warning(
+        "flowerfast: %s: compiled loops are damaged, and are compiled anew: it may take a minute or two",
+        folder,
+    )
