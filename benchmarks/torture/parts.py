@@ -1,8 +1,9 @@
 """All trials, in the order of the page."""
 
+from benchmarks.torture.formats import FORMATS, SHAPES
 from benchmarks.torture.trial import Trial
 
 
 def all_trials() -> list[Trial]:
     """Every promise that is tried."""
-    return []
+    return [FORMATS, SHAPES]
