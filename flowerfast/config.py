@@ -54,7 +54,7 @@ class DataConfig(Section):
     kernels: Literal["auto", "numba", "torchvision"] = "auto"
     """What runs the cpu backend's steps: numba (compiled; the same pixels) or torchvision itself."""
     decode_scale: Literal["auto", "off"] = "off"
-    """auto: the cpu backend decodes JPEGs at 1/2, 1/4 or 1/8 where the crop stays large enough."""
+    """auto: the cpu backend decodes usual JPEGs at 1/2, 1/4 or 1/8 where the crop stays large enough."""
     prefetch: int = Field(default=3, ge=1, le=32)
     """Batches made ahead of the training step."""
     cache: Literal["auto", "none", "ram", "disk", "vram"] = "none"
@@ -72,7 +72,7 @@ class DataConfig(Section):
     max_bad: Share = 0.05
     """With on_bad=skip, the share of bad files above which the run stops all the same."""
     max_pixels: int = Field(default=80_000_000, ge=1)
-    """A photo of more pixels than this counts as bad (guards memory)."""
+    """A photo of more pixels than this, or 1,000,000 along a side, counts as bad (guards memory)."""
     hw_decoder_load: Share | Literal["auto"] = "auto"
     """With decoder=gpu, share of JPEGs for its hardware decoder; auto: the best measured, else by GPU."""
     dali_prefetch: int = Field(default=2, ge=1, le=16)

@@ -50,6 +50,15 @@ def test_the_path_of_a_photo_meets_seven_files_that_are_there() -> None:
     assert [file for file in files if not (ROOT / file).is_file()] == []
 
 
+def test_photos_are_opened_in_one_place_alone() -> None:
+    """By `formats.open_image`, which knows no format that starts a program or draws a page."""
+    openers = re.compile(r"\bImage\.open\(|\bread_image\(|\bdecode_image\(.*ImageReadMode|torchvision\.io\b")
+    rooms = [*(ROOT / "flowerfast").rglob("*.py")]
+    assert len(rooms) > 100
+    found = {file.name for file in rooms if openers.search(file.read_text(encoding="utf-8"))}
+    assert found == {"formats.py"}
+
+
 def test_rooms_import_downwards_and_never_in_a_circle() -> None:
     done = subprocess.run(
         [Path(sys.executable).with_name("lint-imports"), "--no-cache"],

@@ -50,7 +50,8 @@ def pack(
 
     Photos that need neither shrinking nor another format are copied byte for byte, EXIF and all; others are
     turned upright, unless data.exif=ignore, and have none. Stopped in the middle, the same command goes on.
-    --verify exits with 1 when photos are damaged.
+    A copy is not decoded: damage behind a photo's header is packed too, and named by whoever decodes it.
+    --verify compares with what was packed, and exits with 1 when photos are damaged since.
     """
     if verify:
         refuse_unused(set_ or [], "pack --verify", ("data.workers",))

@@ -65,31 +65,84 @@ class Scratch(NamedTuple):
     lookup: np.ndarray
 
 
-def make_scratch(width: int, height: int, side: int, turned: bool) -> Scratch:
-    """Scratch for photos of up to width x height pixels as stored, made into squares of `side` pixels.
+class Need(NamedTuple):
+    """What samples ask of scratch, of each the most: follows from their windows, not from whole photos.
 
-    With `turned` some may have to be turned upright, and no photo may be wider or higher after that either.
-    What a sample does not need is never touched, and takes address space alone.
+    Attributes:
+        width: of the part of a photo that is decoded, as it is stored, in pixels.
+        area: samples of a plane of that part.
+        coded: its width in pixels before a decoder has shrunk it.
+        turned: its pixels, if they are to be turned upright.
+        high: its rows when they are upright.
+        taps: neighbours that one output pixel is mixed from.
+        side: of the squares that are made.
     """
-    step = 8 * LANES
-    pitch = -(-(width + 16) // step) * step
-    across = -(-side // 4) * 4
-    taps = 2 * max(-(-width // side), -(-height // side)) + 1  # no axis shrinks more than to `side`
+
+    width: int
+    area: int
+    coded: int
+    turned: int
+    high: int
+    taps: int
+    side: int
+
+
+_STEP = 8 * LANES
+_MORE = 64
+"""Pixels along each axis by which what is decoded may exceed what is asked for: MCUs are whole, and chroma is
+mixed with its neighbours."""
+
+
+def need_of(steps: Steps, orientation: np.ndarray, side: int) -> Need:
+    """What samples need: `steps` are their columns alone, `orientation` is how they are turned, int64 (n,).
+
+    No more than the part that the output takes of each window is decoded: of a photo 60,000 pixels long whose
+    central square is wanted, that square.
+    """
+    (wide, taps_x), (high, taps_y) = (
+        _part(length, out, side)
+        for length, out in ((steps.width, steps.out_width), (steps.height, steps.out_height))
+    )
+    swapped = orientation > 4
+    width, height = np.where(swapped, high, wide) + _MORE, np.where(swapped, wide, high) + _MORE
+    columns = {
+        "width": width,
+        "area": (-(-width // _STEP) * _STEP) * height,
+        "coded": width * steps.shrink,
+        "turned": np.where(orientation > 1, wide * high, 0),
+        "high": high,
+        "taps": np.maximum(taps_x, taps_y),
+    }
+    return Need(**{name: int(column.max()) for name, column in columns.items()}, side=side)
+
+
+def _part(length: np.ndarray, out: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray]:
+    """(pixels, taps) that `side` pixels need at most of an axis of `length` pixels resized to `out`."""
+    scale = length / out
+    wide = np.maximum(scale, 1)
+    pixels = np.ceil(np.minimum(side, out) * scale + 2 * wide).astype(np.int64) + 3
+    taps = 2 * np.ceil(wide).astype(np.int64) + 1
+    return np.minimum(pixels, length), np.minimum(taps, length)
+
+
+def make_scratch(need: Need) -> Scratch:
+    """Scratch for what is needed. What no sample touches takes address space alone."""
+    across = -(-need.side // 4) * 4
     return Scratch(
         make_tables(),
-        np.empty(3 * pitch * (height + 16) + step, np.uint8),
-        np.empty(4 * 8 * pitch, np.int32),
-        np.empty(width + 16, np.uint32),
-        np.empty((BAND, width), np.uint32),
-        np.empty(width * height if turned else 0, np.uint32),
-        np.empty((4, width + 16), np.int32),
-        np.empty((height + 1) * across * 4, np.uint8),
+        np.empty(3 * need.area + _STEP, np.uint8),
+        np.empty(4 * 8 * -(-need.coded // _STEP) * _STEP, np.int32),
+        np.empty(need.width, np.uint32),
+        np.empty((BAND, need.width), np.uint32),
+        np.empty(need.turned, np.uint32),
+        np.empty((4, need.width), np.int32),
+        np.empty((need.high + 1) * across * 4, np.uint8),
         np.empty((3, across), np.int64),
-        np.empty((2, across * taps), np.int32),
-        np.empty(across * taps * 4, np.int32),
+        np.empty((2, across * need.taps), np.int32),
+        np.empty(across * need.taps * 4, np.int32),
         np.empty(across * 4, np.int32),
-        np.empty((side, side), np.uint32),
-        np.empty((side, side), np.uint32),
+        np.empty((need.side, need.side), np.uint32),
+        np.empty((need.side, need.side), np.uint32),
         np.empty((3, 256), np.uint8),
     )
 
@@ -180,7 +233,7 @@ def _rows_of_jpeg(data, size, window, orientation, scratch, taps, offsets, rows,
     region = region_of(frame, size[2], top, left, height, width)
     if region.width != wide or region.height != tall:
         return False  # not the photo that the plan is for
-    if size[2] > 1 and frame.across != frame.down:
+    if size[2] > 1 and (frame.across != frame.down or not frame.usual):
         return False
     if not read_planes(data, tables, region, scratch.coefficients, scratch.planes):
         return False

@@ -4,12 +4,17 @@ import io
 
 import numpy as np
 import simplejpeg
-from PIL import UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from flowerfast.errors import one_line
 from flowerfast.photos.formats import open_image
+from flowerfast.photos.orientation import decoded_size, read_orientation, turn
 
 _JPEG = b"\xff\xd8"
+_FRAMES = range(0xC0, 0xD0)  # markers of frame headers, but for 4, 8 and 12
+_NO_FRAMES = (0xC4, 0xC8, 0xCC)
+_SCALED_FRAMES = (0xC0, 0xC1, 0xC2)  # baseline, extended and progressive, all of Huffman codes
+_SCALED_LUMA = (0x11, 0x12, 0x21, 0x22)  # samples of luma per sample of chroma, across and down: at most two
 _FAST = ("YCbCr", "Gray", "RGB")  # colour spaces that simplejpeg turns into RGB as Pillow does
 
 
@@ -31,8 +36,8 @@ def decode(
         width, height: size in pixels that the scan found.
         buffer: uint8, at least height * width * 3 long; JPEG pixels are decoded into it (a fifth faster than
             fresh memory), so the result is valid until the buffer's next use.
-        shrink: 1, 2, 4 or 8: a JPEG may come at 1 / shrink of its size, rounded up. What cannot be decoded so
-            comes whole.
+        shrink: 1, 2, 4 or 8: a JPEG that `can_scale` names comes at 1 / shrink of its size, rounded up. All
+            else comes whole.
 
     simplejpeg (libjpeg-turbo) gives the same pixels as Pillow and is faster; what it refuses (CMYK, damage
     that Pillow tolerates, other formats) goes to Pillow.
@@ -42,6 +47,8 @@ def decode(
         header = jpeg_header(encoded)
         if header is not None:
             _same_size(header[:2], (width, height))
+        if shrink > 1 and not can_scale(encoded):
+            shrink = 1
         if header is not None and header[2] in _FAST:
             least = (-(-height // shrink), -(-width // shrink)) if shrink > 1 else (0, 0)
             try:
@@ -51,7 +58,33 @@ def decode(
                 return pixels
             except Exception:  # damaged, perhaps tolerably: Pillow decides, as in the reference
                 pass
+        return _decode_pillow(encoded, width, height, shrink)
     return _decode_pillow(encoded, width, height)
+
+
+def can_scale(encoded: np.ndarray) -> bool:
+    """Whether a JPEG, uint8 (bytes,), is of a kind that is decoded at a part of its size.
+
+    Those that nearly all photos are: 8 bits, Huffman codes, grey or three components, chroma sampled as luma
+    or at half the rate along either axis. Decoders are little tried at scaling others.
+    Source: ITU-T T.81, B.2.2.
+    """
+    at, end = 2, len(encoded)
+    while at + 4 <= end and encoded[at] == 0xFF:
+        marker, length = int(encoded[at + 1]), int(encoded[at + 2]) << 8 | int(encoded[at + 3])
+        if marker in _FRAMES and marker not in _NO_FRAMES:
+            return marker in _SCALED_FRAMES and _is_usual(encoded[at + 4 : at + 2 + length].tobytes())
+        at += 1 if marker == 0xFF else 2 + length  # a byte that only fills, or a segment
+    return False
+
+
+def _is_usual(frame: bytes) -> bool:
+    """Whether a frame header is of the kinds that `can_scale` names."""
+    count = len(frame) // 3 - 2
+    if count not in (1, 3) or len(frame) != 6 + 3 * count or (frame[0], frame[5]) != (8, count):
+        return False
+    luma, *chroma = frame[7::3]
+    return set(chroma) <= {0x11} and luma in (_SCALED_LUMA if chroma else (0x11,))
 
 
 def jpeg_header(encoded: np.ndarray) -> tuple[int, int, str] | None:
@@ -63,16 +96,28 @@ def jpeg_header(encoded: np.ndarray) -> tuple[int, int, str] | None:
     return width, height, space
 
 
-def _decode_pillow(encoded: np.ndarray, width: int, height: int) -> np.ndarray:
+def _decode_pillow(encoded: np.ndarray, width: int, height: int, shrink: int = 1) -> np.ndarray:
     try:
         with open_image(io.BytesIO(encoded.tobytes())) as image:
-            _same_size(image.size, (width, height))
-            pixels = np.array(image.convert("RGB"))
-            _same_size((pixels.shape[1], pixels.shape[0]), (width, height))  # decoding may turn a TIFF
-            return pixels
+            _same_size(decoded_size(image), (width, height))
+            if shrink > 1:
+                image.draft(None, (width // shrink, height // shrink))
+            return np.array(image.convert("RGB"))
     except DecodeError:
         raise
     except Exception as error:  # of damage its plugins make almost any: RuntimeError, KeyError, struct.error
+        raise DecodeError(reason(error)) from error
+
+
+def decode_image(image: Image.Image, upright: bool) -> np.ndarray:
+    """RGB pixels of an image that has been opened elsewhere: uint8 (h, w, 3); `upright`: turned as EXIF says.
+
+    Raises DecodeError.
+    """
+    try:
+        orientation = read_orientation(image) if upright else 1
+        return turn(np.array(image.convert("RGB")), orientation)
+    except Exception as error:  # as above
         raise DecodeError(reason(error)) from error
 
 

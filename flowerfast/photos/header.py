@@ -6,17 +6,19 @@ from typing import NamedTuple
 
 from flowerfast.errors import one_line
 from flowerfast.photos.formats import open_image
-from flowerfast.photos.orientation import read_orientation
+from flowerfast.photos.orientation import decoded_size, read_orientation
 
 _PIXEL_BYTES, _FILE_BYTES = 16, 256 << 20  # most bytes of a file: so many for each pixel allowed, or so many
+MAX_SIDE = 1_000_000
+"""Pixels of a photo's long side at most: libpng's own limit, below which every decoder takes any format."""
 
 
-class LimitError(ValueError):
-    """A photo of too many pixels or bytes."""
+class LimitError(OSError):
+    """A photo of too many pixels or bytes: it is not to be read."""
 
 
 class Header(NamedTuple):
-    """What a photo's header says: pixels as stored, orientation (1 to 8), and Pillow's mode."""
+    """What a photo's header says: pixels as `decode` gives them, orientation (1 to 8), and Pillow's mode."""
 
     width: int
     height: int
@@ -28,9 +30,11 @@ def read_header(file: Path | io.BytesIO, max_pixels: int) -> Header:
     """The header alone. Raises OSError or ValueError when it is no photo, or one of too many pixels."""
     try:
         with open_image(file) as image:
-            width, height = image.size
+            width, height = decoded_size(image)
             if width * height > max_pixels:
                 raise LimitError(f"{width}x{height} pixels, more than data.max_pixels={max_pixels}")
+            if max(width, height) > MAX_SIDE:
+                raise LimitError(f"{width}x{height} pixels: no photo has a side of more than {MAX_SIDE}")
             return Header(width, height, read_orientation(image), image.mode)
     except (OSError, ValueError):
         raise

@@ -37,6 +37,22 @@ def read_orientation(image: Image.Image) -> int:
         return 1
 
 
+def decoded_size(image: Image.Image) -> tuple[int, int]:
+    """(width, height) in pixels that an image which has just been opened will have when it is decoded.
+
+    A TIFF is turned by Pillow then. If a tag of its own says how, its size is that of the turned image from
+    the start; if its XMP alone does, not before it is decoded.
+    """
+    width, height = image.size
+    if image.format != "TIFF" or "xmp" not in image.info or _TAG in getattr(image, "tag_v2", ()):
+        return width, height
+    try:
+        swapped = _KNOWN.get(Image.Image.getexif(image).get(_TAG), 1) > 4
+    except _DAMAGED:
+        swapped = False  # decoding it says what is wrong
+    return (height, width) if swapped else (width, height)
+
+
 def _may_follow(image: Image.Image) -> bool:
     """Whether something in the end of a PNG that is yet to be decoded looks like EXIF."""
     file = getattr(image, "fp", None)

@@ -16,6 +16,7 @@ from flowerfast.kernels import numba_problem
 from flowerfast.machine import Progress, open_regular
 from flowerfast.photos.bad import BadFiles
 from flowerfast.photos.decode import ChangedError, DecodeError, decode
+from flowerfast.photos.header import check_bytes
 from flowerfast.photos.layout import TEST, Layout, nfc
 from flowerfast.photos.orientation import turn
 from flowerfast.photos.split import divide
@@ -76,9 +77,8 @@ class Photos:
         self._orientation = None if stored else self.table.orientation
         self.indices = np.arange(len(self.table))
         self._bad = BadFiles(self.table, on_bad, max_bad)
-        self._prefix = np.frombuffer(
-            os.fsencode(self.root) + b"/", np.uint8
-        )  # of paths, for compiled reading
+        self._max_pixels = max_pixels
+        self._prefix = np.frombuffer(os.fsencode(self.root) + b"/", np.uint8)  # for compiled reading
 
     @classmethod
     def open(
@@ -268,6 +268,7 @@ class Photos:
             size = int(self.table.size[index])
             encoded = os.read(file, size + 1)  # one more, to see a file that has grown
             if len(encoded) != size:
+                check_bytes(os.fstat(file).st_size, self._max_pixels)
                 encoded += b"".join(iter(lambda: os.read(file, 1 << 20), b""))
         finally:
             os.close(file)

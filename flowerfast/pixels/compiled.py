@@ -10,7 +10,7 @@ import threading
 import numpy as np
 
 from flowerfast.kernels import End
-from flowerfast.kernels.chain import Scratch, Steps, make_scratch, run
+from flowerfast.kernels.chain import Need, Scratch, Steps, make_scratch, need_of, run
 from flowerfast.photos.decode import DecodeError
 from flowerfast.photos.photos import Photos
 from flowerfast.pixels.reference import resize
@@ -70,22 +70,19 @@ class CompiledExecutor:
         if samples is not None:
             length = np.array([len(photo) for photo in photos.values()], np.int64)
             orientation = self._photos.orientations(samples[which])
-        shrink = steps.shrink[which]
-        size = int((steps.photo_width[which] * shrink).max()), int((steps.photo_height[which] * shrink).max())
-        scratch = self._scratch(size, out.shape[1])
+        chosen = Steps(*(column[which] for column in steps))
+        scratch = self._scratch(need_of(chosen, orientation, out.shape[1]))
         done = run(address, length, orientation, which, steps, scratch, out, int(until))
         left: list[int] = which[~done].tolist()
         return left
 
-    def _scratch(self, size: tuple[int, int], side: int) -> Scratch:
-        """This thread's scratch, for files of up to `size` (width, height) and squares of `side` pixels."""
-        if self._photos.are_turned:
-            size = max(size), max(size)
-        had, scratch = getattr(self._local, "scratch", ((0, 0, 0), None))
-        if scratch is None or had[2] != side or had[0] < size[0] or had[1] < size[1]:
-            had = max(had[0], size[0]), max(had[1], size[1]), side
-            scratch = make_scratch(*had, self._photos.are_turned)
-            self._local.scratch = had, scratch
+    def _scratch(self, need: Need) -> Scratch:
+        """This thread's scratch, grown to what is needed."""
+        had, scratch = getattr(self._local, "scratch", (need, None))
+        most = Need(*map(max, need, had)) if had.side == need.side else need
+        if scratch is None or most != had:
+            scratch = make_scratch(most)
+            self._local.scratch = most, scratch
         return scratch
 
     def _decode(self, plan: Plan, row: int, encoded: np.ndarray) -> np.ndarray:

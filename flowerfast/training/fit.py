@@ -40,6 +40,7 @@ class TrainingRun:
         record: what the loader chose, for a resumed run to choose the same.
         stop: says when to stop.
         standing, totals: where the run stands, and the sums of the epoch under way.
+        named: how many bad files the user has been told of.
         spent: where this process's time has gone.
         writer: brings the files of a save to the disk while training goes on.
     """
@@ -55,6 +56,7 @@ class TrainingRun:
     stop: Stop = lambda: None
     standing: Standing = field(default_factory=Standing)
     totals: Totals = field(init=False)
+    named: int = 0
     spent: Spent = field(default_factory=Spent)
     writer: Writer = field(default_factory=Writer)
 
@@ -84,6 +86,13 @@ class TrainingRun:
                 metrics = partial(self.folder.write_metrics, saved["progress"]["history"])
                 files = [*weights, *files, metrics]
             self.writer.submit(files)
+
+    def name_bad(self) -> None:
+        """Have the files named that turned out to be bad since this was last called."""
+        bad = self.train_loader.photos.bad
+        for file in bad[self.named :]:
+            self.reporter.note(f"skipped: {file.path}: {file.error}")
+        self.named = len(bad)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that an exact resume needs."""
@@ -238,6 +247,7 @@ def close_epoch(run: TrainingRun, result: Evaluation, eval_seconds: float) -> No
     standing.batch, standing.seconds, standing.waited = 0, 0.0, 0.0
     run.totals = Totals(state.device)
     run.reporter.end_epoch(row, best)
+    run.name_bad()
     run.save(finished=True, best=best)
 
 

@@ -160,15 +160,20 @@ def _train(
                 run = TrainingRun(
                     config, folder, list(photos.classes), state, *loaders, reporter, record, asked
                 )
-                standing = fit(run, saved)
-                with run.spent.on("evaluate"):
-                    tested = _test(run, photos.test)
+                run.named = announced
+                try:
+                    standing = fit(run, saved)
+                    with run.spent.on("evaluate"):
+                        tested = _test(run, photos.test)
+                finally:
+                    run.name_bad()
     if standing.alone:
         said.append(
             f"left out: {standing.alone} times a photo that damaged files had left alone in its batch"
         )
     notes = _tell(loaders, said, notes, reporter)  # a disk may have filled up since
-    _skipped(photos.bad[announced:], reporter)
+    if photos.bad:
+        reporter.note(f"{len(photos.bad)} of {len(photos.table) + len(photos.table.bad)} files skipped")
     seconds = time.perf_counter() - started
     spent = {**run.spent.summary(started, seconds), "warmup_seconds": warm_up}
     summary = {**_summarise(run, standing, seconds), **tested, **compiled, **spent, "notes": notes}

@@ -22,11 +22,11 @@ from flowerfast.errors import UserError, one_line
 from flowerfast.loaders.device import pick_device
 from flowerfast.loaders.loader import Loader
 from flowerfast.machine import Progress, read_bytes, read_text
-from flowerfast.photos.decode import DecodeError, decode, reason
+from flowerfast.photos.decode import DecodeError, decode, decode_image, reason
 from flowerfast.photos.formats import advice
 from flowerfast.photos.header import checked_header
 from flowerfast.photos.layout import nfc
-from flowerfast.photos.orientation import read_orientation, turn
+from flowerfast.photos.orientation import turn
 from flowerfast.photos.photos import Photos
 from flowerfast.pixels.reference import augment
 from flowerfast.plans.plan import make_eval_plan
@@ -126,8 +126,7 @@ def _pixels(picture: Picture, max_pixels: int, upright: bool) -> np.ndarray:
         return turn(photo, orientation) if upright else photo
     pixels: Any = picture
     if isinstance(picture, Image.Image):
-        orientation = read_orientation(picture) if upright else 1
-        pixels = turn(np.array(picture.convert("RGB")), orientation)
+        pixels = decode_image(picture, upright)
     elif isinstance(picture, torch.Tensor) and picture.dtype == torch.uint8 and picture.dim() == 3:
         pixels = picture.permute(1, 2, 0).cpu().numpy()
     if (

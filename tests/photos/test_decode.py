@@ -13,7 +13,7 @@ import simplejpeg
 from PIL import Image
 
 from flowerfast.photos import decode as module
-from flowerfast.photos.decode import ChangedError, DecodeError, decode
+from flowerfast.photos.decode import ChangedError, DecodeError, can_scale, decode
 
 WIDTH, HEIGHT = 60, 45
 
@@ -201,3 +201,55 @@ def test_a_damaged_avif_is_a_bad_file() -> None:
         else:
             assert np.array_equal(run(damaged, *expected.shape[1::-1]), expected)
     assert RuntimeError in raised
+
+
+def frame(marker: int = 0xC0, bits: int = 8, factors: tuple[int, ...] = (0x22, 0x11, 0x11)) -> bytes:
+    """A JPEG that ends with its frame header."""
+    parts = b"".join(bytes([n + 1, factor, 0]) for n, factor in enumerate(factors))
+    body = bytes([bits, 0, 30, 0, 40, len(factors)]) + parts
+    app = b"\xff\xe0\0\x07JUNK!" + b"\xff"  # and a byte that only fills
+    return b"\xff\xd8" + app + bytes([0xFF, marker]) + (len(body) + 2).to_bytes(2, "big") + body
+
+
+@pytest.mark.parametrize("marker", [*range(0xC0, 0xD0)])
+@pytest.mark.parametrize("bits", [8, 12])
+def test_only_listed_frames_are_scaled(marker: int, bits: int) -> None:
+    content = np.frombuffer(frame(marker, bits), np.uint8)
+    assert can_scale(content) == (marker in (0xC0, 0xC1, 0xC2) and bits == 8)
+
+
+@pytest.mark.parametrize(
+    ("factors", "scaled"),
+    [
+        ((0x11,), True), ((0x22,), False), ((0x11, 0x11, 0x11), True), ((0x21, 0x11, 0x11), True),
+        ((0x12, 0x11, 0x11), True), ((0x22, 0x11, 0x11), True), ((0x14, 0x11, 0x11), False),
+        ((0x41, 0x11, 0x11), False), ((0x22, 0x21, 0x11), False), ((0x22, 0x11, 0x12), False),
+        ((0x11, 0x11), False), ((0x11, 0x11, 0x11, 0x11), False), ((), False),
+    ],
+)  # fmt: skip
+def test_only_listed_samplings_are_scaled(factors: tuple[int, ...], scaled: bool) -> None:
+    assert can_scale(np.frombuffer(frame(factors=factors), np.uint8)) == scaled
+
+
+def test_what_is_cut_before_the_frame_is_not_scaled() -> None:
+    content = np.frombuffer(frame(), np.uint8)
+    assert not any(can_scale(content[:end]) for end in range(len(content)))
+    assert can_scale(content)
+
+
+@pytest.mark.parametrize("shrink", [2, 4, 8])
+@pytest.mark.parametrize("subsampling", ["4:4:4", "4:2:2", "4:2:0"])
+@pytest.mark.parametrize("progressive", [False, True])
+def test_both_decoders_scale_alike(
+    monkeypatch: pytest.MonkeyPatch, shrink: int, subsampling: str, progressive: bool
+) -> None:
+    content = encode(subsampling=subsampling, progressive=progressive)
+    fast = decode(np.frombuffer(content, np.uint8), WIDTH, HEIGHT, shrink=shrink)
+    assert fast.shape == (-(-HEIGHT // shrink), -(-WIDTH // shrink), 3)
+    monkeypatch.setattr(simplejpeg, "decode_jpeg", None)  # refuses all
+    assert np.array_equal(decode(np.frombuffer(content, np.uint8), WIDTH, HEIGHT, shrink=shrink), fast)
+
+
+def test_what_is_not_listed_is_decoded_whole(zoo: Path) -> None:
+    content = np.fromfile(zoo / "odd/sampled441.jpg", np.uint8)
+    assert np.array_equal(decode(content, 64, 64, shrink=4), pillow(content.tobytes()))

@@ -153,3 +153,18 @@ def test_photos_one_pixel_thin_are_turned_into_plain_memory(
     turned = turn(np.arange(np.prod(shape), dtype=np.uint8).reshape(shape), orientation)
     assert min(turned.strides) > 0
     torch.from_numpy(turned)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("by_xmp", [False, True])
+def test_a_tiff_is_measured_as_pillow_turns_it(orientation: int, by_xmp: bool) -> None:
+    text = XMP.replace(b'"6"', b'"%d"' % orientation)
+    tags = {700: text} if by_xmp else {0x112: orientation}
+    content = encode("TIFF", tiffinfo=tags)
+    with Image.open(io.BytesIO(content)) as image:
+        expected = np.array(image.convert("RGB"))
+    header = read_header(io.BytesIO(content), 1000)
+    assert (header.height, header.width, header.orientation) == (*expected.shape[:2], 1)
+    assert expected.shape[:2] == ((8, 5) if orientation > 4 else (5, 8))
+    found = decode(np.frombuffer(content, np.uint8), header.width, header.height)
+    assert np.array_equal(found, expected)

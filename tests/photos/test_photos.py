@@ -188,3 +188,15 @@ def test_how_photos_are_turned_is_said_only_where_some_are(
     assert (plain.notes, plain.fingerprint) == ((), plain.table.fingerprint)
     with pytest.raises(UserError, match=r"exif='no'"):
         Photos(turned[0], exif="no")
+
+
+def test_a_file_that_grows_beyond_all_photos_is_not_read(photo_folder: Callable[..., Path]) -> None:
+    root = photo_folder({"a": 2, "b": 2})
+    photos = Photos(root)
+    with (root / "a/a_000.jpg").open("ab") as file:
+        file.truncate(1 << 40)  # sparse
+    with pytest.raises(OSError, match="has 1099511627776 bytes"):
+        photos.decode(0)
+    for compiled in (False, True):
+        files, _ = photos.read(photos.indices, compiled)
+        assert [isinstance(file, OSError) for file in files] == [True, False, False, False]

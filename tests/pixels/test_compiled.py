@@ -1,19 +1,23 @@
 """The compiled executor gives the plain executor's pixels, bit by bit, for every file, plan and source."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from flowerfast.config import Augment
+from flowerfast.kernels.chain import Steps, make_scratch, need_of
+from flowerfast.kernels.resize import make_taps
 from flowerfast.loaders.cache.store import Cached, PhotoCache
 from flowerfast.photos.photos import Photos
 from flowerfast.pixels.compiled import CompiledExecutor
 from flowerfast.pixels.reference import PlainExecutor
 from flowerfast.pixels.source import Files
-from flowerfast.plans.plan import Plan, make_eval_plan, make_plan
+from flowerfast.plans.plan import Plan, make_eval_plan, make_plan, still_plan
 
 Same = Callable[..., np.ndarray]
 # Also no multiple of the four pixels that are resized at once; smaller than most photos, and larger.
@@ -187,3 +191,38 @@ def test_real_photos(real_photos: Path, assert_same: Same) -> None:
     photos = Photos(real_photos)
     assert_same(photos, random_plan(photos, 224, 0))
     assert_same(photos, eval_plan(photos, 224, 0.875))
+
+
+LONG = [(60_000, 1300), (1300, 60_000), (1_000_000, 80), (80, 1_000_000), (1, 1_000_000), (8900, 8900)]
+
+
+def scratch_need(plan: Plan, orientation: int = 1) -> Any:
+    steps = Steps(*(getattr(plan, name) for name in Steps._fields))
+    return need_of(steps, np.full(len(plan), orientation), plan.size)
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize("augmented", [False, True])
+def test_scratch_follows_the_windows_and_not_the_photos(orientation: int, augmented: bool) -> None:
+    """As large as the longest of them is wide and high, it would take gigabytes."""
+    sizes, indices = tuple(np.array(LONG).T), np.arange(len(LONG))
+    plan = make_eval_plan(indices, sizes, 224, 0.875)
+    if augmented:
+        plan = make_plan(0, 0, indices, sizes, Augment(crop_scale=(1, 1), crop_ratio=(0.01, 100)), 224)
+    scratch = make_scratch(scratch_need(plan, orientation))
+    assert sum(part.nbytes for part in [*scratch.tables, *scratch[1:]]) < 1.5e9
+
+
+def test_what_a_window_needs_is_never_more_than_was_reckoned() -> None:
+    rng, weights = np.random.default_rng(0), np.zeros(300 * 10_001, np.int32)
+    for _ in range(400):
+        length, out = (int(np.exp(rng.uniform(0, np.log(top)))) for top in (5000, 700))
+        side = int(rng.integers(1, 300))
+        first = int(rng.integers(max(out - side, 0) + 1))
+        starts = np.zeros(min(side, out - first), np.int64)
+        taps, _ = make_taps(length, out, first, starts, weights)
+        plan = still_plan(np.zeros(1), (np.array([length]), np.array([length])), side)
+        plan = replace(plan, out_width=np.array([out]), out_height=np.array([out]))
+        need = scratch_need(plan)
+        assert need.taps >= taps
+        assert need.high >= starts[-1] + taps - starts[0]

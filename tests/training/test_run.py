@@ -2,6 +2,7 @@
 
 import html
 import json
+import re
 import shutil
 import signal
 import threading
@@ -196,8 +197,21 @@ def test_a_bad_photo_is_named_skipped_and_counted(train_tiny: Train, photos: Pat
     whole = (photos / "red/00.jpg").read_bytes()
     (photos / "red/00.jpg").write_bytes(whole[: len(whole) // 2])
     (photos / "blue/01.jpg").write_bytes(b"no photo at all")
-    summary = train_tiny(settings={"data.max_bad": 0.2}).summary
+    told: list[str] = []
+
+    class Telling(Silent):
+        def note(self, text: str) -> None:
+            told.append(text)
+
+        def end_epoch(self, row: dict[str, Any], best: bool) -> None:
+            told.append(f"end of {row['epoch']}")
+
+    summary = train_tiny(settings={"data.max_bad": 0.2}, reporter=Telling()).summary
     assert {row["path"] for row in summary["bad_files"]} == {"red/00.jpg", "blue/01.jpg"}
+    named = [line for line in told if re.match("skipped|end of|2 of", line)]
+    assert named[:2] == ["skipped: blue/01.jpg: not an image", "end of 0"]
+    assert named[2].startswith("skipped: red/00.jpg: "), "once, after the epoch that found it"
+    assert named[3:] == ["end of 1", "2 of 36 files skipped"]
     with pytest.raises(UserError, match=r"blue/01\.jpg: not an image.*data\.on_bad=skip"):
         train_tiny("strict", {"data.max_bad": 0.2, "data.on_bad": "fail"})
     assert not (tmp_path / "strict").exists()

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import struct
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -229,6 +230,30 @@ def test_what_is_no_photo_is_refused(trained: TrainedModel, what: Any, shape: st
         ) as caught:
             trained.predict(given)
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("raised", [RuntimeError("a\nb"), struct.error("short"), MemoryError()])
+def test_an_image_that_cannot_be_decoded_is_an_answer_like_a_file_that_cannot(
+    trained: TrainedModel, monkeypatch: pytest.MonkeyPatch, raised: Exception
+) -> None:
+    image = Image.new("RGB", (40, 30))
+
+    def fail(*_: object) -> None:
+        raise raised
+
+    monkeypatch.setattr(image, "convert", fail)
+    broken, whole = trained.predict([image, Image.new("RGB", (40, 30))])
+    assert (broken.path, broken.top) == ("0", ())
+    assert broken.error is not None
+    assert "\n" not in broken.error
+    assert whole.error is None
+
+
+@pytest.mark.parametrize("size", [(3_000_000, 1), (1, 3_000_000), (1300, 60_000)])
+def test_long_pixels_are_predicted_by_their_middle(trained: TrainedModel, size: tuple[int, int]) -> None:
+    pixels = np.broadcast_to(np.uint8([200, 100, 50]), (size[1], size[0], 3))
+    square = trained.prepare(np.ascontiguousarray(pixels))
+    assert (square == torch.tensor([200, 100, 50], dtype=torch.uint8)[:, None, None]).all()
 
 
 def test_no_photos_have_no_predictions(trained: TrainedModel) -> None:
