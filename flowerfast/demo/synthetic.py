@@ -6,6 +6,7 @@ number of processes.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -23,8 +24,8 @@ from PIL import Image, ImageFilter
 from flowerfast.demo.painting import PAINTERS
 from flowerfast.demo.painting.canvas import SUPERSAMPLE, Array, Canvas, Rng, backdrop, finish, tint
 from flowerfast.demo.painting.parts import paint_grass
-from flowerfast.errors import UserError, one_line
-from flowerfast.machine import Progress, usable_cores, user_cache_dir
+from flowerfast.errors import RunFailed, UserError, one_line
+from flowerfast.machine import Progress, usable_cores, user_cache_dir, writing
 
 CLASSES: tuple[str, ...] = tuple(PAINTERS)
 RENDER_VERSION = 1  # raise it whenever a change of the painters changes pixels
@@ -127,15 +128,16 @@ def synthesize(
     partial = target.parent / f".{target.name}.partial-{os.getpid()}"
     try:
         shutil.rmtree(partial, ignore_errors=True)  # left by a killed process that had this number
-        for kind in CLASSES:
-            (partial / kind).mkdir(parents=True)
-        finished = 0
-        for count in _render_all(_chunks(partial, per_class, seed), processes or usable_cores()):
-            finished += count
-            if progress is not None:
-                progress(finished)
-        (partial / MARKER).write_text(json.dumps(marker) + "\n", encoding="utf-8")
-        _move(partial, target, marker)
+        with writing(target):
+            for kind in CLASSES:
+                (partial / kind).mkdir(parents=True)
+            finished = 0
+            for count in _render_all(_chunks(partial, per_class, seed), processes or usable_cores()):
+                finished += count
+                if progress is not None:
+                    progress(finished)
+            (partial / MARKER).write_text(json.dumps(marker) + "\n", encoding="utf-8")
+            _move(partial, target, marker)
     except OSError as error:
         raise UserError(f"{out} cannot be written ({one_line(error)}): name a folder that can") from error
     finally:
@@ -201,7 +203,9 @@ def _render_all(chunks: list[Chunk], processes: int) -> Iterator[int]:
     try:
         yield from (done.result() for done in as_completed([pool.submit(_render_chunk, *c) for c in chunks]))
     except BrokenProcessPool:
-        raise RuntimeError("a rendering process died: render in this process with processes=1") from None
+        raise RunFailed(
+            "a rendering process was killed, perhaps for want of memory; free some and try again"
+        ) from None
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -209,5 +213,8 @@ def _render_all(chunks: list[Chunk], processes: int) -> Iterator[int]:
 def _render_chunk(folder: Path, kind: str, seed: int, start: int, stop: int) -> int:
     for index in range(start, stop):
         picture = render(kind, seed, index)
-        picture.save(folder / kind / _name(kind, index), "JPEG", quality=90, subsampling="4:2:0")
+        # By way of memory: of a full disk Pillow would say "encoder error" and no more.
+        encoded = io.BytesIO()
+        picture.save(encoded, "JPEG", quality=90, subsampling="4:2:0")
+        (folder / kind / _name(kind, index)).write_bytes(encoded.getbuffer())
     return stop - start
