@@ -98,7 +98,7 @@ def write_failure(error: BaseException, file: Path, needed: int) -> WriteFailed 
         code = met.errno if isinstance(met, OSError) else int(said[1]) if said else None
         if code in _DISK and _lies_with(file, getattr(met, "filename", None)):
             return WriteFailed(code, os.strerror(code) + _room(code, file, needed), str(file))
-        met = met.__context__
+        met = met.__cause__ or (None if met.__suppress_context__ else met.__context__)
     return None
 
 
@@ -126,7 +126,7 @@ _NO_MEMORY = re.compile(r"out of memory|allocate memory|can't allocate", re.IGNO
 
 
 def memory_line(error: BaseException) -> str | None:
-    """One line for an exception that means too little memory, of the GPU or the machine; None: it does not."""
+    """One line for an exception that means too little memory, on the GPU or off it; None: it does not."""
     words = one_line(error)
     if not isinstance(error, MemoryError) and not _NO_MEMORY.search(words):
         return None

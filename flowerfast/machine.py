@@ -274,6 +274,12 @@ def write_text(file: Path, text: str, *, durable: bool = False, shared: bool = F
         fresh.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
+def write_bytes(file: Path, content: bytes | memoryview) -> None:
+    """Write a whole file, see `replacing`. Raises OSError."""
+    with replacing(file, needed=len(content)) as fresh:
+        fresh.write_bytes(content)
+
+
 def ignore_warnings(module: str = "", message: str = "") -> None:
     """Ignore the warnings of a module, or of a wording (regular expressions), for good.
 

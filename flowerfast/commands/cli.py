@@ -114,10 +114,9 @@ def main() -> None:
     try:
         code = run()
     except OSError as error:
-        failed = write_failure(error, Path("standard output"), 0)
-        if failed is None or error.filename is not None:
+        if error.filename is not None or write_failure(error, Path(), 0) is None:
             raise
-        complain(f"flowerfast: error: {failed.line('run the same command again')}")
+        complain(f"flowerfast: error: standard output: cannot be written ({error.strerror})")
         code = 1
     except Exception:  # a fault of this program: Python's own words, but for what would command a terminal
         sys.stderr.write(printable(traceback.format_exc(), keep="\n"))

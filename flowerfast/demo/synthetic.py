@@ -199,7 +199,11 @@ def _render_all(chunks: list[Chunk], processes: int) -> Iterator[int]:
     # Spawned, not forked: the caller may already have started threads or CUDA. Ctrl-C reaches the whole
     # group; the caller answers it, and what has not begun is not rendered any more.
     ignoring = signal.signal, (signal.SIGINT, signal.SIG_IGN)
-    pool = ProcessPoolExecutor(min(processes, len(chunks)), get_context("spawn"), *ignoring)
+    try:
+        pool = ProcessPoolExecutor(min(processes, len(chunks)), get_context("spawn"), *ignoring)
+    except OSError:  # no room in /dev/shm for the locks that processes share
+        yield from (_render_chunk(*chunk) for chunk in chunks)
+        return
     try:
         yield from (done.result() for done in as_completed([pool.submit(_render_chunk, *c) for c in chunks]))
     except BrokenProcessPool:
