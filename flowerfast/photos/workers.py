@@ -169,7 +169,7 @@ def _standstill(tasks: Sequence[Task[T]], where: Callable[[int], str], waited: f
     names = where(samples[0]) if samples else "what is to be read first"
     if len(samples) > 1:
         names = f"one or more of {len(samples)} photos, {names} to {where(samples[-1])}"
-    return f"nothing read for {waited:.0f} s: a slow disk, or one that is gone, has {names}"
+    return f"nothing read for {waited:g} s: a slow disk, or one that is gone, has {names}"
 
 
 def leave(tasks: Sequence[Task[T]]) -> None:
