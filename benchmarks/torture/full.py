@@ -261,7 +261,7 @@ _KINDS = {
     "predict": (_answered, 150_000),
     "cache": (_cached, 260_000),
 }
-_TURNS = ("train", "pack", "train", "predict", "train", "cache")
+_TURNS = ("train", "pack", "predict", "cache", "train", "train")
 
 
 def run(cases: range, folder: Path) -> Tally:
@@ -294,6 +294,6 @@ FULL_DISKS = Trial(
     "full disks",
     run,
     full=240,
-    quick=6,
+    quick=8,
     chunk=24,
 )

@@ -90,13 +90,16 @@ def run() -> int:
             raise
         complain(f"flowerfast: error: {line}")
         return 1
-    except WriteFailed as error:
-        complain(f"flowerfast: error: {error.line('run the same command again')}")
-        return 1
     except OSError as error:
-        if error.errno not in _PATHS or error.filename is None:
+        if error.filename is None:
             raise
         where = os.fsdecode(error.filename)
+        failed = error if isinstance(error, WriteFailed) else write_failure(error, Path(where), 0)
+        if failed is not None:
+            complain(f"flowerfast: error: {failed.line('run the same command again')}")
+            return 1
+        if error.errno not in _PATHS:
+            raise
         complain(f"flowerfast: error: {where}: {error.strerror}; check that path and who may use it")
         return 2
 

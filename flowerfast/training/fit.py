@@ -82,11 +82,13 @@ class TrainingRun:
                 epoch, keep = self.standing.epoch - 1, self.config.checkpoints.keep
                 weights = partial(self.folder.save_epoch, epoch, saved["trainer"]["network"], keep)
                 metrics = partial(self.folder.write_metrics, saved["progress"]["history"])
-                files = [*([] if best else [weights]), *files, metrics]
                 if best:
                     network, exif = self.state.model.network, self.config.data.exif
                     kept = partial(self.folder.save_best, network, self.classes, epoch, exif)
                     self._owed = [weights, kept, self._pay]
+                else:
+                    files = [weights, *files]
+                files.append(metrics)
             # What is still owed comes first: last.pt never speaks of a best epoch that best/ does not hold.
             self.writer.submit([*self._owed, *files])
 

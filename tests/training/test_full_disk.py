@@ -21,7 +21,8 @@ from tests.training.outcomes import STEPS, assert_same
 
 resource = pytest.importorskip("resource")
 Train = Callable[..., TrainResult]
-GO_ON = {"checkpoints.on_full": "continue"}
+OFTEN = {"checkpoints.every_seconds": 0}
+GO_ON = {**OFTEN, "checkpoints.on_full": "continue"}
 LINE = r"cannot be written \(File too large: at least [\d,]+ bytes needed, [\d,]+ free.+; make room, then "
 
 
@@ -96,12 +97,13 @@ def test_the_last_good_save_stands_and_goes_on(
     reporter = Filling(after=0, soon=False)
     try:
         with pytest.raises(RunFailed, match=LINE + re.escape(f"go on with --resume --out {run}")) as caught:
-            train_tiny(settings={"checkpoints.on_full": on_full}, reporter=reporter)
+            train_tiny(settings={**OFTEN, "checkpoints.on_full": on_full}, reporter=reporter)
     finally:
         reporter.close()
     assert "\n" not in str(caught.value)
     assert not left_behind(run)
-    assert RunFolder(run).load_last()["progress"]["epoch"] == 0
+    progress = RunFolder(run).load_last()["progress"]
+    assert (progress["epoch"], progress["batch"]) == (0, STEPS)
     assert sum("goes on without this save" in note for note in reporter.notes) == (on_full == "continue")
     train_tiny(resume=True)
     assert_same(outcome(run), whole)
