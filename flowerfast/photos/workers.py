@@ -95,8 +95,8 @@ class Workers:
                 order = self._orders.get_nowait()
             except Empty:
                 break
-            if order is not None:
-                order[0].cancel()
+            if order is not None and order[0].cancel():
+                order[0].set_running_or_notify_cancel()  # whoever waits for it is told
         self._dismiss()
         left = LEFT_AFTER
         while self._started and left > 0 and (busy := [t for t in self._threads if t.is_alive()]):
