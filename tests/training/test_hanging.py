@@ -26,7 +26,8 @@ def test_a_stop_is_heeded_and_saved_while_a_read_hangs(
 ) -> None:
     for name in ("LEFT_AFTER", "_ASKED_AFTER", "_LOOK"):
         monkeypatch.setattr(workers, name, 0.05)
-    read, over, hangs, calls = Photos.read, threading.Event(), threading.Event(), [0]
+    read, wait, calls = Photos.read, workers.wait, [0]
+    over, hangs, waited = threading.Event(), threading.Event(), threading.Event()
 
     def hang(photos: Photos, *arguments: Any) -> Any:
         calls[0] += 1
@@ -35,14 +36,22 @@ def test_a_stop_is_heeded_and_saved_while_a_read_hangs(
             over.wait()
         return read(photos, *arguments)
 
+    def noted(*arguments: Any) -> Any:
+        found = wait(*arguments)
+        if found.not_done and hangs.is_set():
+            waited.set()
+        return found
+
     monkeypatch.setattr(Photos, "read", hang)
+    monkeypatch.setattr(workers, "wait", noted)
+    asked = nullcontext(lambda: 15 if waited.is_set() else None)
     try:
         with pytest.raises(Stopped, match="after saving"):
-            train_tiny(settings={"data.workers": 1}, stop=nullcontext(lambda: 15 if hangs.is_set() else None))
+            train_tiny(settings={"data.workers": 1}, stop=asked)
     finally:
         over.set()
     progress = RunFolder(run).load_last()["progress"]
-    assert (progress["epoch"], progress["batch"]) <= (0, 2)
+    assert (progress["epoch"], progress["batch"]) == (0, 2)
     calls[0] = -10_000
     train_tiny(resume=True)
     assert_same(outcome(run), outcome(train_tiny("whole").folder))
