@@ -194,6 +194,8 @@ class CheckpointConfig(Section):
     """Epoch weights kept, newest first; all or null: all. The best ones are in best/ in any case."""
     every_seconds: float = Field(default=300.0, ge=0)
     """Seconds between saves of last.pt within an epoch (0: every batch)."""
+    on_full: Literal["stop", "continue"] = "stop"
+    """A save that the disk has no room for: stop, or continue and try again at the next save."""
 
     @field_validator("keep", mode="before")
     @classmethod

@@ -1,7 +1,12 @@
 """The failures that users meet."""
 
+import errno
+import os
+import re
+import shutil
 import signal
 import unicodedata
+from pathlib import Path
 
 _TURNING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
@@ -51,3 +56,83 @@ class Stopped(Exception):
 def one_line(error: BaseException) -> str:
     """What an exception says, as one line: the system's words for an OSError, else the first of its own."""
     return (getattr(error, "strerror", None) or str(error) or type(error).__name__).splitlines()[0]
+
+
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_DISK = _FULL | {errno.EROFS, errno.EIO}
+_FOREIGN = re.compile(r"\(os error (\d+)\)")  # as Rust has it, in which safetensors is written
+
+
+class WriteFailed(OSError):
+    """A file cannot be written, for its disk is full, broken or read-only.
+
+    `filename` is the file, `strerror` the system's words, with the bytes needed and free of a full disk.
+    """
+
+    @property
+    def is_full(self) -> bool:
+        """Whether room would help, on the disk, in a quota or under a limit of file sizes."""
+        return self.errno in _FULL
+
+    @property
+    def what(self) -> str:
+        """The file, and what is wrong."""
+        return f"{self.filename}: cannot be written ({self.strerror})"
+
+    def line(self, then: str) -> str:
+        """One line for people: the file, what is wrong, and the way out, which ends with `then`."""
+        return f"{self.what}; {'make room' if self.is_full else 'see to that disk'}, then {then}"
+
+
+def write_failure(error: BaseException, file: Path, needed: int) -> WriteFailed | None:
+    """What ended the writing of `file`, which takes at least `needed` bytes; None: it was not its disk.
+
+    Libraries that meet a full disk raise exceptions of their own, or of their cleaning up: the first one
+    in the chain that tells of the disk counts.
+    """
+    if isinstance(error, WriteFailed | UserError | RunFailed) or not isinstance(error, Exception):
+        return None
+    met: BaseException | None = error
+    while met is not None:
+        said = _FOREIGN.search(str(met))
+        code = met.errno if isinstance(met, OSError) else int(said[1]) if said else None
+        if code in _DISK and _lies_with(file, getattr(met, "filename", None)):
+            return WriteFailed(code, os.strerror(code) + _room(code, file, needed), str(file))
+        met = met.__cause__ or (None if met.__suppress_context__ else met.__context__)
+    return None
+
+
+def _lies_with(file: Path, named: object) -> bool:
+    """Whether what the system named, if anything, is the file, or something beside it or within."""
+    return not isinstance(named, str) or Path(named).is_relative_to(file.parent)
+
+
+def _room(code: int, file: Path, needed: int) -> str:
+    """What is needed and what there is, as far as it is known."""
+    if code not in _FULL:
+        return ""
+    words = [f"at least {needed:,} bytes needed"] if needed else []
+    try:
+        there = next(folder for folder in file.absolute().parents if folder.is_dir())
+        words.append(f"{shutil.disk_usage(there).free:,} free")
+    except OSError:
+        pass  # a disk that cannot even say that
+    if code == errno.EFBIG:
+        words.append("files of this process may be limited, see ulimit -f")
+    return ": " * bool(words) + ", ".join(words)
+
+
+_NO_MEMORY = re.compile(r"out of memory|allocate memory|can't allocate", re.IGNORECASE)
+
+
+def memory_line(error: BaseException) -> str | None:
+    """One line for an exception that means too little memory, on the GPU or off it; None: it does not."""
+    words = one_line(error)
+    if not isinstance(error, MemoryError) and not _NO_MEMORY.search(words):
+        return None
+    smaller = "lower train.batch_size (evaluate: --batch-size) or data.image_size"
+    if "CUDA" in words:
+        more = "set train.amp=bf16, or data.cache=ram where it is vram"
+    else:
+        more = "lower data.prefetch or data.workers, or set data.cache=disk where it is ram"
+    return f"not enough memory ({'. '.join(words.split('. ')[:2]).rstrip('.')}); {smaller}, {more}"

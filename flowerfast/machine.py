@@ -15,12 +15,12 @@ import stat
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from flowerfast.errors import UserError
+from flowerfast.errors import UserError, write_failure
 
 logger = logging.getLogger("flowerfast")
 """What has no other way to people; without a handler of theirs, warnings go to standard error."""
@@ -218,7 +218,22 @@ def versions() -> dict[str, str]:
 
 
 @contextmanager
-def replacing(file: Path, *, durable: bool = False, shared: bool = False) -> Iterator[Path]:
+def writing(file: Path, needed: int = 0) -> Iterator[None]:
+    """Within, a full, broken or read-only disk is a WriteFailed of `file`, whatever a library made of it.
+
+    `needed` is how many bytes the file takes at least, as far as that is known.
+    """
+    try:
+        yield
+    except Exception as error:
+        failed = write_failure(error, file, needed)
+        if failed is None:
+            raise
+        raise failed from error
+
+
+@contextmanager
+def replacing(file: Path, *, durable: bool = False, shared: bool = False, needed: int = 0) -> Iterator[Path]:
     """Path of a temporary file to write, which takes the place of `file` when the block ends well.
 
     So whoever reads `file`, or finds it after a kill at any moment, has the old content or the new one.
@@ -227,19 +242,28 @@ def replacing(file: Path, *, durable: bool = False, shared: bool = False) -> Ite
         file: the file to write; its folder is made if need be.
         durable: force the content to the disk before it gets its name.
         shared: other processes may write the same file at the same time.
+        needed: how many bytes it takes at least, where that is known.
+
+    Raises WriteFailed when the disk is full, broken or read-only, and what else the block raises.
     """
-    file.parent.mkdir(parents=True, exist_ok=True)
     fresh = file.with_name(f"{file.name}.{os.getpid()}.partial" if shared else f"{file.name}.partial")
     try:
+        file.parent.mkdir(parents=True, exist_ok=True)
         yield fresh
         if durable:
             with open(fresh, "rb+") as stream:
                 os.fsync(stream.fileno())
         os.chmod(fresh, _MODE)  # some libraries write for the owner alone
         os.replace(fresh, file)
-    except BaseException:
-        fresh.unlink(missing_ok=True)
-        raise
+    except BaseException as error:
+        with suppress(OSError):
+            needed = max(needed, fresh.stat().st_size + 1)
+        with suppress(OSError):  # what was wrong first is what counts
+            fresh.unlink(missing_ok=True)
+        failed = write_failure(error, file, needed)
+        if failed is None:
+            raise
+        raise failed from error
 
 
 _FLAGS = os.O_RDONLY | sum(
@@ -279,8 +303,14 @@ def write_text(file: Path, text: str, *, durable: bool = False, shared: bool = F
 
     Names that are no valid UTF-8, which Python carries as lone surrogates, come out as backslash escapes.
     """
-    with replacing(file, durable=durable, shared=shared) as fresh:
+    with replacing(file, durable=durable, shared=shared, needed=len(text)) as fresh:
         fresh.write_text(text, encoding="utf-8", errors="backslashreplace")
+
+
+def write_bytes(file: Path, content: bytes | memoryview) -> None:
+    """Write a whole file, see `replacing`. Raises OSError."""
+    with replacing(file, needed=len(content)) as fresh:
+        fresh.write_bytes(content)
 
 
 def ignore_warnings(module: str = "", message: str = "") -> None:

@@ -58,6 +58,7 @@ OTHERWISE = [
     "eval.crop_pct=null",
     "eval.batch_size=7",
     "checkpoints.keep=2",
+    "checkpoints.on_full=continue",
     "log.tensorboard=true",
 ]
 

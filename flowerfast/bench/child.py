@@ -161,7 +161,8 @@ class Child(contextlib.AbstractContextManager["Child"]):
         except subprocess.TimeoutExpired:
             return f"closed its output{self._last_words()}"
         how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-        return f"{how}{self._last_words()}"
+        reason = ", perhaps for want of memory" if code == -signal.SIGKILL else ""
+        return f"{how}{reason}{self._last_words()}"
 
     def _last_words(self) -> str:
         self._errors.seek(0)

@@ -1,5 +1,6 @@
 """A result of `flowerfast bench` as one figure: stages in ms; loaders, training, the model in images/s."""
 
+import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from matplotlib.figure import Figure
 
 from flowerfast.bench.result import BESIDE, Row, check_result, measured, present, training_step
 from flowerfast.errors import UserError
-from flowerfast.machine import replacing
+from flowerfast.machine import write_bytes
 
 # Okabe and Ito: told apart by the colour-blind too.
 STAGE, PRESENT, OTHER, MODEL, TRAIN = "#009e73", "#0072b2", "#9ac7e0", "#d55e00", "#e69f00"
@@ -56,8 +57,9 @@ def plot_result(result: dict[str, Any], path: Path) -> None:
 def save(figure: Figure, path: Path, **metadata: str) -> None:
     """Write a figure in the format of the suffix: whole, or not at all. Raises OSError."""
     suffix = path.suffix.lower()
-    with replacing(path) as fresh:
-        figure.savefig(fresh, format=suffix[1:], dpi=144, metadata=METADATA[suffix] | metadata)
+    drawn = io.BytesIO()  # what a full disk lacks is known then
+    figure.savefig(drawn, format=suffix[1:], dpi=144, metadata=METADATA[suffix] | metadata)
+    write_bytes(path, drawn.getbuffer())
 
 
 def _figure(result: dict[str, Any], path: Path) -> Figure:

@@ -4,13 +4,13 @@ import csv
 import json
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from flowerfast.commands.output import PipeClosed, complain, out
 from flowerfast.errors import UserError
-from flowerfast.machine import replacing
+from flowerfast.machine import replacing, writing
 
 if TYPE_CHECKING:
     from flowerfast.training.trained import Prediction
@@ -60,7 +60,7 @@ def _opened(form: str, file: Path) -> Iterator[TextIO]:
                 yield stream
         else:
             file.parent.mkdir(parents=True, exist_ok=True)
-            with file.open("w", buffering=1, **encoding) as stream:
+            with writing(file), _whole_lines(file), file.open("w", buffering=1, **encoding) as stream:
                 yield stream
     except BrokenPipeError:
         raise PipeClosed from None
@@ -68,6 +68,18 @@ def _opened(form: str, file: Path) -> Iterator[TextIO]:
         raise UserError(
             f"--{form} {file}: cannot be written ({error.strerror}); choose another file"
         ) from error
+
+
+@contextmanager
+def _whole_lines(file: Path) -> Iterator[None]:
+    """Take away the last line again if it could not be written whole."""
+    try:
+        yield
+    except OSError:
+        with suppress(OSError), file.open("rb+") as stream:
+            content = stream.read()
+            stream.truncate(content.rfind(b"\n") + 1)
+        raise
 
 
 @contextmanager

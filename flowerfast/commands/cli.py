@@ -10,6 +10,7 @@ import os
 import sys
 import traceback
 from io import TextIOWrapper
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -21,7 +22,15 @@ from flowerfast.commands.output import PipeClosed, complain, out
 from flowerfast.commands.settings import settings
 from flowerfast.commands.training import evaluate, predict, train
 from flowerfast.commands.usage import explain_usage
-from flowerfast.errors import RunFailed, Stopped, UserError, printable
+from flowerfast.errors import (
+    RunFailed,
+    Stopped,
+    UserError,
+    WriteFailed,
+    memory_line,
+    printable,
+    write_failure,
+)
 from flowerfast.machine import lend_home
 
 app = typer.Typer(
@@ -75,10 +84,22 @@ def run() -> int:
     except RunFailed as error:
         complain(f"flowerfast: error: {error}")
         return 1
+    except (MemoryError, RuntimeError) as error:
+        line = memory_line(error)
+        if line is None:
+            raise
+        complain(f"flowerfast: error: {line}")
+        return 1
     except OSError as error:
-        if error.errno not in _PATHS or error.filename is None:
+        if error.filename is None:
             raise
         where = os.fsdecode(error.filename)
+        failed = error if isinstance(error, WriteFailed) else write_failure(error, Path(where), 0)
+        if failed is not None:
+            complain(f"flowerfast: error: {failed.line('run the same command again')}")
+            return 1
+        if error.errno not in _PATHS:
+            raise
         complain(f"flowerfast: error: {where}: {error.strerror}; check that path and who may use it")
         return 2
 
@@ -96,9 +117,9 @@ def main() -> None:
     try:
         code = run()
     except OSError as error:
-        if error.errno != errno.ENOSPC or error.filename is not None:
+        if error.filename is not None or write_failure(error, Path(), 0) is None:
             raise
-        complain("flowerfast: error: standard output: no space left on device")
+        complain(f"flowerfast: error: standard output: cannot be written ({error.strerror})")
         code = 1
     except Exception:  # a fault of this program: Python's own words, but for what would command a terminal
         sys.stderr.write(printable(traceback.format_exc(), keep="\n"))

@@ -14,10 +14,12 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.text import Text
 
 from flowerfast.config import Config
-from flowerfast.errors import UserError, printable
+from flowerfast.errors import UserError, WriteFailed, printable
 from flowerfast.training.progress import Totals
 
 _LIVE_SECONDS, _PLAIN_SECONDS = 0.5, 10.0
+_FIGURES = ("train_loss", "train_acc", "val_loss", "val_acc", "lr", "images_per_sec", "data_wait")
+"""What TensorBoard is given of an epoch."""
 
 
 class TrainDisplay:
@@ -33,6 +35,7 @@ class TrainDisplay:
         self._live: Live | None = None
         self._tensorboard: Path | None = None
         self._events: Any = None
+        self._complained = False  # of a disk that takes no events
         self._epoch_seconds: list[float] = []
         self._epoch = self._batches = self._batch = self._samples = 0
         self._shown = self._started = time.monotonic()
@@ -89,29 +92,28 @@ class TrainDisplay:
         )
         self.note(line)
         if self._tensorboard is not None:
-            self._events = self._events or _event_writer(self._tensorboard)
-            for key in (
-                "train_loss",
-                "train_acc",
-                "val_loss",
-                "val_acc",
-                "lr",
-                "images_per_sec",
-                "data_wait",
-            ):
-                self._events.add_scalar(key, row[key], row["epoch"])
+            self._add_events(self._tensorboard, row)
 
     def note(self, text: str) -> None:
         """Something the user should know."""
         self._console.print(Text(printable(text)), soft_wrap=True)
 
     def close(self) -> None:
-        """Take the live line away and flush logs."""
+        """Take the live line away."""
         if self._live is not None:
             self._live.stop()
             self._live = None
-        if self._events is not None:
-            self._events.close()
+
+    def _add_events(self, folder: Path, row: dict[str, Any]) -> None:
+        from flowerfast.commands.events import Events  # imports TensorBoard, an optional dependency
+
+        self._events = self._events or Events(folder)
+        try:
+            self._events.add(row["epoch"], {key: row[key] for key in _FIGURES})
+        except WriteFailed as error:  # the figures are in metrics.jsonl too
+            if not self._complained:
+                self.note(f"{error.what}: training goes on, and events are added once they can be")
+            self._complained = True
 
     def _eta(self, now: float) -> str:
         done = self._batch / max(self._batches, 1)
@@ -119,12 +121,6 @@ class TrainDisplay:
         per_epoch = sum(self._epoch_seconds) / len(self._epoch_seconds) if self._epoch_seconds else this
         left = this * (1 - done) + per_epoch * (self._epochs - self._epoch - 1)
         return str(timedelta(seconds=round(left)))
-
-
-def _event_writer(folder: Path) -> Any:
-    from torch.utils.tensorboard import SummaryWriter  # an optional dependency
-
-    return SummaryWriter(str(folder))  # makes the folder: not before the run folder is there
 
 
 @contextmanager

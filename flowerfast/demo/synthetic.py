@@ -6,6 +6,7 @@ number of processes.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -24,8 +25,8 @@ from PIL import Image, ImageFilter
 from flowerfast.demo.painting import PAINTERS
 from flowerfast.demo.painting.canvas import SUPERSAMPLE, Array, Canvas, Rng, backdrop, finish, tint
 from flowerfast.demo.painting.parts import paint_grass
-from flowerfast.errors import UserError, one_line
-from flowerfast.machine import Progress, read_text, usable_cores, user_cache_dir
+from flowerfast.errors import RunFailed, UserError, one_line
+from flowerfast.machine import Progress, read_text, usable_cores, user_cache_dir, writing
 
 CLASSES: tuple[str, ...] = tuple(PAINTERS)
 RENDER_VERSION = 1  # raise it whenever a change of the painters changes pixels
@@ -132,15 +133,16 @@ def synthesize(
     except OSError as error:
         raise UserError(f"{out} cannot be written ({one_line(error)}): name a folder that can") from error
     try:
-        for kind in CLASSES:
-            (partial / kind).mkdir()
-        finished = 0
-        for count in _render_all(_chunks(partial, per_class, seed), processes or usable_cores()):
-            finished += count
-            if progress is not None:
-                progress(finished)
-        (partial / MARKER).write_text(json.dumps(marker) + "\n", encoding="utf-8")
-        _move(partial, target, marker)
+        with writing(target):
+            for kind in CLASSES:
+                (partial / kind).mkdir()
+            finished = 0
+            for count in _render_all(_chunks(partial, per_class, seed), processes or usable_cores()):
+                finished += count
+                if progress is not None:
+                    progress(finished)
+            (partial / MARKER).write_text(json.dumps(marker) + "\n", encoding="utf-8")
+            _move(partial, target, marker)
     except OSError as error:
         raise UserError(f"{out} cannot be written ({one_line(error)}): name a folder that can") from error
     finally:
@@ -202,11 +204,17 @@ def _render_all(chunks: list[Chunk], processes: int) -> Iterator[int]:
     # Spawned, not forked: the caller may already have started threads or CUDA. Ctrl-C reaches the whole
     # group; the caller answers it, and what has not begun is not rendered any more.
     ignoring = signal.signal, (signal.SIGINT, signal.SIG_IGN)
-    pool = ProcessPoolExecutor(min(processes, len(chunks)), get_context("spawn"), *ignoring)
+    try:
+        pool = ProcessPoolExecutor(min(processes, len(chunks)), get_context("spawn"), *ignoring)
+    except OSError:  # no room in /dev/shm for the locks that processes share
+        yield from (_render_chunk(*chunk) for chunk in chunks)
+        return
     try:
         yield from (done.result() for done in as_completed([pool.submit(_render_chunk, *c) for c in chunks]))
     except BrokenProcessPool:
-        raise RuntimeError("a rendering process died: render in this process with processes=1") from None
+        raise RunFailed(
+            "a rendering process was killed, perhaps for want of memory; free some and try again"
+        ) from None
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -214,5 +222,8 @@ def _render_all(chunks: list[Chunk], processes: int) -> Iterator[int]:
 def _render_chunk(folder: Path, kind: str, seed: int, start: int, stop: int) -> int:
     for index in range(start, stop):
         picture = render(kind, seed, index)
-        picture.save(folder / kind / _name(kind, index), "JPEG", quality=90, subsampling="4:2:0")
+        # By way of memory: of a full disk Pillow would say "encoder error" and no more.
+        encoded = io.BytesIO()
+        picture.save(encoded, "JPEG", quality=90, subsampling="4:2:0")
+        (folder / kind / _name(kind, index)).write_bytes(encoded.getbuffer())
     return stop - start

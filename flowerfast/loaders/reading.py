@@ -1,10 +1,11 @@
 """Batches whose photos threads are making ready."""
 
 from collections.abc import Callable
-from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from typing import Any
 
+from flowerfast.photos.photos import Photos
+from flowerfast.photos.workers import Task, leave, results
 from flowerfast.plans.plan import Plan
 
 Ready = tuple[Plan, Any, dict[int, str]]
@@ -16,13 +17,15 @@ class Reading:
     """A batch whose photos are being read.
 
     Attributes:
+        photos: the set that the plan speaks of.
         plan: the batch's plan.
         tasks: read some samples each, in order.
         finish: makes the batch of the plan and what the tasks returned.
     """
 
+    photos: Photos
     plan: Plan
-    tasks: list[Future[Any]]
+    tasks: list[Task[Any]]
     finish: Callable[[Any, list[Any]], Ready]
 
     @property
@@ -32,8 +35,8 @@ class Reading:
 
     def result(self) -> Ready:
         """What has been read; waits for it."""
-        return self.finish(self.plan, [task.result() for task in self.tasks])
+        return self.finish(self.plan, results(self.tasks, self.photos.where))
 
     def cancel(self) -> None:
-        """Stop reading; waits for what has begun."""
-        wait([task for task in self.tasks if not task.cancel()])
+        """Stop reading; waits for what has begun, but not for ever."""
+        leave(self.tasks)

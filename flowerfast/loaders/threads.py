@@ -2,7 +2,6 @@
 
 from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +14,7 @@ from flowerfast.loaders.cache.store import Cached, PhotoCache
 from flowerfast.loaders.transfer import copy_ahead
 from flowerfast.machine import usable_cores
 from flowerfast.photos.photos import Photos
+from flowerfast.photos.workers import Task, Workers, leave, results
 from flowerfast.pixels.executor import open_executor
 from flowerfast.pixels.source import Files
 from flowerfast.plans.plan import Plan, Sampler
@@ -29,7 +29,7 @@ class _Job:
 
     indices: np.ndarray
     images: torch.Tensor
-    tasks: list[Future[dict[int, str]]]
+    tasks: list[Task[dict[int, str]]]
 
 
 class ThreadEngine:
@@ -53,7 +53,7 @@ class ThreadEngine:
             self._executor, _ = open_executor(data.kernels, sampler.photos, Cached(cache))
         self._prefetch, threads = data.prefetch, data.workers or usable_cores()
         self._chunk = chunk_size(sampler.batch_size, data.prefetch, threads)
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="flowerfast-decode")
+        self._pool = Workers(threads, "flowerfast-decode")
 
     @property
     def notes(self) -> list[str]:
@@ -67,13 +67,13 @@ class ThreadEngine:
     def execute(self, plan: Plan) -> np.ndarray:
         """Pixels of one plan: uint8 (n, S, S, 3). Raises UserError on a file that cannot be decoded."""
         job = self._submit(plan)
-        for row, error in _failures(job).items():
+        for row, error in self._failures(job).items():
             raise UserError(f"{self._sampler.photos.where(int(plan.indices[row]))}: {error}")
         return job.images.numpy()
 
     def close(self) -> None:
         """Stop the threads."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._pool.close()
 
     def _batches(self, epoch: int, start_batch: int) -> Iterator[Batch]:
         jobs: deque[_Job] = deque()
@@ -85,8 +85,7 @@ class ThreadEngine:
             while jobs:
                 yield self._finish(jobs.popleft())
         finally:
-            # Only for those that run: `wait` would never return for one that `close` has cancelled already.
-            wait([task for job in jobs for task in job.tasks if not task.cancel()])
+            leave([task for job in jobs for task in job.tasks])
 
     def _submit(self, plan: Plan) -> _Job:
         shape = (len(plan), plan.size, plan.size, 3)
@@ -94,19 +93,22 @@ class ThreadEngine:
         executor = self._executor if plan.augmented else self._exact
         prepared, fill = executor.source.prepare(plan), executor.fill
         spans = [range(a, min(a + self._chunk, len(plan))) for a in range(0, len(plan), self._chunk)]
-        tasks = [self._pool.submit(fill, prepared, images.numpy(), span) for span in spans]
+        samples = plan.indices
+        tasks = [
+            self._pool.submit(samples[span.start : span.stop], fill, prepared, images.numpy(), span)
+            for span in spans
+        ]
         return _Job(plan.indices, images, tasks)
 
     def _finish(self, job: _Job) -> Batch:
         """The finished batch without its bad rows."""
-        return finished_batch(self._sampler.photos, job.indices, job.images, _failures(job))
+        return finished_batch(self._sampler.photos, job.indices, job.images, self._failures(job))
 
-
-def _failures(job: _Job) -> dict[int, str]:
-    failed: dict[int, str] = {}
-    for task in job.tasks:
-        failed |= task.result()
-    return failed
+    def _failures(self, job: _Job) -> dict[int, str]:
+        failed: dict[int, str] = {}
+        for rows in results(job.tasks, self._sampler.photos.where):
+            failed |= rows
+        return failed
 
 
 def finished_batch(

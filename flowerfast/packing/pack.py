@@ -6,8 +6,9 @@ writes.
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,7 +16,7 @@ import numpy as np
 import simplejpeg
 
 from flowerfast.config import DataConfig
-from flowerfast.errors import RunFailed, UserError, one_line
+from flowerfast.errors import RunFailed, UserError, WriteFailed, one_line
 from flowerfast.machine import Progress, ProgressBars, no_bars, usable_cores
 from flowerfast.packing.shard_writer import PackSettings, open_writer
 from flowerfast.packing.tar_shard import Photo
@@ -24,6 +25,7 @@ from flowerfast.photos.decode import DecodeError
 from flowerfast.photos.photos import Photos, iter_chunks
 from flowerfast.photos.shards import Index, read_index
 from flowerfast.photos.table import BadFile, Table
+from flowerfast.photos.workers import Task, Workers, results
 from flowerfast.pixels.reference import resize
 from flowerfast.plans.geometry import limited
 
@@ -40,7 +42,6 @@ _MAGIC = {
 _JPEG_SIDE = 65_500  # pixels; libjpeg writes no longer one
 _AHEAD = 8  # photos in memory per thread: read and shrunk, or about to be
 _CHUNK = 256  # photos per task when verifying
-T = TypeVar("T")
 R = TypeVar("R")
 
 
@@ -96,7 +97,10 @@ def pack(
     table, notes = photos.table, photos.table.notes
     if settings.max_side is not None or settings.jpeg:  # how photos are turned decides those bytes
         table, notes = replace(table, fingerprint=photos.fingerprint), photos.notes
-    writer = open_writer(out, table, settings)
+    try:
+        writer = open_writer(out, table, settings)
+    except WriteFailed as error:
+        raise _failed(error, out) from error
     if writer is None:
         return _result(table, read_index(out), notes, fresh=False)
     for row, reason in writer.bad:
@@ -106,9 +110,10 @@ def pack(
     try:
         with (
             bars("packing") as bar,
-            ThreadPoolExecutor(threads, thread_name_prefix="flowerfast-pack") as pool,
+            closing(Workers(threads, "flowerfast-pack")) as pool,
         ):
-            ready = in_order(pool, lambda row: _prepare(photos, row, settings), rows, threads * _AHEAD)
+            ahead, prepare = threads * _AHEAD, partial(_prepare, photos, settings)
+            ready = in_order(pool, prepare, iter_chunks(np.array(rows, np.int64), 1), ahead, photos.where)
             for row, photo in zip(rows, ready, strict=True):
                 if isinstance(photo, str):
                     photos.report_bad(row, photo)
@@ -119,12 +124,16 @@ def pack(
                     bar(writer.done, len(table))
         return _result(table, writer.finish(), notes, fresh=True)
     except OSError as error:
-        raise RunFailed(
-            f"{out}: cannot be written ({error.strerror or error}); make room, then run the same command "
-            "again: it goes on where it stopped"
-        ) from error
+        raise _failed(error, out) from error
     finally:
         writer.close()
+
+
+def _failed(error: OSError, out: Path) -> RunFailed:
+    then = "run the same command again: it goes on where it stopped"
+    if isinstance(error, WriteFailed):
+        return RunFailed(error.line(then))
+    return RunFailed(f"{out}: cannot be written ({error.strerror or error}); mend that, then {then}")
 
 
 def _check_apart(data: Path, out: Path) -> None:
@@ -151,16 +160,25 @@ def shard_order(fold: np.ndarray) -> np.ndarray:
     return shuffled[np.argsort(fold[shuffled], kind="stable")]
 
 
-def in_order(pool: ThreadPoolExecutor, work: Callable[[T], R], items: Iterable[T], ahead: int) -> Iterator[R]:
-    """Results of `work` in the order of `items`; at most `ahead` of them are under way or waiting."""
-    waiting: deque[Future[R]] = deque()
+def in_order(
+    pool: Workers,
+    work: Callable[[np.ndarray], R],
+    pieces: Iterable[np.ndarray],
+    ahead: int,
+    where: Callable[[int], str],
+) -> Iterator[R]:
+    """Results of `work` on pieces, indices of samples, in their order.
+
+    At most `ahead` of them are under way or waiting; `where` names a sample.
+    """
+    waiting: deque[Task[R]] = deque()
     try:
-        for item in items:
+        for samples in pieces:
             if len(waiting) == ahead:
-                yield waiting.popleft().result()
-            waiting.append(pool.submit(work, item))
+                yield results([waiting.popleft()], where)[0]
+            waiting.append(pool.submit(samples, work, samples))
         while waiting:
-            yield waiting.popleft().result()
+            yield results([waiting.popleft()], where)[0]
     finally:
         for task in waiting:
             task.cancel()
@@ -191,8 +209,8 @@ def damaged(folder: Path, threads: int | None = None, progress: Progress | None 
         return [row for row in rows.tolist() if not is_whole(row)]
 
     threads = threads or usable_cores()
-    with ThreadPoolExecutor(threads, "flowerfast-verify") as pool:
-        for rows in in_order(pool, wrong, iter_chunks(order, _CHUNK), 2 * threads):
+    with closing(Workers(threads, "flowerfast-verify")) as pool:
+        for rows in in_order(pool, wrong, iter_chunks(order, _CHUNK), 2 * threads, photos.where):
             damaged_photos += [photos.where(row) for row in rows]
             done = min(done + _CHUNK, len(order))
             if progress:
@@ -200,9 +218,9 @@ def damaged(folder: Path, threads: int | None = None, progress: Progress | None 
     return damaged_photos
 
 
-def _prepare(photos: Photos, row: int, settings: PackSettings) -> Photo | str:
-    """The photo as it will be packed, or why it cannot be."""
-    table = photos.table
+def _prepare(photos: Photos, settings: PackSettings, sample: np.ndarray) -> Photo | str:
+    """The photo of one sample as it will be packed, or why it cannot be."""
+    table, row = photos.table, int(sample[0])
     width, height = int(table.width[row]), int(table.height[row])
     try:
         encoded = photos.read_one(row)

@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from flowerfast.errors import UserError
-from flowerfast.machine import read_text, write_text
+from flowerfast.errors import UserError, WriteFailed
+from flowerfast.machine import read_text, write_text, writing
 from flowerfast.packing.tar_shard import ROW, OpenShard, Photo
 from flowerfast.photos.shards import (
     INDEX,
@@ -188,7 +188,7 @@ def open_writer(folder: Path, table: Table, settings: PackSettings) -> ShardWrit
     """Writer that goes on with an earlier run of the same photos and settings; None when that has finished.
 
     An unfinished run of other photos or settings is thrown away; a finished one never is.
-    Raises UserError when `folder` holds anything else or cannot be written.
+    Raises UserError when `folder` holds anything else or cannot be written, WriteFailed on a full disk.
     """
     # The classes are for people and other readers, who find labels in the tars as numbers only.
     state = {
@@ -197,7 +197,8 @@ def open_writer(folder: Path, table: Table, settings: PackSettings) -> ShardWrit
         "photos": table.fingerprint,
     }
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
         before = _read_state(folder)
         if (folder / INDEX).exists():
             if before == state:
@@ -211,7 +212,10 @@ def open_writer(folder: Path, table: Table, settings: PackSettings) -> ShardWrit
         if before != state:
             _clear(folder)
             _write_state(folder, state)
-        (folder / _PARTS).mkdir(exist_ok=True)
+        with writing(folder / _PARTS):
+            (folder / _PARTS).mkdir(exist_ok=True)
+    except WriteFailed:
+        raise
     except OSError as error:
         raise UserError(
             f"{folder}: cannot be written ({error.strerror}); name a folder you may write to"

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from flowerfast.machine import writing
 from flowerfast.photos.shards import Shard
 
 ROW = {
@@ -55,7 +56,8 @@ class OpenShard:
         self.suffixes: Counter[str] = Counter()
         self.recoded = 0
         self._partial = file.with_name(file.name + ".partial")
-        self._out = self._partial.open("wb")
+        with writing(file):
+            self._out = self._partial.open("wb")
         # Whatever would differ from run to run or user to user is fixed, so that the bytes are too.
         # A time with a fraction, as webdataset's own default, would cost each member a header of its own.
         self._tar = TarWriter(self._out, user="", group="", mode=0o644, mtime=0, encoder=False)
@@ -64,8 +66,9 @@ class OpenShard:
         """Append a photo and its label. Raises OSError."""
         key, encoded = f"{row:09d}", photo.encoded.data
         # One call per member, in this order: what a single call writes is sorted by extension.
-        self._tar.write({"__key__": key, "cls": str(label).encode()})
-        self._tar.write({"__key__": key, photo.extension: encoded})
+        with writing(self.file, self.bytes_with(label, photo)):
+            self._tar.write({"__key__": key, "cls": str(label).encode()})
+            self._tar.write({"__key__": key, photo.extension: encoded})
         self.end = self._tar.tarstream.offset
         offset = self.end - _blocks(len(encoded))
         shape = photo.width, photo.height, photo.orientation
@@ -79,17 +82,17 @@ class OpenShard:
 
     def finish(self) -> Shard:
         """Complete the file and give it its name. Raises OSError."""
-        self._tar.close()
-        self._out.close()
-        os.replace(self._partial, self.file)
+        with writing(self.file, _tar_bytes(self.end)):
+            self._tar.close()
+            self._out.close()
+            os.replace(self._partial, self.file)
         return Shard(self.file.name, self.file.stat().st_size)
 
     def abandon(self) -> None:
         """Remove the file."""
-        for part in (self._tar, self._out):
+        for end in (self._tar.close, self._out.close, self._partial.unlink):
             with suppress(OSError):  # what they have still to write may not fit on the disk
-                part.close()
-        self._partial.unlink(missing_ok=True)
+                end()
 
 
 def _blocks(size: int) -> int:

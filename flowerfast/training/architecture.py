@@ -17,8 +17,8 @@ from safetensors import SafetensorError
 from timm.models import PretrainedCfg, load_model_config_from_hf
 from torch import nn
 
-from flowerfast.errors import UserError, one_line
-from flowerfast.machine import read_text
+from flowerfast.errors import RunFailed, UserError, WriteFailed, one_line
+from flowerfast.machine import read_text, writing
 from flowerfast.nearest import did_you_mean, nearest
 
 HUB, FOLDER = "hf-hub:", "local-dir:"
@@ -65,7 +65,10 @@ class Architecture:
         if repo is not None and not _cached(repo, _WEIGHTS):
             _check_reachable(self.name)
         try:
-            return self.create(classes, image_size, pretrained=True)
+            with writing(Path(constants.HF_HUB_CACHE)):
+                return self.create(classes, image_size, pretrained=True)
+        except WriteFailed as error:
+            raise RunFailed(error.line("try again")) from error
         except (OSError, HfHubHTTPError) as error:
             raise UserError(
                 f"model.pretrained=true: no weights of {self.name} ({one_line(error)}); {_WAYS_OUT}"

@@ -2,7 +2,8 @@
 
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import takewhile
@@ -13,10 +14,11 @@ import torch.nn.functional as F
 from torch import nn
 
 from flowerfast.config import Config
-from flowerfast.errors import RunFailed, Stopped, UserError, one_line
+from flowerfast.errors import RunFailed, Stopped, UserError, WriteFailed, one_line
 from flowerfast.loaders.batch import Batch
 from flowerfast.loaders.loader import Loader
 from flowerfast.loaders.ranges import stage
+from flowerfast.photos.workers import WaitStopped, stopping
 from flowerfast.training.progress import Reporter, Spent, Standing, Totals, sum_dtype
 from flowerfast.training.run_folder import RunFolder
 from flowerfast.training.scores import Confusion
@@ -43,6 +45,7 @@ class TrainingRun:
         named: how many bad files the user has been told of.
         spent: where this process's time has gone.
         writer: brings the files of a save to the disk while training goes on.
+        refused: saves that the disk had no room for.
     """
 
     config: Config
@@ -59,6 +62,8 @@ class TrainingRun:
     named: int = 0
     spent: Spent = field(default_factory=Spent)
     writer: Writer = field(default_factory=Writer)
+    refused: int = 0
+    _owed: list[Callable[[], object]] = field(default_factory=list)  # writes of the best weights, still to do
 
     def __post_init__(self) -> None:
         self.totals = Totals(self.state.device)
@@ -72,20 +77,49 @@ class TrainingRun:
             best: its weights become best/ too, before last.pt says so.
         """
         with self.spent.on("write"):
-            self.writer.wait()  # before the copy, so that there is one copy at most
+            self._settle()  # before the copy, so that there is one copy at most
             saved = snapshot(self.state_dict(), self.state.device)
             files: list[Callable[[], object]] = [partial(self.folder.save_last, saved)]
             if finished:
                 epoch, keep = self.standing.epoch - 1, self.config.checkpoints.keep
-                weights = [partial(self.folder.save_epoch, epoch, saved["trainer"]["network"], keep)]
-                if best:
-                    network = self.state.model.network
-                    weights.append(
-                        partial(self.folder.save_best, network, self.classes, epoch, self.config.data.exif)
-                    )
+                weights = partial(self.folder.save_epoch, epoch, saved["trainer"]["network"], keep)
                 metrics = partial(self.folder.write_metrics, saved["progress"]["history"])
-                files = [*weights, *files, metrics]
-            self.writer.submit(files)
+                if best:
+                    network, exif = self.state.model.network, self.config.data.exif
+                    kept = partial(self.folder.save_best, network, self.classes, epoch, exif)
+                    self._owed = [weights, kept, self._pay]
+                else:
+                    files = [weights, *files]
+                files.append(metrics)
+            # What is still owed comes first: last.pt never speaks of a best epoch that best/ does not hold.
+            self.writer.submit([*self._owed, *files])
+
+    def finish(self) -> None:
+        """Have all written once training is over; what a full disk has refused is tried once more."""
+        with self.spent.on("write"):
+            settled = self._settle()
+        if not settled:
+            self.save(finished=True)
+        with self.spent.on("write"):
+            self.writer.wait()
+
+    def _pay(self) -> None:
+        self._owed = []
+
+    def _settle(self) -> bool:
+        """Wait for the save under way; whether there is none that failed, which is said the first time."""
+        try:
+            self.writer.wait()
+        except WriteFailed as error:
+            if not error.is_full or self.config.checkpoints.on_full == "stop":
+                raise
+            if not self.refused:
+                self.reporter.note(
+                    f"{error.what}: training goes on without this save (checkpoints.on_full=continue)"
+                )
+            self.refused += 1
+            return False
+        return True
 
     def name_bad(self) -> None:
         """Have the files named that turned out to be bad since this was last called."""
@@ -122,10 +156,11 @@ def fit(run: TrainingRun, saved: dict[str, Any] | None = None) -> Standing:
     RunFailed when the loss is no number, and what a write raised.
     """
     settings = run.config.train
-    with run.writer:
+    with run.writer, stopping(lambda: run.stop() is not None), _stopped_while_waiting(run):
         if saved is not None:
             run.load_state_dict(saved)
-            run.folder.write_metrics(run.standing.history)  # a kill may have struck between it and last.pt
+            # A kill may have struck between it and last.pt.
+            run.writer.submit([partial(run.folder.write_metrics, list(run.standing.history))])
         else:
             run.save()
         standing = run.standing
@@ -139,9 +174,21 @@ def fit(run: TrainingRun, saved: dict[str, Any] | None = None) -> Standing:
                 run.save()
                 raise Stopped(signum)
             close_epoch(run, result, time.perf_counter() - started)
-        with run.spent.on("write"):
-            run.writer.wait()
+        run.finish()
     return standing
+
+
+@contextmanager
+def _stopped_while_waiting(run: TrainingRun) -> Iterator[None]:
+    """A stop that was asked for while no photos came is one between two steps."""
+    try:
+        yield
+    except WaitStopped:
+        signum = run.stop()
+        assert signum is not None
+        _check_finite(run)
+        run.save()
+        raise Stopped(signum) from None
 
 
 def train_epoch(run: TrainingRun) -> None:

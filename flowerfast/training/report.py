@@ -6,6 +6,7 @@ matplotlib's object interface: pyplot would keep global state and choose a GUI b
 
 from __future__ import annotations
 
+import io
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -21,7 +22,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from flowerfast.errors import UserError
-from flowerfast.machine import ignore_warnings, read_text, replacing, write_text
+from flowerfast.machine import ignore_warnings, read_text, write_bytes, write_text
 from flowerfast.training.charts import (
     MAX_MARKED,
     MAX_NUMBERED,
@@ -238,8 +239,9 @@ def _save(figure: Figure, out: Path, dpi: int) -> None:
     FigureCanvasAgg(figure)
     # A script that the font lacks is drawn as boxes; the HTML table has the names in full.
     ignore_warnings(message="Glyph .* missing from")
-    with replacing(out) as fresh:
-        figure.savefig(fresh, format="png", dpi=dpi, facecolor="white", bbox_inches="tight", pad_inches=0.12)
+    png = io.BytesIO()  # what a full disk lacks is known then
+    figure.savefig(png, format="png", dpi=dpi, facecolor="white", bbox_inches="tight", pad_inches=0.12)
+    write_bytes(out, png.getbuffer())
 
 
 def _read(path: Path) -> str:

@@ -37,6 +37,7 @@ MAY_CHANGE = (
     "train.patience",
     "checkpoints.keep",
     "checkpoints.every_seconds",
+    "checkpoints.on_full",
     "log.tensorboard",
     "log.nvtx",
 )

@@ -141,7 +141,8 @@ def _train(
         network = build_network(start, photos.classes, config.data.image_size, crop_pct, said.append)
         model = place_model(with_normalisation(network), config.train, device)
         folder = folder or RunFolder(claim_run_path(Path("runs"), _name(config)), claimed=True)
-        with folder.discarded_on_failure() if saved is None else nullcontext():
+        fresh = folder.discarded_on_failure() if saved is None else nullcontext()
+        with folder.explaining(), fresh:
             reporter.start_run(config, folder.path)
             _announce(loaders, folder, reporter)
             announced = len(photos.bad)
@@ -171,14 +172,17 @@ def _train(
         said.append(
             f"left out: {standing.alone} times a photo that damaged files had left alone in its batch"
         )
+    if run.refused:
+        said.append(f"saves that the disk had no room for: {run.refused}; the last one is whole")
     notes = _tell(loaders, said, notes, reporter)  # a disk may have filled up since
     if photos.bad:
         reporter.note(f"{len(photos.bad)} of {len(photos.table) + len(photos.table.bad)} files skipped")
     seconds = time.perf_counter() - started
     spent = {**run.spent.summary(started, seconds), "warmup_seconds": warm_up}
     summary = {**_summarise(run, standing, seconds), **tested, **compiled, **spent, "notes": notes}
-    folder.write_summary(summary)
-    draw(folder, standing.history, summary)
+    with folder.explaining():
+        folder.write_summary(summary)
+        draw(folder, standing.history, summary)
     return TrainResult(folder.path, summary)
 
 

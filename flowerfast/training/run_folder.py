@@ -21,8 +21,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from flowerfast.config import Config, Exif
-from flowerfast.errors import UserError, one_line
-from flowerfast.machine import replacing, write_text
+from flowerfast.errors import RunFailed, UserError, WriteFailed, one_line
+from flowerfast.machine import replacing, write_text, writing
 from flowerfast.settings import change_config, load_config
 
 LAST_VERSION = 1
@@ -92,12 +92,24 @@ class RunFolder:
         self.check_free()
         self._mine = True
         try:
-            self.checkpoints.mkdir(parents=True, exist_ok=True)
+            with writing(self.config):
+                self.checkpoints.mkdir(parents=True, exist_ok=True)
             write_text(self.config, config.to_yaml(), durable=True)
+        except WriteFailed:
+            raise
         except OSError as error:
             raise UserError(
                 f"{self.path}: cannot be written ({error.strerror}); choose another --out"
             ) from error
+
+    @contextmanager
+    def explaining(self) -> Iterator[None]:
+        """Within, a file that the disk refuses is RunFailed: one line that says how the run goes on."""
+        try:
+            yield
+        except WriteFailed as error:
+            then = f"go on with --resume --out {self.path}" if self.has_save else "start again"
+            raise RunFailed(error.line(then)) from error
 
     def open(self) -> Config:
         """Configuration of an existing run. Raises UserError when there is none to resume.
@@ -115,7 +127,8 @@ class RunFolder:
     def save_last(self, state: Mapping[str, Any]) -> None:
         """Write everything that an exact resume needs."""
         # Given a path, torch keeps the interpreter to itself while it writes, and training stands still.
-        with replacing(self.last, durable=True) as fresh, open(fresh, "wb") as stream:
+        needed = _tensor_bytes(state)
+        with replacing(self.last, durable=True, needed=needed) as fresh, open(fresh, "wb") as stream:
             torch.save({"version": LAST_VERSION, **state}, stream)
         progress = state.get("progress", {})
         self._trained = bool(progress.get("epoch") or progress.get("batch"))
@@ -141,7 +154,8 @@ class RunFolder:
     def save_epoch(self, epoch: int, weights: Mapping[str, torch.Tensor], keep: int | None) -> None:
         """Write the weights of an epoch, tensors that share no memory; delete the oldest beyond `keep`."""
         contiguous = {name: tensor.contiguous() for name, tensor in weights.items()}
-        with replacing(self.epoch_file(epoch), durable=True) as fresh:
+        needed = _tensor_bytes(contiguous)
+        with replacing(self.epoch_file(epoch), durable=True, needed=needed) as fresh:
             save_file(contiguous, fresh)
         for old in self.epoch_files()[:-keep] if keep is not None else []:
             old.unlink()
@@ -166,15 +180,19 @@ class RunFolder:
         settings = copy.copy(network)
         vars(settings)["state_dict"] = dict  # timm writes weights and settings; here, no weights
         about = {"label_names": list(classes), "exif": exif}
-        timm.models.save_for_hf(settings, str(fresh), model_config=about, safe_serialization=True)
-        (fresh / "model.safetensors").unlink()
-        _link(self.epoch_file(epoch), fresh / "model.safetensors")
-        self.best.mkdir(exist_ok=True)
-        # The config is the same every time, so that replacing file by file never mixes two states.
-        for name in ("config.json", "model.safetensors"):
-            with replacing(self.best / name, durable=True) as file:
-                (fresh / name).replace(file)
-        fresh.rmdir()
+        weights = self.epoch_file(epoch)
+        try:
+            with writing(self.best, weights.stat().st_size):
+                timm.models.save_for_hf(settings, str(fresh), model_config=about, safe_serialization=True)
+                (fresh / "model.safetensors").unlink()
+                _link(weights, fresh / "model.safetensors")
+                self.best.mkdir(exist_ok=True)
+            # The config is the same every time, so that replacing file by file never mixes two states.
+            for name in ("config.json", "model.safetensors"):
+                with replacing(self.best / name, durable=True) as file:
+                    (fresh / name).replace(file)
+        finally:
+            shutil.rmtree(fresh, ignore_errors=True)
 
     def write_metrics(self, history: Sequence[Mapping[str, Any]]) -> None:
         """Write metrics.jsonl, one object per epoch."""
@@ -188,6 +206,14 @@ class RunFolder:
 
 def _names(folder: Path) -> set[str]:
     return {entry.name for entry in folder.iterdir()}
+
+
+def _tensor_bytes(value: Any) -> int:
+    """Bytes of the tensors in nested mappings and sequences."""
+    if isinstance(value, torch.Tensor):
+        return value.nbytes
+    parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
+    return sum(map(_tensor_bytes, parts))
 
 
 def _link(source: Path, file: Path) -> None:

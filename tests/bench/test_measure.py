@@ -158,6 +158,9 @@ def late(act):
     yield [(None, [0])]
     act()
 
+def starve():
+    return late(lambda: os.kill(os.getpid(), signal.SIGKILL))
+
 def crash():
     return late(lambda: os.kill(os.getpid(), signal.SIGSEGV))
 
@@ -220,6 +223,7 @@ def _with_previous(words: list[str]) -> Iterator[tuple[str, str | None]]:
     ("function", "error", "skipped"),
     [
         ("crash", "killed by SIGSEGV", False),
+        ("starve", "killed by SIGKILL, perhaps for want of memory", False),
         ("leave", "ended with exit code 3: the last word", False),
         ("fail", "RuntimeError: broken", False),
         ("refuse", "not on this machine", True),

@@ -1,6 +1,7 @@
 """What is shown while a run works, on a terminal and elsewhere."""
 
 import io
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -89,3 +90,30 @@ def test_a_long_task_shows_a_bar_on_a_terminal_only(
         now[0] = 1.5
         bar(5, 10)
     assert ("reading headers" in written(console)) == console.is_terminal
+
+
+def test_events_that_found_no_room_are_written_with_the_next(tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource")
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    console = Console(file=io.StringIO(), width=500)
+    shown = TrainDisplay(console)
+    shown.start_run(load_config(settings={"train.epochs": 4, "log.tensorboard": True}), tmp_path)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for epoch in range(4):
+        there = sum(file.stat().st_size for file in tmp_path.glob("tensorboard/*"))
+        room = there + 50 if epoch in (1, 2) else limits[0]  # bytes: not enough for the events of an epoch
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room, limits[1]))
+        try:
+            shown.end_epoch({**ROW, "epoch": epoch}, best=False)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    shown.close()
+    assert written(console).count("training goes on, and events are added once they can be") == 1
+    assert re.search(
+        r"events\.\S+: cannot be written \(File too large: at least [\d,]+ bytes", written(console)
+    )
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert [event.step for event in events.Scalars("val_acc")] == [0, 1, 2, 3]
+    assert [event.value for event in events.Scalars("val_acc")] == [0.5] * 4

@@ -194,3 +194,42 @@ def test_so_do_answers(trained: Any, monkeypatch: pytest.MonkeyPatch, cli: Cli, 
     with monkeypatch.context() as patch:
         patch.setattr("flowerfast.commands.answers.sys.stdout", Closed())
         assert cli("predict", trained.run, trained.photos / "red", f"--{form}", "-")[0] == 141
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_full_disk_leaves_whole_lines_and_says_what_it_lacks(tmp_path: Path, form: str) -> None:
+    resource = pytest.importorskip("resource")
+    file, limits = tmp_path / "answers", resource.getrlimit(resource.RLIMIT_FSIZE)
+    prediction = Prediction("photo.jpg", (("daisy", 0.75), ("rose", 0.25)))
+
+    def tell_all() -> None:
+        with answers({form: file}, 2) as tell:
+            for _ in range(100):
+                tell(prediction)
+
+    line = r"answers: cannot be written \(File too large: .+ free, .+\); choose another"
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(UserError, match=line):
+            tell_all()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [*tmp_path.iterdir()] == ([] if form == "json" else [file])
+    if form != "json":
+        text = file.read_text()
+        assert text.endswith("\n")
+        assert rows_of(text, form) == [("photo.jpg", "daisy", "")] * len(rows_of(text, form))
+        assert 500 < len(text) <= 1000
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_standard_output_on_a_full_disk_is_one_line() -> None:
+    with open("/dev/full", "wb") as full:
+        command = [sys.executable, "-m", "flowerfast", "settings", "lr"]
+        done = subprocess.run(
+            command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=300, check=False
+        )
+    assert done.returncode == 1
+    assert done.stderr.startswith("flowerfast: error: standard output")
+    assert "no space left on device" in done.stderr.lower()
+    assert done.stderr.count("\n") == 1

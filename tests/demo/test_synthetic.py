@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import json
 import os
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from PIL import Image, JpegImagePlugin
 
 from flowerfast.demo import synthetic
 from flowerfast.demo.synthetic import CLASSES, MARKER, MAX_SIDE, MIN_SIDE, render, synthesize
-from flowerfast.errors import UserError
+from flowerfast.errors import RunFailed, UserError
 
 
 def _contents(folder: Path) -> dict[str, bytes]:
@@ -154,9 +156,45 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path, monkeypatch:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(synthetic, "_render_chunk", fail)
-    with pytest.raises(UserError, match=r"set cannot be written \(No space left on device\)"):
+    with pytest.raises(UserError, match=r"set cannot be written \(No space left on device: [\d,]+ free\)"):
         synthesize(tmp_path / "set", per_class=1, processes=1)
     assert not list(tmp_path.iterdir())
+
+
+class Pool:
+    """Processes that are killed, or that cannot be started."""
+
+    def __init__(self, *_: object) -> None:
+        if self.cannot:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    cannot = False
+
+    def submit(self, *_: object) -> Future[int]:
+        """A task whose process is killed."""
+        task: Future[int] = Future()
+        task.set_exception(BrokenProcessPool("killed"))
+        return task
+
+    def shutdown(self, **_: object) -> None:
+        """Nothing runs."""
+
+
+def test_a_killed_process_is_one_line_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(synthetic, "ProcessPoolExecutor", Pool)
+    with pytest.raises(RunFailed, match="a rendering process was killed, perhaps for want of memory"):
+        synthesize(tmp_path / "set", per_class=1, processes=2)
+    assert not list(tmp_path.iterdir())
+
+
+def test_where_no_process_can_be_started_this_one_renders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(synthetic, "ProcessPoolExecutor", Pool)
+    monkeypatch.setattr(Pool, "cannot", True)
+    assert len(_contents(synthesize(tmp_path / "set", per_class=1, processes=2))) == len(CLASSES) + 1
 
 
 def test_an_empty_folder_and_missing_parents_are_fine(tmp_path: Path) -> None:

@@ -3,8 +3,7 @@
 import io
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,8 @@ from flowerfast.errors import RunFailed, UserError
 from flowerfast.packing import pack as module
 from flowerfast.packing.pack import damaged, in_order, pack, shard_order
 from flowerfast.packing.shard_writer import PackSettings
-from flowerfast.photos.photos import Photos
+from flowerfast.photos.photos import Photos, iter_chunks
+from flowerfast.photos.workers import Workers
 from flowerfast.pixels.reference import resize
 from flowerfast.plans.geometry import limited
 
@@ -131,7 +131,9 @@ def test_a_full_disk_is_told_in_one_line_and_the_run_can_go_on(photo_folder: Wri
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, limits[1]))
     try:
-        with pytest.raises(RunFailed, match=r"out: cannot be written \(.+\); make room, then run the same"):
+        with pytest.raises(
+            RunFailed, match=r"out.shard-0+\.tar: cannot be written \(.+\); make room, then run the same"
+        ):
             pack(photos, out, PackSettings(), CONFIG)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -159,13 +161,14 @@ def test_results_come_in_order_and_few_are_under_way() -> None:
     started: list[int] = []
     taken = 0
 
-    def work(item: int) -> int:
+    def work(samples: np.ndarray) -> int:
+        item = int(samples[0])
         started.append(item)
         time.sleep(0.003 * (item % 3))
         return item * item
 
-    with ThreadPoolExecutor(3) as pool:
-        for i, square in enumerate(in_order(pool, work, iter(range(40)), 5)):
+    with closing(Workers(3, "test")) as pool:
+        for i, square in enumerate(in_order(pool, work, iter_chunks(np.arange(40), 1), 5, str)):
             assert square == i * i
             taken += 1
             assert len(started) <= taken + 5

@@ -1,5 +1,7 @@
 """Names of models: timm's own, repositories of the hub, folders."""
 
+import errno
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 from safetensors.torch import load_file
 from torch import nn
 
-from flowerfast.errors import UserError
+from flowerfast.errors import RunFailed, UserError
 from flowerfast.training import architecture as module
 
 THREE = ("daisy", "rose", "tulip")
@@ -49,6 +51,18 @@ def test_unreachable_hub_is_told_before_its_client_retries(build, offline, monke
 
     monkeypatch.setattr(module.timm, "create_model", refuse)
     with pytest.raises(UserError, match=rf"cannot reach http://127\.0\.0\.1:9 for test_resnet.*{WAYS_OUT}"):
+        build(pretrained=True)
+
+
+def test_a_disk_that_is_full_of_weights_is_named(build, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    def fail(*_: object, **__: object) -> nn.Module:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(module, "_check_reachable", lambda _: None)
+    monkeypatch.setattr(module.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(module.timm, "create_model", fail)
+    line = r"hub: cannot be written \(No space left on device: [\d,]+ free\); make room, then try again"
+    with pytest.raises(RunFailed, match=line):
         build(pretrained=True)
 
 

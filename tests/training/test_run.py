@@ -340,7 +340,8 @@ def test_a_resumed_run_may_change_what_leaves_the_past_alone_and_no_more() -> No
         "data.dali_prefetch": 3, "data.layout": "split", "data.gpu_kernels": "dali",
         "data.on_bad": "fail", "data.max_bad": 0.5, "train.patience": 9, "checkpoints.keep": 3,
         "train.compile": "on",
-        "checkpoints.every_seconds": 1.0, "log.tensorboard": True, "log.nvtx": True,
+        "checkpoints.every_seconds": 1.0, "checkpoints.on_full": "continue",
+        "log.tensorboard": True, "log.nvtx": True,
     }  # fmt: skip
     assert set(others) == set(MAY_CHANGE)
     for key, value in {**others, "train.epochs": 99}.items():

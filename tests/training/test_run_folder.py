@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 import timm
 import torch
-from matplotlib.figure import Figure
 from safetensors.torch import load_file
 
 from flowerfast.config import Config
@@ -204,9 +203,13 @@ class Full(Exception):
 def full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     """From now on whoever writes a file gets half of it written, and an error."""
 
-    def half_text(file: Path, text: str, **_: object) -> None:
-        file.write_bytes(text.encode("utf-8", "replace")[: len(text) // 2])
+    def half_bytes(file: Path, content: bytes) -> None:
+        with file.open("wb") as stream:
+            stream.write(content[: len(content) // 2])
         raise Full
+
+    def half_text(file: Path, text: str, **_: object) -> None:
+        half_bytes(file, text.encode("utf-8", "replace"))
 
     def half_stream(_: object, stream: io.BufferedWriter) -> None:
         stream.write(b"half")
@@ -219,7 +222,7 @@ def full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Path, "write_text", half_text)
     monkeypatch.setattr(torch, "save", half_stream)
     monkeypatch.setattr(module, "save_file", half_file)
-    monkeypatch.setattr(Figure, "savefig", half_file)
+    monkeypatch.setattr(Path, "write_bytes", half_bytes)
 
 
 def test_every_file_is_whole_when_its_writer_fails_half_way(

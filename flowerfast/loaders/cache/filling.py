@@ -1,7 +1,6 @@
 """Photos of plans out of a cache, decoded into it by threads when they are first asked for."""
 
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
@@ -10,6 +9,7 @@ from flowerfast.loaders.cache.store import PhotoCache
 from flowerfast.loaders.reading import Reading, Ready
 from flowerfast.photos.decode import DecodeError
 from flowerfast.photos.photos import iter_chunks
+from flowerfast.photos.workers import Workers
 from flowerfast.plans.plan import Plan
 
 _CHUNK = 4  # photos per task: decoding one takes a millisecond
@@ -34,17 +34,17 @@ class CachedPhotos:
 
     def __init__(self, cache: PhotoCache, threads: int, find: Find) -> None:
         self._cache, self._find = cache, find
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="flowerfast-cache")
+        self._pool = Workers(threads, "flowerfast-cache")
 
     def start(self, plan: Plan) -> Reading:
         """Begin to decode what the cache lacks of a plan's photos."""
         chunks = iter_chunks(self._cache.missing(plan.indices), _CHUNK)
-        tasks = [self._pool.submit(self._decode_all, chunk.tolist()) for chunk in chunks]
-        return Reading(plan, tasks, self._finish)
+        tasks = [self._pool.submit(chunk, self._decode_all, chunk.tolist()) for chunk in chunks]
+        return Reading(self._cache.photos, plan, tasks, self._finish)
 
     def close(self) -> None:
         """Stop the threads."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._pool.close()
 
     @property
     def notes(self) -> list[str]:

@@ -44,6 +44,7 @@ class PhotoCache:
         file: keeps them on disk instead of in memory, within its own budget; the device is the CPU then.
 
     Attributes:
+        photos: as given.
         store: uint8 (bytes,), all photos one after another.
         places: how many photos have a place in it.
     """
@@ -56,7 +57,7 @@ class PhotoCache:
         budget: int | None = None,
         file: CacheFile | None = None,
     ) -> None:
-        self._photos, count = photos, len(photos.table)
+        self.photos, count = photos, len(photos.table)
         indices = photos.indices if file is None else np.arange(count)
         self._sizes = limited(photos.sizes(np.arange(count)), side)
         ends = np.cumsum(self._sizes[0][indices] * self._sizes[1][indices] * 3)
@@ -128,7 +129,7 @@ class PhotoCache:
         """
         kept = self.get(index)
         if kept is None:
-            kept = self.put(index, resize(self._photos.decode(index), *self.shape(index)))
+            kept = self.put(index, resize(self.photos.decode(index), *self.shape(index)))
         return kept
 
     def put(self, index: int, pixels: np.ndarray) -> torch.Tensor:

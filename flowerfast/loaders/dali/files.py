@@ -9,7 +9,6 @@ gives up.
 """
 
 import io
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
@@ -18,6 +17,7 @@ from flowerfast.loaders.reading import Reading, Ready
 from flowerfast.photos.decode import DecodeError, jpeg_header
 from flowerfast.photos.formats import open_image
 from flowerfast.photos.photos import Photos, iter_chunks
+from flowerfast.photos.workers import Workers, results
 from flowerfast.plans.plan import Plan
 
 _CHUNK = 16  # files per task: reading one takes less than handing over a task
@@ -36,7 +36,7 @@ class FileReader:
 
     def __init__(self, photos: Photos, threads: int, compiled: bool = True) -> None:
         self._photos, self._compiled = photos, compiled
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="flowerfast-read")
+        self._pool = Workers(threads, "flowerfast-read")
         self._whole: set[int] = set()  # end oddly, but have been decoded once
         self._pixels: set[int] = set()  # DALI refused them, the reference does not
         self._damaged: dict[int, str] = {}  # look well, but the reference cannot decode them
@@ -44,12 +44,14 @@ class FileReader:
     def start(self, plan: Plan) -> Reading:
         """Begin to read the files of a plan."""
         chunks = iter_chunks(plan.indices, _CHUNK)
-        return Reading(plan, [self._pool.submit(self._read_all, chunk) for chunk in chunks], _join)
+        tasks = [self._pool.submit(chunk, self._read_all, chunk) for chunk in chunks]
+        return Reading(self._photos, plan, tasks, _join)
 
     def check(self, plan: Plan) -> None:
         """Decode a plan's samples as the reference does; those that fail are bad from now on."""
-        indices = plan.indices.tolist()
-        problems = zip(indices, self._pool.map(self._photos.problem, indices), strict=True)
+        chunks = iter_chunks(plan.indices, 1)
+        tasks = [self._pool.submit(chunk, self._photos.problem, int(chunk[0])) for chunk in chunks]
+        problems = zip(plan.indices.tolist(), results(tasks, self._photos.where), strict=True)
         self._damaged |= {index: error for index, error in problems if error}
 
     def as_pixels(self, index: int) -> None:
@@ -64,7 +66,7 @@ class FileReader:
 
     def close(self) -> None:
         """Stop the threads."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._pool.close()
 
     def _read_all(self, indices: np.ndarray) -> list[np.ndarray | str]:
         files, plain = self._photos.read(indices, self._compiled)
