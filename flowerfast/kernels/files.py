@@ -8,10 +8,11 @@ only: the C library's functions are found by their names.
 import os
 
 import numpy as np
-from numba import types
+from numba import carray, types
 
 from flowerfast.kernels.compiling import kernel
 from flowerfast.kernels.jpeg_header import is_plain
+from flowerfast.kernels.vectors import pointer_to
 
 FAILED, READ, PLAIN = 0, 1, 2
 """The file is not there or not as long as expected; it was read; and it is a plain JPEG, see `is_plain`."""
@@ -54,6 +55,20 @@ def read_files(folder, path_bytes, path_ends, rows, at, room, width, height):
         if _read_file(name, room.ctypes.data + at[i], size) == size:
             plain = is_plain(room[at[i] : at[i] + size], width[i], height[i])
             found[i] = PLAIN if plain else READ
+    return found
+
+
+@kernel
+def plain_files(address, length, width, height):
+    """Which files in memory are plain JPEGs of their size, see `is_plain`: bool (n,).
+
+    Args:
+        address, length: int64 (n,), of the files' bytes.
+        width, height: of the photos, in pixels.
+    """
+    found = np.empty(len(address), np.bool_)
+    for i in range(len(address)):
+        found[i] = is_plain(carray(pointer_to(address[i]), length[i]), width[i], height[i])
     return found
 
 

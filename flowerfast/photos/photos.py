@@ -234,22 +234,28 @@ class Photos:
         Each result is uint8 (bytes,), read-only, or why it cannot be read. Beside them bool (m,): whether the
         photo is known to be a plain JPEG of its size, see `kernels.jpeg_header.is_plain`; False says nothing.
         """
-        if self._prefix is None or not compiled or numba_problem() is not None:
+        if not compiled or numba_problem() is not None:
             return [self._try_to_read(index) for index in indices.tolist()], np.zeros(len(indices), np.bool_)
-        from flowerfast.kernels.files import FAILED, PLAIN, read_files  # numba: half a second
+        from flowerfast.kernels.files import FAILED, PLAIN, plain_files, read_files  # numba: half a second
 
         t = self.table
+        if self._prefix is None:
+            files = [self._try_to_read(index) for index in indices.tolist()]
+            whole = [file if isinstance(file, np.ndarray) else np.empty(0, np.uint8) for file in files]
+            address = np.array([file.ctypes.data for file in whole], np.int64)
+            length = np.array([len(file) for file in whole], np.int64)
+            return files, plain_files(address, length, t.width[indices], t.height[indices])
         at = np.zeros(len(indices) + 1, np.int64)
         np.cumsum(t.size[indices] + 1, out=at[1:])
         room = np.empty(at[-1], np.uint8)
         sizes = t.width[indices], t.height[indices]
         outcome = read_files(self._prefix, t.path_bytes, t.path_ends, indices, at, room, *sizes)
         room.flags.writeable = False
-        files: list[np.ndarray | OSError] = []
-        for k, index in enumerate(indices.tolist()):
+        files = [
             # Else: what is wrong, or a file that has changed since the scan.
-            whole = outcome[k] != FAILED
-            files.append(room[at[k] : at[k + 1] - 1] if whole else self._try_to_read(index))
+            room[at[k] : at[k + 1] - 1] if outcome[k] != FAILED else self._try_to_read(index)
+            for k, index in enumerate(indices.tolist())
+        ]
         return files, outcome == PLAIN
 
     def read_one(self, index: int) -> np.ndarray:
