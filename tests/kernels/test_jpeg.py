@@ -213,7 +213,7 @@ def test_headers_that_libjpeg_refuses_are_left_to_it(spoilt: str) -> None:
 
 
 @pytest.mark.parametrize("shrink", [1, 2, 4, 8])
-@pytest.mark.parametrize("step", [7, 20, 50, 120, 255])
+@pytest.mark.parametrize("step", [1, 20, 50, 120, 255])
 @pytest.mark.parametrize("first", [True, False], ids=["dc", "ac"])
 def test_levels_that_run_over_16_bits_are_left_to_libjpeg(step: int, shrink: int, first: bool) -> None:
     """Its vector instructions reckon in 16 bits: pixels are equal as long as that is enough."""
@@ -225,7 +225,7 @@ def test_levels_that_run_over_16_bits_are_left_to_libjpeg(step: int, shrink: int
     )
     found = decode_window(bytes(data), (0, 0, 64 // shrink, 64 // shrink), make_tables(), shrink)
     if isinstance(found, int):
-        assert step > 7
+        assert step > 1
     else:
         assert np.array_equal(found, expected)
 
