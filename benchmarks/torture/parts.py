@@ -3,10 +3,13 @@
 from benchmarks.torture import caches
 from benchmarks.torture.formats import FORMATS, SHAPES
 from benchmarks.torture.full import FULL_DISKS
+from benchmarks.torture.jpeg import MUTANTS, WRITTEN
+from benchmarks.torture.jpeg_backends import BACKENDS
+from benchmarks.torture.jpeg_bounds import BOUNDS
 from benchmarks.torture.soak import SOAK
 from benchmarks.torture.trial import Trial
 
 
 def all_trials() -> list[Trial]:
     """Every promise that is tried."""
-    return [SOAK, caches.DATA, caches.CODE, FORMATS, SHAPES, FULL_DISKS]
+    return [SOAK, caches.DATA, caches.CODE, FORMATS, SHAPES, FULL_DISKS, MUTANTS, WRITTEN, BACKENDS, BOUNDS]

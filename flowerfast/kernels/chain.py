@@ -14,9 +14,10 @@ from numba import carray
 from flowerfast.kernels import End
 from flowerfast.kernels.colour import jitter_table, rotate, shift_into
 from flowerfast.kernels.compiling import kernel, part
-from flowerfast.kernels.jpeg_header import Tables, make_tables, read_header
+from flowerfast.kernels.jpeg_header import read_header
 from flowerfast.kernels.jpeg_rows import BAND, rgb_row, turned_rows
 from flowerfast.kernels.jpeg_scan import read_planes, region_of
+from flowerfast.kernels.jpeg_tables import Tables, make_tables
 from flowerfast.kernels.jpeg_transform import LANES
 from flowerfast.kernels.resize import make_taps, resize_columns, resize_row, widen
 from flowerfast.kernels.vectors import pointer_to
@@ -224,9 +225,7 @@ def _rows_of_jpeg(data, size, window, orientation, scratch, taps, offsets, rows,
         left = wide - left - width
     if orientation > 4:
         top, left, height, width, tall, wide = left, top, width, height, wide, tall
-    tables, end = scratch.tables, len(data)
-    if end < 4 or data[end - 2] != 0xFF or data[end - 1] != 0xD9:
-        return False  # cut short, or with something behind it: how good it is must be seen as a whole
+    tables = scratch.tables
     if not read_header(data, tables):
         return False
     frame = tables.frame[0]

@@ -5,80 +5,14 @@ same markers tell `is_plain` which files every decoder takes for the same pictur
 Source: ITU-T T.81 (JPEG), annexes B, C and F; what the components mean is in JFIF 1.02 and Adobe's TN 5116.
 """
 
-from typing import NamedTuple
-
 import numpy as np
 
 from flowerfast.kernels.compiling import kernel, part
+from flowerfast.kernels.jpeg_markers import END, data_end, two
+from flowerfast.kernels.jpeg_tables import FRAME, most_bits, read_huffman
 
-LOOK = 10
-"""Bits of a Huffman code that are looked up at once; the rare longer codes are found bit by bit."""
-END_OF_BLOCK = 1 << 14
-
-FRAME = np.dtype(
-    [
-        ("width", np.int64),  # of the photo, in pixels
-        ("height", np.int64),
-        ("components", np.int64),  # 1 (grey) or 3 (YCbCr)
-        ("across", np.int64),  # luma samples per chroma sample along a row: 1 or 2
-        ("down", np.int64),  # the same along a column
-        ("interval", np.int64),  # MCUs between restart markers; 0: no markers
-        ("scan", np.int64),  # where the entropy-coded data begin, in bytes
-        ("identity", np.int64, (3,)),  # of the components, as numbered in the file
-        ("quant", np.int64, (3,)),  # tables of the components
-        ("dc", np.int64, (3,)),
-        ("ac", np.int64, (3,)),
-        ("tables", np.int64, (12,)),  # where those of Huffman (0-7) and quantisation (8-11) lie; 0: nowhere
-        ("simple", np.bool_),  # baseline, with one scan: of a kind that the compiled decoder knows
-        ("usual", np.bool_),  # with nothing that decoders might take in different ways
-    ]
-)
-"""What the header of a file says."""
-
-_ROW_MAJOR = """
- 0  1  8 16  9  2  3 10 17 24 32 25 18 11  4  5
-12 19 26 33 40 48 41 34 27 20 13  6  7 14 21 28
-35 42 49 56 57 50 43 36 29 22 15 23 30 37 44 51
-58 59 52 45 38 31 39 46 53 60 61 54 47 55 62 63
-"""
-ZIGZAG = np.array(_ROW_MAJOR.split(), np.int64)
-"""Row-major place in its block of the k-th coefficient of a file."""
-
-
-class Tables(NamedTuple):
-    """Header and tables of one file; rows 0-3 are the DC Huffman tables, 4-7 the AC ones.
-
-    Attributes:
-        frame: FRAME (1,).
-        quant: int32 (4, 64), quantisation steps in the file's (zigzag) order.
-        fast: int32 (8, 2**LOOK), by the next LOOK bits: 0 for a longer code, else the bits to drop (0-5), the
-            zeros to skip (6-9), the size of the value if it is yet to be read (10-13), END_OF_BLOCK, and the
-            value if not (16-31).
-        counts, first, at: int32 (8, 17), by length of code: how many there are, the smallest, and the place
-            of its symbol.
-        symbols: uint8 (8, 256), in order of their codes.
-    """
-
-    frame: np.ndarray
-    quant: np.ndarray
-    fast: np.ndarray
-    counts: np.ndarray
-    first: np.ndarray
-    at: np.ndarray
-    symbols: np.ndarray
-
-
-def make_tables() -> Tables:
-    """Room for the tables of one file after the other."""
-    return Tables(
-        np.zeros(1, FRAME),
-        np.zeros((4, 64), np.int32),
-        np.zeros((8, 1 << LOOK), np.int32),
-        np.zeros((8, 17), np.int32),
-        np.zeros((8, 17), np.int32),
-        np.zeros((8, 17), np.int32),
-        np.zeros((8, 256), np.uint8),
-    )
+_MOST_PIXELS_A_SIDE = 65500  # of libjpeg
+_DC_BITS = 11  # of a difference, with samples of 8 bits
 
 
 @kernel
@@ -94,15 +28,19 @@ def read_header(data, tables):
         dc, ac, quant = frame.dc[c], frame.ac[c], frame.quant[c]
         if dc > 3 or ac > 7 or quant > 3 or place[dc] == 0 or place[ac] == 0 or place[8 + quant] == 0:
             return False
-    for row in range(8):
-        if place[row]:
-            _read_huffman(data, place[row], row, tables)
     for number in range(4):
         at = place[8 + number]
         if at:
             wide = data[at] >> 4
             for k in range(64):
-                tables.quant[number, k] = _two(data, at + 1 + 2 * k) if wide else data[at + 1 + k]
+                tables.quant[number, k] = two(data, at + 1 + 2 * k) if wide else data[at + 1 + k]
+    tables.most[:] = _DC_BITS
+    for c in range(frame.components):
+        row = frame.ac[c]
+        tables.most[row] = min(tables.most[row], most_bits(tables.quant[frame.quant[c], 1:]))
+    for row in range(8):
+        if place[row]:
+            read_huffman(data, place[row], row, tables)
     return True
 
 
@@ -110,13 +48,24 @@ def read_header(data, tables):
 def is_plain(data, width, height):
     """Whether a file, uint8 (bytes,), is a JPEG of this size that every decoder takes for the same picture.
 
-    Baseline or progressive, 8 bits, grey or surely YCbCr, with an end marker at its end. That the rest of it
-    is sound is not said.
+    Baseline or progressive, 8 bits, grey or surely YCbCr, with an end marker at its end, and with no marker
+    between that has no place there: by these some decoders are stopped and others are not. That the rest of
+    it is sound is not said; no decoder minds.
     """
     frame, end = np.zeros(1, FRAME)[0], len(data)
-    if end < 4 or data[end - 2] != 0xFF or data[end - 1] != 0xD9 or not _read_markers(data, frame):
+    if end < 4 or data[end - 2] != 0xFF or data[end - 1] != END or not _read_markers(data, frame):
         return False
-    return frame.usual and frame.width == width and frame.height == height
+    if not (frame.usual and frame.width == width and frame.height == height):
+        return False
+    at = data_end(data, frame.scan, frame.interval, 0)
+    while at >= 0 and at + 4 <= end and data[at + 1] in (0xC4, 0xDA, 0xFE) and not frame.simple:
+        is_scan = data[at + 1] == 0xDA
+        at += 2 + two(data, at + 2)
+        if is_scan:
+            at = data_end(data, at, frame.interval, 0)
+        elif at + 2 > end or data[at] != 0xFF:
+            return False
+    return at >= 0 and data[at + 1] == END
 
 
 @kernel
@@ -141,7 +90,7 @@ def _read_markers(data, frame):
             frame.usual = False
             at += 1
             continue
-        length = _two(data, at + 2)
+        length = two(data, at + 2)
         body, stop = at + 4, at + 2 + length
         if length < 2 or stop > end:
             return False
@@ -154,9 +103,9 @@ def _read_markers(data, frame):
             if not _find_tables(data, body, stop, marker == 0xC4, frame):
                 return False
         elif marker == 0xDD:
-            frame.interval = _two(data, body) if length >= 4 else 0
             if length != 4:
-                frame.usual = False
+                return False
+            frame.interval = two(data, body)
         elif marker == 0xDA:
             return (
                 frame.components > 0
@@ -189,11 +138,6 @@ def _begins(data, at, name):
 
 
 @kernel
-def _two(data, at):
-    return (np.int64(data[at]) << 8) | np.int64(data[at + 1])
-
-
-@kernel
 def _is_ycc(frame, jfif, transform):
     """Whether three components are YCbCr, by libjpeg's rules; where they guess, no."""
     if frame.components == 1 or jfif:
@@ -209,18 +153,23 @@ def _read_frame(data, body, stop, frame):
     if stop - body < 6 or data[body] != 8:
         return False
     count = np.int64(data[body + 5])
-    if (count != 1 and count != 3) or stop - body < 6 + 3 * count:
+    if (count != 1 and count != 3) or stop - body != 6 + 3 * count:
         return False
-    frame.height, frame.width, frame.components = _two(data, body + 1), _two(data, body + 3), count
+    frame.height, frame.width, frame.components = two(data, body + 1), two(data, body + 3), count
     for c in range(count):
         frame.identity[c], frame.quant[c] = data[body + 6 + 3 * c], data[body + 8 + 3 * c]
-    factors = data[body + 7]
-    frame.across, frame.down = (factors >> 4, factors & 15) if count == 3 else (1, 1)
-    # The factors of a lone component mean nothing, as its scan is not interleaved; but not all may know.
-    if stop - body > 6 + 3 * count or (count == 1 and factors != 0x11):
-        frame.usual = False
+    if max(frame.height, frame.width) > _MOST_PIXELS_A_SIDE:
+        return False
+    factors = np.int64(data[body + 7])
+    frame.across, frame.down = factors >> 4, factors & 15
+    if count == 1:
+        # The factors of a lone component mean nothing, as its scan is not interleaved; but not all may know.
+        frame.usual = factors == 0x11 and frame.usual
+        good = 1 <= frame.across <= 4 and 1 <= frame.down <= 4
+        frame.across, frame.down = 1, 1
+        return good
     luma = 1 <= frame.across <= 2 and 1 <= frame.down <= 2
-    return count == 1 or (luma and data[body + 10] == 0x11 and data[body + 13] == 0x11)
+    return luma and data[body + 10] == 0x11 and data[body + 13] == 0x11
 
 
 @kernel
@@ -264,50 +213,3 @@ def _read_scan(data, body, stop, frame):
         frame.usual = False
     frame.scan = stop
     return named >= count
-
-
-@kernel
-def _read_huffman(data, at, row, tables):
-    """Codes in order of their length, and of their symbols in the file (T.81, C.2)."""
-    code = place = 0
-    for length in range(1, 17):
-        count = np.int64(data[at + length])
-        tables.counts[row, length], tables.first[row, length] = count, code
-        tables.at[row, length] = place
-        code, place = 2 * (code + count), place + count
-    for n in range(place):
-        tables.symbols[row, n] = data[at + 17 + n]
-    _fill_fast(tables, row, row >= 4)
-
-
-@kernel
-def _fill_fast(tables, row, is_ac):
-    fast = tables.fast[row]
-    fast[:] = 0
-    for length in range(1, LOOK + 1):
-        spare = LOOK - length
-        for n in range(tables.counts[row, length]):
-            symbol = np.int64(tables.symbols[row, tables.at[row, length] + n])
-            start = (np.int64(tables.first[row, length]) + n) << spare
-            for suffix in range(1 << spare):
-                entry = describe(symbol, length, is_ac)
-                size = (entry >> 10) & 15
-                if 0 < size <= spare:
-                    value = extend(suffix >> (spare - size), size)
-                    entry = (value << 16) | (entry & 0x3C0) | (length + size)
-                fast[start + suffix] = entry
-
-
-@kernel
-def describe(symbol, length, is_ac):
-    """Entry of `Tables.fast` for a symbol whose code has `length` bits, its value yet to be read."""
-    run, size = (symbol >> 4, symbol & 15) if is_ac else (0, symbol & 15)
-    if is_ac and size == 0 and run != 15:
-        return END_OF_BLOCK | length
-    return (size << 10) | (run << 6) | length
-
-
-@kernel
-def extend(raw, size):
-    """Signed value of `size` bits as JPEG codes it (T.81, F.2.2.1)."""
-    return raw if raw >= 1 << (size - 1) else raw - (1 << size) + 1

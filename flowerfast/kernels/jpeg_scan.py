@@ -1,7 +1,7 @@
 """Entropy-coded data to planes of samples, for the part of a photo that is wanted.
 
 Huffman codes follow one another without marks, so all of them down to the last wanted row are read; but only
-wanted blocks are kept and transformed, and what lies below is never touched. A file that is not in perfect
+wanted blocks are kept and transformed, and below is only looked for markers. A file that is not in perfect
 order is refused, not repaired: what a damaged photo shall look like is for the reference decoder to say.
 """
 
@@ -10,11 +10,11 @@ from typing import NamedTuple
 import numpy as np
 
 from flowerfast.kernels.compiling import kernel
-from flowerfast.kernels.jpeg_header import END_OF_BLOCK, LOOK, ZIGZAG, describe, extend
+from flowerfast.kernels.jpeg_markers import END, data_end, has_marker
+from flowerfast.kernels.jpeg_tables import END_OF_BLOCK, LOOK, ZIGZAG, describe, extend
 from flowerfast.kernels.jpeg_transform import LANES, inverse_transform, shrinking_transform
 from flowerfast.kernels.vectors import load_big_endian
 
-_ONES, _TOPS = np.uint64(0x0101010101010101), np.uint64(0x8080808080808080)
 _DROP = np.uint64(64 - LOOK)
 _PLACE = (ZIGZAG * LANES).astype(np.uint64)
 
@@ -91,7 +91,7 @@ def _refill(data, end, state):
     buffer, count, at, made_up = state
     if at + 8 <= end:
         word = load_big_endian(data.ctypes.data + at)
-        if (~word - _ONES) & word & _TOPS == 0:  # no byte is FF, which would need a look at the next
+        if not has_marker(word):
             taken = (64 - count) >> 3
             return buffer | (word >> np.uint64(count)), count + 8 * taken, at + taken, made_up
     while count <= 56:
@@ -116,7 +116,7 @@ def _long_code(tables, row, buffer):
         code = np.int64(buffer >> np.uint64(64 - length)) - np.int64(tables.first[row, length])
         if 0 <= code < tables.counts[row, length]:
             symbol = np.int64(tables.symbols[row, tables.at[row, length] + code])
-            return describe(symbol, length, row >= 4)
+            return describe(symbol, length, row >= 4, tables.most[row])
     return 0
 
 
@@ -206,7 +206,10 @@ def read_planes(data, tables, region, coefficients, planes):
                 base = np.uint64(block[1] + (place >> 3) * (64 * LANES) + (place & 7))
                 quant = tables.quant[np.uint64(frame.quant[component])]
                 if wanted:
-                    coefficients[base] = np.int32(previous[component] * quant[0])
+                    level = previous[component] * quant[0]
+                    if level != np.int16(level):
+                        return False  # libjpeg reckons in 16 bits
+                    coefficients[base] = np.int32(level)
                 row = np.uint64(frame.ac[component])
                 fast = tables.fast[row]
                 k = np.uint64(1)
@@ -236,8 +239,13 @@ def read_planes(data, tables, region, coefficients, planes):
                 if count < made_up:
                     return False  # ran past the end of the data
         if wanted_row:
-            _transform_band(coefficients, square, planes, region, (mcu_row - region.top, frame.down))
-    return True
+            where = mcu_row - region.top, frame.down
+            if not _transform_band(coefficients, square, planes, region, where):
+                return False
+    # What lies below changes no pixel here. But of a marker that has no place there libjpeg makes an error,
+    # of wrong codes alone never.
+    at = data_end(data, at, interval, marker)
+    return at >= 0 and data[at + 1] == END
 
 
 @kernel
@@ -248,9 +256,12 @@ def coefficient_count(frame, region):
 
 @kernel
 def _transform_band(coefficients, square, planes, region, where):
-    """Samples of one row of MCUs: `where` is its number in the region, and its rows of luma blocks."""
+    """Samples of one row of MCUs: `where` is its number in the region, and its rows of luma blocks.
+
+    False when libjpeg's, reckoned in 16 bits, may be others.
+    """
     number, down = where
-    at = 0
+    at, good = 0, True
     for line in range(down + 2):
         luma = line < down
         groups, size = (region.luma_groups, region.luma) if luma else (region.chroma_groups, region.chroma)
@@ -261,7 +272,8 @@ def _transform_band(coefficients, square, planes, region, where):
             work = coefficients[at : at + 64 * LANES]
             out = planes[row + group * LANES * size :]
             if size == 8:
-                inverse_transform(work, square, out, pitch)
+                good = inverse_transform(work, square, out, pitch) and good
             else:
-                shrinking_transform(work, size, out, pitch)
+                good = shrinking_transform(work, size, out, pitch) and good
             at += 64 * LANES
+    return good

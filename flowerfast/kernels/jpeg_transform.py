@@ -13,6 +13,7 @@ from flowerfast.kernels.vectors import store_transposed
 
 LANES = 8
 """Blocks that are transformed at once."""
+_HALF = 1 << 14
 _i4 = np.int32  # numba widens int32 to int64 at every step, and a vector of these is half as long
 
 
@@ -91,10 +92,13 @@ def inverse_transform(work, square, out, pitch):
             overwritten.
         square: uint8 (64 * LANES,), scratch.
         out: uint8, row y of the samples goes to out[y * pitch : y * pitch + 64].
+
+    Returns whether 16 bits were enough for every sum of the second pass, in which libjpeg has no more.
     """
     for column in range(8):
         for lane in range(LANES):
             _put(work, column, 8, lane, _transform(_line(work, column, 8, lane), 11))
+    good = _fits(work)
     for row in range(8):
         for lane in range(LANES):
             _put(work, row * 8, 1, lane, _transform(_line(work, row * 8, 1, lane), 18))
@@ -102,6 +106,16 @@ def inverse_transform(work, square, out, pitch):
         square[i] = _level(work[i])
     for row in range(8):
         store_transposed(square.ctypes.data + row * 8 * LANES, out.ctypes.data + row * pitch)
+    return good
+
+
+@kernel
+def _fits(work):
+    """Whether the sum of any two values fits into 16 bits."""
+    seen = _i4(0)
+    for i in range(64 * LANES):
+        seen |= _i4(work[i] + _i4(_HALF))
+    return 0 <= seen < 2 * _HALF
 
 
 @kernel
@@ -133,19 +147,24 @@ def shrinking_transform(work, size, out, pitch):
     """Samples of eight blocks at 1/2, 1/4 or 1/8 of their size: `size` is 4, 2 or 1.
 
     As libjpeg shrinks: a transform of the lowest `size` x `size` frequencies, those above folded in where
-    they count. `work` and `out` are as in `inverse_transform`.
+    they count. `work`, `out` and what is returned are as in `inverse_transform`.
     """
     if size == 1:
+        good = True
         for lane in range(LANES):
-            out[lane] = _level(_i4(work[lane] + _i4(4)) >> _i4(3))
-        return
+            value = _i4(work[lane] + _i4(4)) >> _i4(3)
+            good = good and -512 <= value < 512  # libjpeg's table of levels ends there
+            out[lane] = _level(value)
+        return good
     for column in range(8):
         if column != 4 and (size == 4 or column == 0 or column % 2 == 1):
             for lane in range(LANES):
                 _shrink(work, column, 8, lane, size, 11)
+    good = _fits(work)
     for row in range(size):
         for lane in range(LANES):
             _shrink(work, row * 8, 1, lane, size, 18)
             for column in range(size):
                 value = work[(row * 8 + column) * LANES + lane]
                 out[row * pitch + lane * size + column] = _level(value)
+    return good

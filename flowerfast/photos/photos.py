@@ -250,11 +250,11 @@ class Photos:
         sizes = t.width[indices], t.height[indices]
         outcome = read_files(self._prefix, t.path_bytes, t.path_ends, indices, at, room, *sizes)
         room.flags.writeable = False
-        files: list[np.ndarray | OSError] = []
-        for k, index in enumerate(indices.tolist()):
+        files = [
             # Else: what is wrong, or a file that has changed since the scan.
-            whole = outcome[k] != FAILED
-            files.append(room[at[k] : at[k + 1] - 1] if whole else self._try_to_read(index))
+            room[at[k] : at[k + 1] - 1] if outcome[k] != FAILED else self._try_to_read(index)
+            for k, index in enumerate(indices.tolist())
+        ]
         return files, outcome == PLAIN
 
     def read_one(self, index: int) -> np.ndarray:

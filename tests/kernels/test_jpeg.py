@@ -13,9 +13,10 @@ import simplejpeg
 from numba import njit
 from PIL import Image
 
-from flowerfast.kernels.jpeg_header import Tables, make_tables, read_header
+from flowerfast.kernels.jpeg_header import read_header
 from flowerfast.kernels.jpeg_rows import rgb_row
 from flowerfast.kernels.jpeg_scan import coefficient_count, read_planes, region_of
+from flowerfast.kernels.jpeg_tables import Tables, make_tables
 
 SIZES = ((6, 5), (7, 9), (16, 16), (17, 33), (31, 64), (101, 100), (1200, 24), (24, 1200))
 
@@ -156,11 +157,77 @@ def test_huffman_tables_that_libjpeg_refuses_are_left_to_it(spoilt: str) -> None
     assert decode_window(bytes(data), (0, 0, 8, 8), make_tables()) == 1
 
 
-def test_a_file_cut_short_is_refused_where_it_matters() -> None:
-    data, tables = jpeg(picture((200, 160))), make_tables()
-    whole, half = (0, 0, 160, 200), data[: len(data) // 2]
-    assert decode_window(half, whole, tables) == 2
-    assert not isinstance(decode_window(half, (0, 0, 16, 200), tables), int)  # what came before is good
+@pytest.mark.parametrize("window", [(0, 0, 160, 200), (0, 0, 16, 200)], ids=["whole", "top"])
+@pytest.mark.parametrize(
+    ("behind", "good"),
+    [
+        (b"", False),
+        (b"\xff", False),
+        (b"\xff\xd8\xff\xd9", False),
+        (b"\xff\xc4\0\3\0\xff\xd9", False),
+        (b"\xff\xd0\xff\xd9", False),
+        (b"\xff\xff\xd9", False),
+        (b"\0\1\2\xff\xd9", True),
+        (b"\xff\xd9 and more \xff\xd8", True),
+    ],
+)
+def test_what_stands_behind_the_scan_counts_in_every_window(
+    behind: bytes, good: bool, window: tuple[int, int, int, int]
+) -> None:
+    """Up to the end marker: at one that has no place there libjpeg may stop, whatever part is wanted."""
+    data = jpeg(picture((200, 160)))[:-2] + behind
+    found = decode_window(data, window, make_tables())
+    assert found == 2 if not good else not isinstance(found, int)
+
+
+def test_a_marker_amid_the_scan_is_noticed_below_the_window() -> None:
+    data = jpeg(picture((200, 160)))
+    at = len(data) * 3 // 4
+    for marker in (b"\xff\xc4", b"\xff\xd3", b"\xff\x01"):
+        assert decode_window(data[:at] + marker + data[at + 2 :], (0, 0, 16, 16), make_tables()) == 2
+
+
+def segment(data: bytes, marker: int) -> int:
+    """Where the body of the first segment with this marker begins."""
+    return data.index(bytes((0xFF, marker))) + 4
+
+
+@pytest.mark.parametrize("spoilt", ["interval", "frame", "factors", "height"])
+def test_headers_that_libjpeg_refuses_are_left_to_it(spoilt: str) -> None:
+    data = bytearray(jpeg(picture((40, 40)).convert("L"), restart_marker_blocks=4))
+    assert not isinstance(decode_window(bytes(data), (0, 0, 8, 8), make_tables()), int)
+    frame, interval = segment(data, 0xC0), segment(data, 0xDD)
+    if spoilt == "interval":  # a segment that is longer than its number of two bytes
+        data[interval - 1] += 1
+        data[interval:interval] = b"\0"
+    elif spoilt == "frame":  # one that is longer than its components
+        data[frame - 1] += 1
+        data[frame + 9 : frame + 9] = b"\0"
+    elif spoilt == "factors":
+        data[frame + 7] = 0x51
+    else:
+        data[frame + 1 : frame + 3] = b"\xff\xff"
+    with pytest.raises(ValueError, match=r"."):
+        simplejpeg.decode_jpeg(bytes(data), strict=True)
+    assert decode_window(bytes(data), (0, 0, 8, 8), make_tables()) == 1
+
+
+@pytest.mark.parametrize("shrink", [1, 2, 4, 8])
+@pytest.mark.parametrize("step", [1, 20, 50, 120, 255])
+@pytest.mark.parametrize("first", [True, False], ids=["dc", "ac"])
+def test_levels_that_run_over_16_bits_are_left_to_libjpeg(step: int, shrink: int, first: bool) -> None:
+    """Its vector instructions reckon in 16 bits: pixels are equal as long as that is enough."""
+    data = bytearray(jpeg(picture((64, 64)), quality=100, subsampling=0))
+    for marker in (at for at in range(2, len(data) - 69) if data[at : at + 4] == b"\xff\xdb\0\x43"):
+        data[marker + 5 : marker + 69] = [step] + [1] * 63 if first else [1] + [step] * 63
+    expected = simplejpeg.decode_jpeg(
+        bytes(data), "RGB", min_height=64 // shrink, min_width=64 // shrink, min_factor=1
+    )
+    found = decode_window(bytes(data), (0, 0, 64 // shrink, 64 // shrink), make_tables(), shrink)
+    if isinstance(found, int):
+        assert step > 1
+    else:
+        assert np.array_equal(found, expected)
 
 
 def test_a_missing_restart_marker_is_noticed() -> None:

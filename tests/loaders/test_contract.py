@@ -205,11 +205,11 @@ def test_ranks_together_have_the_batches_of_one(
 
 def ruin(root: Path, write_photo: Callable[..., Path]) -> set[str]:
     """Damage photos after the scan: cut short, garbage, gone, of another size, broken inside; their paths."""
-    cut, junk, gone, resized, inside = (
+    cut, junk, gone, resized, inside, stray = (
         root / path
         for path in (
             "daisy/daisy_001.jpg", "daisy/daisy_004.jpg", "rose/rose_000.jpg", "tulip/tulip_003.jpg",
-            "tulip/z.png",
+            "tulip/z.png", "rose/rose_003.jpg",
         )
     )  # fmt: skip
     cut.write_bytes(cut.read_bytes()[:-60])
@@ -217,7 +217,9 @@ def ruin(root: Path, write_photo: Callable[..., Path]) -> set[str]:
     gone.unlink()
     write_photo(resized, (9, 9))
     break_inside(inside)
-    return {path.relative_to(root).as_posix() for path in (cut, junk, gone, resized, inside)}
+    data = stray.read_bytes()  # a marker near its end: libjpeg gives up, but not every decoder reads so far
+    stray.write_bytes(data[:-40] + b"\xff\xc4\0\3" + data[-40:])
+    return {path.relative_to(root).as_posix() for path in (cut, junk, gone, resized, inside, stray)}
 
 
 def break_inside(png: Path) -> None:

@@ -3,9 +3,9 @@
 DALI 2.4 crashes the process on bytes whose format it cannot recognise, and one damaged file fails its whole
 batch. So a file goes to DALI as it is only when its header says that it is of a kind known to agree, of the
 size that the scan found, and it ends as it should. Anything else is decoded here, as the CPU executor
-does, and goes on as plain pixels. All photos come as they are stored: the graph turns them upright. What is
-left is a JPEG with stray markers amid its data: libjpeg-turbo, and so DALI, warns and goes on, where Pillow
-gives up.
+does, and goes on as plain pixels. All photos come as they are stored: the graph turns them upright. A JPEG
+that is not in perfect order, such as with stray markers amid its data, is decoded here once before DALI gets
+it: DALI goes on where Pillow gives up.
 """
 
 import io
@@ -21,7 +21,7 @@ from flowerfast.photos.workers import Workers, results
 from flowerfast.plans.plan import Plan
 
 _CHUNK = 16  # files per task: reading one takes less than handing over a task
-_END_OF_JPEG = b"\xff\xd9"
+_START_OF_JPEG = b"\xff\xd8"
 _PILLOW_MODES = frozenset({"1", "L", "LA", "P", "RGB", "RGBA"})
 
 
@@ -37,7 +37,7 @@ class FileReader:
     def __init__(self, photos: Photos, threads: int, compiled: bool = True) -> None:
         self._photos, self._compiled = photos, compiled
         self._pool = Workers(threads, "flowerfast-read")
-        self._whole: set[int] = set()  # end oddly, but have been decoded once
+        self._whole: set[int] = set()  # JPEGs that are not plain, but have been decoded once
         self._pixels: set[int] = set()  # DALI refused them, the reference does not
         self._damaged: dict[int, str] = {}  # look well, but the reference cannot decode them
 
@@ -85,7 +85,7 @@ class FileReader:
             table = self._photos.table
             if index in self._pixels or not agrees(file, int(table.width[index]), int(table.height[index])):
                 return as_ppm(self._photos.decode(index, file, upright=False))
-            if not _ends_well(file) and index not in self._whole:
+            if file[:2].tobytes() == _START_OF_JPEG and index not in self._whole:
                 self._photos.decode(index, file)
                 self._whole.add(index)
         except DecodeError as error:
@@ -107,7 +107,7 @@ def agrees(encoded: np.ndarray, width: int, height: int) -> bool:
     for the rest (CMYK, 16 bits, animation, other formats, damage), which may still be a good photo.
     """
     start = encoded[:26].tobytes()
-    if start[:2] == b"\xff\xd8":
+    if start[:2] == _START_OF_JPEG:
         return jpeg_header(encoded) in ((width, height, "YCbCr"), (width, height, "Gray"))
     png = start[:8] == b"\x89PNG\r\n\x1a\n" and start[24] <= 8
     webp = start[:4] == b"RIFF" and start[8:16] in (b"WEBPVP8 ", b"WEBPVP8L")
@@ -119,8 +119,3 @@ def agrees(encoded: np.ndarray, width: int, height: int) -> bool:
             return plain and image.size == (width, height)
     except Exception:  # of damage Pillow's plugins make almost any: `decode` says what it is
         return False
-
-
-def _ends_well(encoded: np.ndarray) -> bool:
-    """A JPEG cut short lacks its end marker; some cameras append data, which is no damage."""
-    return encoded[:2].tobytes() != b"\xff\xd8" or encoded[-2:].tobytes() == _END_OF_JPEG

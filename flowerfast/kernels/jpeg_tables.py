@@ -1,0 +1,143 @@
+"""What the header of a JPEG says, and its Huffman tables, in the form in which codes are looked up."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from flowerfast.kernels.compiling import kernel
+
+LOOK = 10
+"""Bits of a Huffman code that are looked up at once; the rare longer codes are found bit by bit."""
+END_OF_BLOCK = 1 << 14
+
+FRAME = np.dtype(
+    [
+        ("width", np.int64),  # of the photo, in pixels
+        ("height", np.int64),
+        ("components", np.int64),  # 1 (grey) or 3 (YCbCr)
+        ("across", np.int64),  # luma samples per chroma sample along a row: 1 or 2
+        ("down", np.int64),  # the same along a column
+        ("interval", np.int64),  # MCUs between restart markers; 0: no markers
+        ("scan", np.int64),  # where the entropy-coded data begin, in bytes
+        ("identity", np.int64, (3,)),  # of the components, as numbered in the file
+        ("quant", np.int64, (3,)),  # tables of the components
+        ("dc", np.int64, (3,)),
+        ("ac", np.int64, (3,)),
+        ("tables", np.int64, (12,)),  # where those of Huffman (0-7) and quantisation (8-11) lie; 0: nowhere
+        ("simple", np.bool_),  # baseline, with one scan: of a kind that the compiled decoder knows
+        ("usual", np.bool_),  # with nothing that decoders might take in different ways
+    ]
+)
+"""What the header of a file says."""
+
+_ROW_MAJOR = """
+ 0  1  8 16  9  2  3 10 17 24 32 25 18 11  4  5
+12 19 26 33 40 48 41 34 27 20 13  6  7 14 21 28
+35 42 49 56 57 50 43 36 29 22 15 23 30 37 44 51
+58 59 52 45 38 31 39 46 53 60 61 54 47 55 62 63
+"""
+ZIGZAG = np.array(_ROW_MAJOR.split(), np.int64)
+"""Row-major place in its block of the k-th coefficient of a file."""
+
+
+class Tables(NamedTuple):
+    """Header and tables of one file; rows 0-3 are the DC Huffman tables, 4-7 the AC ones.
+
+    Attributes:
+        frame: FRAME (1,).
+        quant: int32 (4, 64), quantisation steps in the file's (zigzag) order.
+        fast: int32 (8, 2**LOOK), by the next LOOK bits: 0 for a longer code, else the bits to drop (0-5), the
+            zeros to skip (6-9), the size of the value if it is yet to be read (10-13), END_OF_BLOCK, and the
+            value if not (16-31).
+        counts, first, at: int32 (8, 17), by length of code: how many there are, the smallest, and the place
+            of its symbol.
+        symbols: uint8 (8, 256), in order of their codes.
+        most: int32 (8,), bits that a value may have; a code for more is none. No photo has them, and with
+            them libjpeg's arithmetic in 16 bits may run over.
+    """
+
+    frame: np.ndarray
+    quant: np.ndarray
+    fast: np.ndarray
+    counts: np.ndarray
+    first: np.ndarray
+    at: np.ndarray
+    symbols: np.ndarray
+    most: np.ndarray
+
+
+def make_tables() -> Tables:
+    """Room for the tables of one file after the other."""
+    return Tables(
+        np.zeros(1, FRAME),
+        np.zeros((4, 64), np.int32),
+        np.zeros((8, 1 << LOOK), np.int32),
+        np.zeros((8, 17), np.int32),
+        np.zeros((8, 17), np.int32),
+        np.zeros((8, 17), np.int32),
+        np.zeros((8, 256), np.uint8),
+        np.zeros(8, np.int32),
+    )
+
+
+@kernel
+def most_bits(steps):
+    """Bits of a value that times the largest of the quantisation steps is still one of 16 bits."""
+    largest, bits = np.int64(1), 0
+    for step in steps:
+        largest = max(largest, np.int64(step))
+    while bits < 15 and ((2 << bits) - 1) * largest <= 32767:
+        bits += 1
+    return bits
+
+
+@kernel
+def read_huffman(data, at, row, tables):
+    """Codes in order of their length, and of their symbols in the file (T.81, C.2)."""
+    code = place = 0
+    for length in range(1, 17):
+        count = np.int64(data[at + length])
+        tables.counts[row, length], tables.first[row, length] = count, code
+        tables.at[row, length] = place
+        code, place = 2 * (code + count), place + count
+    for n in range(place):
+        tables.symbols[row, n] = data[at + 17 + n]
+    _fill_fast(tables, row, row >= 4)
+
+
+@kernel
+def _fill_fast(tables, row, is_ac):
+    fast = tables.fast[row]
+    fast[:] = 0
+    for length in range(1, LOOK + 1):
+        spare = LOOK - length
+        for n in range(tables.counts[row, length]):
+            symbol = np.int64(tables.symbols[row, tables.at[row, length] + n])
+            start = (np.int64(tables.first[row, length]) + n) << spare
+            for suffix in range(1 << spare):
+                entry = describe(symbol, length, is_ac, tables.most[row])
+                size = (entry >> 10) & 15
+                if 0 < size <= spare:
+                    value = extend(suffix >> (spare - size), size)
+                    entry = (value << 16) | (entry & 0x3C0) | (length + size)
+                fast[start + suffix] = entry
+
+
+@kernel
+def describe(symbol, length, is_ac, most):
+    """Entry of `Tables.fast` for a symbol whose code has `length` bits, its value yet to be read.
+
+    0 for a value of over `most` bits, as for what is no code.
+    """
+    run, size = (symbol >> 4, symbol & 15) if is_ac else (0, symbol & 15)
+    if is_ac and size == 0 and run != 15:
+        return END_OF_BLOCK | length
+    if size > most:
+        return 0
+    return (size << 10) | (run << 6) | length
+
+
+@kernel
+def extend(raw, size):
+    """Signed value of `size` bits as JPEG codes it (T.81, F.2.2.1)."""
+    return raw if raw >= 1 << (size - 1) else raw - (1 << size) + 1
