@@ -1,8 +1,11 @@
 """All trials, in the order of the page."""
 
+from benchmarks.torture.names import NAMES
 from benchmarks.torture.trial import Trial
 
 
 def all_trials() -> list[Trial]:
     """Every promise that is tried."""
-    return []
+    return [
+        NAMES,
+    ]

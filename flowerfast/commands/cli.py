@@ -9,7 +9,7 @@ import gc
 import os
 import sys
 import traceback
-from io import TextIOWrapper
+from contextlib import suppress
 from typing import Annotated, Any
 
 import typer
@@ -17,7 +17,7 @@ import typer
 from flowerfast import __version__
 from flowerfast.commands.data import pack, synth
 from flowerfast.commands.measuring import bench, parity
-from flowerfast.commands.output import PipeClosed, complain, out
+from flowerfast.commands.output import PipeClosed, complain, out, print_text_alone
 from flowerfast.commands.settings import settings
 from flowerfast.commands.training import evaluate, predict, train
 from flowerfast.commands.usage import explain_usage
@@ -90,9 +90,7 @@ _PIPE_CLOSED = 141  # as shells have it of a process that SIGPIPE ends
 
 def main() -> None:
     """Entry point of the `flowerfast` command: ends the process."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+    print_text_alone()
     try:
         code = run()
     except OSError as error:
@@ -101,7 +99,8 @@ def main() -> None:
         complain("flowerfast: error: standard output: no space left on device")
         code = 1
     except Exception:  # a fault of this program: Python's own words, but for what would command a terminal
-        sys.stderr.write(printable(traceback.format_exc(), keep="\n"))
+        with suppress(OSError):
+            sys.stderr.write(printable(traceback.format_exc(), keep="\n"))
         code = 1
     try:
         sys.stdout.flush()
@@ -110,7 +109,6 @@ def main() -> None:
     except OSError as error:
         complain(f"flowerfast: error: standard output cannot be written ({error.strerror})")
         code = 1
-    sys.stderr.flush()
     # To take apart, object by object, what torch and timm have loaded takes seconds.
     if code:
         os._exit(code)

@@ -1,8 +1,12 @@
 """What commands print and write: tables and sentences for people, JSON for scripts."""
 
 import json
+import logging
 import sys
+import warnings
 from collections.abc import Iterable
+from contextlib import suppress
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +46,29 @@ class _TextConsole(Console):
 
 
 out = _TextConsole()
+
+
+class _TextFormatter(logging.Formatter):
+    """Messages of loggers as text: those of other libraries name files too."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The message, without control characters but the ends of a traceback's lines."""
+        return printable(super().format(record), keep="\n")
+
+
+def print_text_alone() -> None:
+    """Have all that this process prints be text that its streams can take, whoever prints it.
+
+    Of what a stream cannot encode, escapes are printed. So are control characters in what loggers without a
+    handler say, and in warnings; what commands print passes `out` or `complain`.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    if logging.lastResort is not None:
+        logging.lastResort.setFormatter(_TextFormatter())
+    warning = warnings.formatwarning
+    warnings.formatwarning = lambda *about, **more: printable(warning(*about, **more), keep="\n")
 
 
 def print_evaluation(result: dict[str, Any]) -> None:
@@ -154,8 +181,10 @@ def write_json(file: Path | None, result: Any) -> None:
 
 
 def complain(text: str) -> None:
-    """A line on standard error."""
-    sys.stderr.write(printable(text) + "\n")
+    """A line on standard error, or none where nobody takes it."""
+    with suppress(OSError):  # a full disk, a closed pipe: there is no other place to say so
+        sys.stderr.write(printable(text) + "\n")
+        sys.stderr.flush()
 
 
 def say(notes: Iterable[str]) -> None:

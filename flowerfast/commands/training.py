@@ -87,6 +87,8 @@ def train(
             stop=StopSignals(),
             bars=partial(progress_bar, out),
         )
+    if display.lost is not None:
+        raise display.lost
     summary = result.summary
     out.print(
         f"best validation accuracy {summary['best_val_acc']:.1%} in epoch {summary['best_epoch'] + 1} "

@@ -23,6 +23,7 @@ from PIL import Image, ImageFilter
 from flowerfast.demo.painting import PAINTERS
 from flowerfast.demo.painting.canvas import SUPERSAMPLE, Array, Canvas, Rng, backdrop, finish, tint
 from flowerfast.demo.painting.parts import paint_grass
+from flowerfast.documents import read_json
 from flowerfast.errors import UserError, one_line
 from flowerfast.machine import Progress, usable_cores, user_cache_dir
 
@@ -158,7 +159,7 @@ def demo_folder() -> Path:
 def _holds(folder: Path, marker: dict[str, int]) -> bool:
     """Tell whether the folder holds exactly the set that the marker describes."""
     try:
-        if json.loads((folder / MARKER).read_text(encoding="utf-8")) != marker:
+        if read_json(folder / MARKER) != marker:
             return False
     except (OSError, ValueError):
         return False

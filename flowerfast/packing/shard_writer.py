@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from flowerfast.documents import read_json
 from flowerfast.errors import UserError
 from flowerfast.machine import write_text
 from flowerfast.packing.tar_shard import ROW, OpenShard, Photo
@@ -233,7 +234,7 @@ def _finished_parts(folder: Path) -> list[_Part]:
 
 def _read_state(folder: Path) -> dict[str, Any] | None:
     try:
-        state = json.loads((folder / STATE).read_text(encoding="utf-8"))
+        state = read_json(folder / STATE)
     except FileNotFoundError:
         return None
     except ValueError:

@@ -10,13 +10,18 @@ import hashlib
 import json
 import mmap
 import os
+import re
+import struct
+import tokenize
 import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import BaseModel, NonNegativeInt
 
+from flowerfast.documents import MOST_JSON, conform, parse_json, shown
 from flowerfast.errors import UserError, one_line
 from flowerfast.machine import replacing
 
@@ -52,6 +57,18 @@ class Shard:
 
     name: str
     size: int
+
+
+class _About(BaseModel, extra="ignore"):
+    """What describes the arrays of an index, in its file."""
+
+    classes: tuple[str, ...]
+    shards: tuple[tuple[str, NonNegativeInt], ...]
+    settings: dict[str, Any]
+    bad: tuple[tuple[str, str], ...]
+    fingerprint: str
+    suffixes: dict[str, NonNegativeInt] = {}
+    recoded: NonNegativeInt = 0
 
 
 @dataclass(frozen=True)
@@ -108,23 +125,69 @@ def read_index(folder: Path) -> Index:
         about, columns = load_arrays(folder / INDEX)
         columns.setdefault("orientation", np.zeros(len(columns["label"]), np.uint8))
         if about["version"] != INDEX_VERSION:
-            raise ValueError(f"version {about['version']}, this flowerfast reads {INDEX_VERSION}")
+            raise ValueError(f"version {shown(about['version'])}, this flowerfast reads {INDEX_VERSION}")
+        known = conform(_About, about)
         index = Index(
-            classes=tuple(about["classes"]),
-            shards=tuple(Shard(str(name), int(size)) for name, size in about["shards"]),
-            settings=about["settings"],
-            bad=tuple((str(path), str(why)) for path, why in about["bad"]),
-            columns={name: columns[name].astype(kind, copy=False) for name, kind in COLUMNS.items()},
-            suffixes={str(suffix): int(count) for suffix, count in about.get("suffixes", {}).items()},
-            recoded=int(about.get("recoded", 0)),
+            classes=known.classes,
+            shards=tuple(Shard(name, size) for name, size in known.shards),
+            settings=known.settings,
+            bad=known.bad,
+            columns={name: columns[name] for name in COLUMNS},
+            suffixes=known.suffixes,
+            recoded=known.recoded,
         )
-        if about["fingerprint"] != index.fingerprint:
+        _check_rows(index)
+        if known.fingerprint != index.fingerprint:
             raise ValueError("its rows are not those that were written")
     except NPZ_ERRORS as error:
         raise UserError(
             f"{folder / INDEX}: no index of this flowerfast ({one_line(error)}); pack again"
         ) from error
     return index
+
+
+def _check_rows(index: Index) -> None:
+    """Raise ValueError unless every row is of a photo within a shard of this folder.
+
+    The fingerprint tells damage, not intent: whoever makes up rows makes up theirs.
+    """
+    c, count = index.columns, len(index.columns["label"])
+    for name, kind in COLUMNS.items():
+        if c[name].dtype != kind or c[name].ndim != 1 or (name != "path_bytes" and len(c[name]) != count):
+            raise ValueError(f"column {name} is not {count} of {np.dtype(kind).name}")
+    odd = [s.name for s in index.shards if s.name in ("", ".", "..") or set(s.name) & set("/\\\0:")]
+    if odd:
+        raise ValueError(f"{shown(odd[0])} is no name of a shard")
+    if not count or not index.shards:
+        raise ValueError("no photos")
+    if not 0 <= c["shard"].min() <= c["shard"].max() < len(index.shards):
+        raise ValueError("a photo lies in no shard")
+    sizes = np.array([min(shard.size, 1 << 62) for shard in index.shards])
+    left = sizes[c["shard"]] - c["offset"]
+    if c["offset"].min() < _TAR_BLOCK or c["size"].min() < 1 or (left < c["size"]).any():
+        raise ValueError("a photo lies outside its shard")
+    highest = {"label": len(index.classes) - 1, "fold": 3, "orientation": 8}
+    if any(c[name].max() > most for name, most in highest.items()) or c["label"].min() < 0:
+        raise ValueError("a label, fold or orientation that there is not")
+    if min(c["width"].min(), c["height"].min()) < 1:
+        raise ValueError("a photo without pixels")
+    _check_paths(c["path_bytes"], c["path_ends"])
+
+
+def _check_paths(content: np.ndarray, ends: np.ndarray) -> None:
+    """Raise ValueError for a path that could lead out of the folder of photos."""
+    starts = np.concatenate([[0], ends[:-1]])
+    if (ends <= starts).any() or ends[-1] != len(content):
+        raise ValueError("paths that are none")
+    text = content.tobytes()
+    borders = {*starts.tolist(), *ends.tolist()} if b".." in text else set()
+    climbs = any(
+        (found.start() in borders or text[found.start() - 1 : found.start()] == b"/")
+        and (found.end() in borders or text[found.end() : found.end() + 1] == b"/")
+        for found in re.finditer(rb"\.\.", text)
+    )
+    if climbs or b"\0" in text or (content[starts] == ord("/")).any():
+        raise ValueError("a path out of the folder")
 
 
 def is_packed(folder: Path) -> bool:
@@ -148,9 +211,23 @@ def save_arrays(file: Path, about: dict[str, Any], arrays: dict[str, np.ndarray]
 def load_arrays(file: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """What `save_arrays` wrote. Raises one of NPZ_ERRORS when the file is missing or damaged."""
     # Opened here: np.load leaves a damaged file open.
-    with file.open("rb") as source, np.load(source, allow_pickle=False) as stored:
-        arrays = {name: stored[name] for name in stored.files}
-    return json.loads(arrays.pop("about").tobytes()), arrays
+    with file.open("rb") as source:
+        try:
+            # Stored as they are: of a compressed one nobody knows what it takes.
+            if any(part.compress_type for part in zipfile.ZipFile(source).infolist()):
+                raise ValueError("compressed")
+            source.seek(0)
+            with np.load(source, allow_pickle=False) as stored:
+                arrays = {name: stored[name] for name in stored.files}
+            return parse_json(arrays.pop("about").tobytes(), most=_most_about(file)), arrays
+        except (MemoryError, OverflowError, tokenize.TokenError, SyntaxError, struct.error) as error:
+            # What numpy and zipfile make of headers that are none.
+            raise ValueError(f"damaged ({one_line(error)})") from error
+
+
+def _most_about(file: Path) -> int:
+    """Bytes of what describes the arrays: it names each photo that was left out, and is part of the file."""
+    return max(MOST_JSON, file.stat().st_size)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """Which network a name means: one of timm's, or one described in a repository of the hub or in a folder."""
 
-import json
 import os
 import re
 import socket
@@ -17,10 +16,14 @@ from safetensors import SafetensorError
 from timm.models import PretrainedCfg, load_model_config_from_hf
 from torch import nn
 
+from flowerfast.documents import conform
 from flowerfast.errors import UserError, one_line
 from flowerfast.nearest import did_you_mean, nearest
+from flowerfast.training.described import Described
 
 HUB, FOLDER = "hf-hub:", "local-dir:"
+NO_MODEL = (OSError, ValueError, LookupError, TypeError, AttributeError)
+"""What comes of a description of a network that is none."""
 _WAYS_OUT = (
     "connect once (the weights are then kept), or give a local file (--set model.weights=FILE), "
     "or train from scratch (--set model.pretrained=false)"
@@ -125,10 +128,11 @@ def _described(name: str) -> Architecture:
         )
     try:
         cfg, base, args = load_model_config_from_hf(place) if hub else _read_folder(Path(place))
+        conform(Described, {"architecture": base, "pretrained_cfg": cfg, "model_args": args or {}})
         if not timm.is_model(base):
             raise ValueError(f"timm has no architecture {base!r}")
         return Architecture(name, PretrainedCfg(**cfg), base, args or {})
-    except (OSError, HfHubHTTPError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (HfHubHTTPError, RecursionError, *NO_MODEL) as error:
         raise UserError(
             f"model.name={name}: no timm model there ({one_line(error)}); give {HUB}OWNER/NAME, or "
             f"{FOLDER}FOLDER with a config.json as timm writes it, such as a run's best/"
@@ -136,12 +140,11 @@ def _described(name: str) -> Architecture:
 
 
 def _read_folder(folder: Path) -> tuple[dict[str, Any], str, dict[str, Any]]:
-    stored = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    about = {
-        key: stored[key] for key in ("num_classes", "label_names", "label_descriptions") if key in stored
-    }
-    cfg = {**stored["pretrained_cfg"], **about, "file": str(folder), "source": FOLDER[:-1]}
-    return cfg, stored["architecture"], stored.get("model_args", {})
+    stored = Described.read(folder)
+    given = stored.model_dump(exclude_unset=True)
+    about = {key: given[key] for key in ("num_classes", "label_names", "label_descriptions") if key in given}
+    cfg = {**given["pretrained_cfg"], **about, "file": str(folder), "source": FOLDER[:-1]}
+    return cfg, stored.architecture, stored.model_args
 
 
 def _check_reachable(name: str) -> None:

@@ -6,7 +6,6 @@ matplotlib's object interface: pyplot would keep global state and choose a GUI b
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,7 +19,8 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from flowerfast.errors import UserError
+from flowerfast.documents import DocumentError, parse_json
+from flowerfast.errors import UserError, printable
 from flowerfast.machine import ignore_warnings, replacing, write_text
 from flowerfast.training.charts import (
     MAX_MARKED,
@@ -159,6 +159,7 @@ def _render(run: Path, summary: dict[str, Any], history: list[dict[str, Any]]) -
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("flowerfast.training"),
         autoescape=True,  # class names, paths and settings are the user's
+        finalize=_visible,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -230,7 +231,7 @@ def _number_cells(axes: Axes, confusion: np.ndarray, shares: np.ndarray, cell: f
 
 def _short(name: str) -> str:
     """Make a class name fit an axis: one line, only what can be encoded, at most MAX_NAME characters."""
-    line = " ".join(name.encode("utf-8", "replace").decode("utf-8").split())
+    line = printable(" ".join(name.split()))
     return line if len(line) <= MAX_NAME else line[: MAX_NAME - 1] + "…"
 
 
@@ -252,8 +253,8 @@ def _read(path: Path) -> str:
 
 def _parse(path: Path, text: str) -> dict[str, Any]:
     try:
-        value = json.loads(text)
-    except json.JSONDecodeError as error:
+        value = parse_json(text.encode("utf-8"), finite=False)
+    except DocumentError as error:
         raise UserError(f"{path} is damaged ({error}): train again or restore the file") from error
     if not isinstance(value, dict):
         raise UserError(f"{path} is damaged (not a JSON object): train again or restore the file")
@@ -268,6 +269,11 @@ def _frequent_mistakes(confusion: Confusion, classes: Sequence[str]) -> list[dic
         {"true": classes[t], "predicted": classes[p], "count": number, "share": number / samples[t]}
         for t, p, number in confusion.mistakes(most)
     ]
+
+
+def _visible(value: Any) -> Any:
+    """What stands on the page: control characters as escapes, for whoever prints its source."""
+    return printable(value, keep="\n") if isinstance(value, str) and not hasattr(value, "__html__") else value
 
 
 def _percent(value: float) -> str:

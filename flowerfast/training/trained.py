@@ -4,10 +4,10 @@ Preprocessing (size, crop, mean, standard deviation, class names) comes from the
 the weights, never from the caller.
 """
 
-import json
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -30,6 +30,8 @@ from flowerfast.photos.orientation import read_orientation, turn
 from flowerfast.photos.photos import Photos
 from flowerfast.pixels.reference import augment
 from flowerfast.plans.plan import make_eval_plan
+from flowerfast.training.architecture import NO_MODEL
+from flowerfast.training.described import Described, check_shapes, on_meta
 from flowerfast.training.fit import Evaluation
 from flowerfast.training.fit import evaluate as evaluate_model
 from flowerfast.training.model import Classifier, with_normalisation
@@ -149,16 +151,26 @@ def load_run(run: Path | str, device: str | torch.device = "auto") -> TrainedMod
     run, where = Path(run), pick_device(device)
     folder = run / "best" if (run / "best").is_dir() else run
     try:
-        stored = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        cfg, classes = stored["pretrained_cfg"], tuple(stored["label_names"])
-        network = timm.create_model(f"local-dir:{folder}", pretrained=True)  # else random weights
-        size, crop_pct = int(cfg["input_size"][-1]), float(cfg["crop_pct"])
-        exif: Exif = "apply" if stored.get("exif") == "apply" else "ignore"  # earlier versions ignored it
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError, SafetensorError) as error:
+        stored = Described.read(folder)
+        classes = stored.classes
+        name = f"local-dir:{folder}"
+        empty = on_meta(partial(timm.create_model, name))
+        if empty is not None:
+            check_shapes(empty, folder / "model.safetensors")
+        network = timm.create_model(name, pretrained=True)  # else random weights
+    except (RuntimeError, SafetensorError, *NO_MODEL) as error:
         raise UserError(
             f"{run}: no trained model there ({one_line(error)}); give the --out folder of a finished epoch"
         ) from error
-    return TrainedModel(with_normalisation(network).to(where).eval(), classes, size, crop_pct, where, exif)
+    cfg, exif = stored.pretrained_cfg, stored.exif
+    return TrainedModel(
+        with_normalisation(network).to(where).eval(),
+        classes,
+        cfg.input_size[-1],
+        cfg.crop_pct,
+        where,
+        "apply" if exif == "apply" else "ignore",  # earlier versions ignored it
+    )
 
 
 def evaluate(

@@ -1,6 +1,5 @@
 """Weights from a local file, whoever trained them: unwrapped, their names brought to the network's."""
 
-import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
+from flowerfast.documents import read_json
 from flowerfast.errors import UserError, one_line
 
 State = dict[str, torch.Tensor]
@@ -58,7 +58,7 @@ def labels_of(file: Path) -> tuple[str, ...] | None:
     """Names of the classes of a weights file in a run folder, or beside a config.json; None: not known."""
     for folder in (file.parent, file.parent.parent / "best"):
         try:
-            stored = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+            stored = read_json(folder / "config.json")
             return tuple(map(str, stored["label_names"]))
         except (OSError, ValueError, KeyError, TypeError):
             continue
