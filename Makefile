@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test gpu-test clean
+.PHONY: demo test gpu-test sbom clean
 
 demo: $(VENV)/installed
 	$(BIN)/flowerfast train
@@ -17,6 +17,12 @@ test: $(VENV)/installed-test
 
 gpu-test: $(VENV)/installed-test
 	$(BIN)/python -m pytest -m gpu
+
+# What is installed with flowerfast, as CycloneDX; the tool has a venv of its own, so that it does not list itself.
+sbom: $(VENV)/installed
+	$(PYTHON) -m venv $(VENV)/sbom
+	$(VENV)/sbom/bin/python -m pip install -q "cyclonedx-bom>=7"
+	$(VENV)/sbom/bin/cyclonedx-py environment --pyproject pyproject.toml --output-file sbom.json $(BIN)/python
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)

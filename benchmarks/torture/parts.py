@@ -1,5 +1,6 @@
 """All trials, in the order of the page."""
 
+from benchmarks.torture.documents import DOCUMENTS
 from benchmarks.torture.names import NAMES
 from benchmarks.torture.trial import Trial
 
@@ -8,4 +9,5 @@ def all_trials() -> list[Trial]:
     """Every promise that is tried."""
     return [
         NAMES,
+        DOCUMENTS,
     ]

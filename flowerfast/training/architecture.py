@@ -19,7 +19,7 @@ from torch import nn
 from flowerfast.documents import conform
 from flowerfast.errors import UserError, one_line
 from flowerfast.nearest import did_you_mean, nearest
-from flowerfast.training.described import Described
+from flowerfast.training.described import WEIGHTS, Described
 
 HUB, FOLDER = "hf-hub:", "local-dir:"
 NO_MODEL = (OSError, ValueError, LookupError, TypeError, AttributeError)
@@ -63,8 +63,11 @@ class Architecture:
                 f"model.name={self.name}: timm has no weights for it; choose another or "
                 "model.pretrained=false"
             )
+        if self.cfg.source == FOLDER[:-1] and not Path(str(self.cfg.file), WEIGHTS).is_file():
+            # timm would look for a pickle there.
+            raise UserError(f"model.name={self.name}: no {WEIGHTS} there; {_WAYS_OUT}")
         repo = self.cfg.hf_hub_id if self.cfg.source != "local-dir" else None
-        if repo is not None and not _cached(repo, _WEIGHTS):
+        if repo is not None and not _cached(repo, _ON_THE_HUB):
             _check_reachable(self.name)
         try:
             return self.create(classes, image_size, pretrained=True)
@@ -80,7 +83,7 @@ class Architecture:
             ) from error
 
 
-_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+_ON_THE_HUB = (WEIGHTS, "pytorch_model.bin")
 
 
 def find_architecture(name: str) -> Architecture:

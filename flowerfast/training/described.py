@@ -11,6 +11,7 @@ from torch import nn
 from flowerfast.documents import conform, read_json, shown
 
 MOST_CLASSES = 1_000_000
+WEIGHTS = "model.safetensors"
 _MOST_NUMBER = 4096  # of what a network is built with: widths, depths, sizes
 _MOST_ITEMS = 256
 _NOT_OURS = ("pretrained", "checkpoint", "cache", "scriptable", "exportable")

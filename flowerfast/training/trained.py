@@ -31,7 +31,7 @@ from flowerfast.photos.photos import Photos
 from flowerfast.pixels.reference import augment
 from flowerfast.plans.plan import make_eval_plan
 from flowerfast.training.architecture import NO_MODEL
-from flowerfast.training.described import Described, check_shapes, on_meta
+from flowerfast.training.described import WEIGHTS, Described, check_shapes, on_meta
 from flowerfast.training.fit import Evaluation
 from flowerfast.training.fit import evaluate as evaluate_model
 from flowerfast.training.model import Classifier, with_normalisation
@@ -153,10 +153,12 @@ def load_run(run: Path | str, device: str | torch.device = "auto") -> TrainedMod
     try:
         stored = Described.read(folder)
         classes = stored.classes
+        if not (folder / WEIGHTS).is_file():  # timm would look for a pickle
+            raise ValueError(f"{WEIGHTS} is missing")
         name = f"local-dir:{folder}"
         empty = on_meta(partial(timm.create_model, name))
         if empty is not None:
-            check_shapes(empty, folder / "model.safetensors")
+            check_shapes(empty, folder / WEIGHTS)
         network = timm.create_model(name, pretrained=True)  # else random weights
     except (RuntimeError, SafetensorError, *NO_MODEL) as error:
         raise UserError(
