@@ -7,6 +7,7 @@ standard output has closed it.
 import errno
 import gc
 import os
+import re
 import sys
 import traceback
 from contextlib import suppress
@@ -57,6 +58,7 @@ for _command in (train, evaluate, predict, parity, bench, pack, synth, settings)
 def run() -> int:
     """Do what the command line says; the exit code."""
     try:
+        _refuse_empty(sys.argv[1:])
         lend_home()  # before a command imports the libraries that look for one
         return int(app(standalone_mode=False) or 0)
     except UserError as error:
@@ -81,6 +83,16 @@ def run() -> int:
         where = os.fsdecode(error.filename)
         complain(f"flowerfast: error: {where}: {error.strerror}; check that path and who may use it")
         return 2
+
+
+def _refuse_empty(arguments: list[str]) -> None:
+    """Raise UserError for an argument without a character, which pathlib takes for the current folder."""
+    for before, argument in zip(["flowerfast", *arguments], arguments, strict=False):
+        if argument == "" or re.fullmatch("--[a-z-]+=", argument):
+            what = argument or before
+            raise UserError(
+                f"{what} '': an empty argument, of a variable that is not set perhaps; give a value"
+            )
 
 
 _PATHS = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR)

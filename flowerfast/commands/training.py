@@ -115,7 +115,7 @@ def evaluate(
     config = load_config(None, (), chosen_settings(set_, backend=backend))
     check_run(run)
     check_folder(data)
-    say_compiling(config.data.kernels)
+    said = say_compiling(config.data.kernels)
     from flowerfast.commands.display import progress_bar
     from flowerfast.training.trained import evaluate as evaluate_run
 
@@ -130,7 +130,7 @@ def evaluate(
             progress=bar,
         )
     if json_ != Path("-"):
-        print_evaluation(result)
+        print_evaluation(result, said)
     write_json(json_, result)
 
 

@@ -33,7 +33,8 @@ def test_an_index_is_read_as_it_was_written(tmp_path: Path) -> None:
     ("column", "value"),
     [
         ("offset", [512, -1]), ("offset", [0, 2048]), ("offset", [512, 4000]), ("offset", [512, 2**63 - 1]),
-        ("size", [100, -5]), ("size", [0, 200]), ("size", [2**62, 200]), ("shard", [0, 1]), ("shard", [-1, 0]),
+        ("size", [100, -5]), ("size", [0, 200]), ("size", [2**62, 200]), ("shard", [0, 1]),
+        ("shard", [-1, 0]),
         ("label", [0, 2]), ("label", [-1, 1]), ("fold", [0, 4]), ("orientation", [9, 1]), ("width", [-8, 8]),
         ("height", [0, 9]), ("path_ends", [11, 2**40]), ("path_ends", [11, 11]), ("path_ends", [21, 11]),
         ("path_bytes", b"../../a.jpgrose/b.jpg"), ("path_bytes", b"/aisy/a.jpgrose/b.jpg"),
