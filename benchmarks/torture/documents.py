@@ -19,6 +19,7 @@ import yaml
 
 from benchmarks.torture.trial import Tally, Trial
 from flowerfast.bench.compare import read_result
+from flowerfast.bench.environment import SCHEMA
 from flowerfast.config import Config
 from flowerfast.errors import UserError
 from flowerfast.packing.shard_writer import _read_state
@@ -165,7 +166,7 @@ class _Readers:
 
     def bench(self, rng: np.random.Generator) -> object:
         row = {"images_per_sec": 1.0, "spread": 0.1, "rounds": [1.0, 2.0]}
-        result = {"kind": "bench", "schema": 1, "settings": {"current": "cpu"}, "loader": {"cpu": row}}
+        result = {"kind": "bench", "schema": SCHEMA, "settings": {"current": "cpu"}, "loader": {"cpu": row}}
         return read_result(self._write("bench.json", _json(rng, result)))
 
     def state(self, rng: np.random.Generator) -> object:

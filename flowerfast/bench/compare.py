@@ -116,7 +116,12 @@ def read_result(file: Path) -> dict[str, Any]:
             f"{file}: is not JSON ({one_line(error)}); give a file made by flowerfast bench --json"
         ) from error
     check_result(result, str(file))
-    return _with_present_names(result)
+    try:
+        return _with_present_names(result)
+    except (LookupError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{file}: lacks what a result of flowerfast bench has ({one_line(error)}); measure again"
+        ) from error
 
 
 def _with_present_names(result: dict[str, Any]) -> dict[str, Any]:

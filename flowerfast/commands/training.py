@@ -142,7 +142,9 @@ def predict(
     jsonl: Annotated[
         Path | None, typer.Option(help="Write each answer at once, one JSON object a line; - as above.")
     ] = None,
-    csv: Annotated[Path | None, typer.Option(help="Write each answer at once as CSV; - as above.")] = None,
+    csv: Annotated[
+        Path | None, typer.Option(help="Write each answer at once as CSV, names as they are; - as above.")
+    ] = None,
     set_: SetOption = None,
 ) -> None:
     """Name what is on photos: the most likely classes with their probabilities.

@@ -22,8 +22,6 @@ from flowerfast.nearest import did_you_mean, nearest
 from flowerfast.training.described import WEIGHTS, Described
 
 HUB, FOLDER = "hf-hub:", "local-dir:"
-NO_MODEL = (OSError, ValueError, LookupError, TypeError, AttributeError)
-"""What comes of a description of a network that is none."""
 _WAYS_OUT = (
     "connect once (the weights are then kept), or give a local file (--set model.weights=FILE), "
     "or train from scratch (--set model.pretrained=false)"
@@ -135,11 +133,11 @@ def _described(name: str) -> Architecture:
         if not timm.is_model(base):
             raise ValueError(f"timm has no architecture {base!r}")
         return Architecture(name, PretrainedCfg(**cfg), base, args or {})
-    except (HfHubHTTPError, RecursionError, *NO_MODEL) as error:
+    except (OSError, HfHubHTTPError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as e:
         raise UserError(
-            f"model.name={name}: no timm model there ({one_line(error)}); give {HUB}OWNER/NAME, or "
+            f"model.name={name}: no timm model there ({one_line(e)}); give {HUB}OWNER/NAME, or "
             f"{FOLDER}FOLDER with a config.json as timm writes it, such as a run's best/"
-        ) from error
+        ) from e
 
 
 def _read_folder(folder: Path) -> tuple[dict[str, Any], str, dict[str, Any]]:

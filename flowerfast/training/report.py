@@ -139,7 +139,9 @@ def write_report(run: Path) -> Path:
         raise UserError(f"{run / 'metrics.jsonl'} has no epoch yet: let the run finish one")
     try:
         page = _render(run, summary, history)
-    except (KeyError, jinja2.UndefinedError) as error:
+    except UserError:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError, jinja2.TemplateError) as error:
         raise UserError(
             f"{run}: summary.json or metrics.jsonl lacks a value ({error}): train again with this version"
         ) from error

@@ -15,7 +15,6 @@ import numpy as np
 import timm
 import torch
 from PIL import Image
-from safetensors import SafetensorError
 
 from flowerfast.config import DataConfig, Exif
 from flowerfast.errors import UserError, one_line
@@ -30,7 +29,6 @@ from flowerfast.photos.orientation import read_orientation, turn
 from flowerfast.photos.photos import Photos
 from flowerfast.pixels.reference import augment
 from flowerfast.plans.plan import make_eval_plan
-from flowerfast.training.architecture import NO_MODEL
 from flowerfast.training.described import WEIGHTS, Described, check_shapes, on_meta
 from flowerfast.training.fit import Evaluation
 from flowerfast.training.fit import evaluate as evaluate_model
@@ -160,7 +158,7 @@ def load_run(run: Path | str, device: str | torch.device = "auto") -> TrainedMod
         if empty is not None:
             check_shapes(empty, folder / WEIGHTS)
         network = timm.create_model(name, pretrained=True)  # else random weights
-    except (RuntimeError, SafetensorError, *NO_MODEL) as error:
+    except Exception as error:  # networks raise whatever comes of arguments that do not fit
         raise UserError(
             f"{run}: no trained model there ({one_line(error)}); give the --out folder of a finished epoch"
         ) from error
