@@ -46,6 +46,7 @@ class _TextConsole(Console):
 
 
 out = _TextConsole()
+_as_python_has_it = warnings.formatwarning
 
 
 class _TextFormatter(logging.Formatter):
@@ -67,8 +68,7 @@ def print_text_alone() -> None:
             stream.reconfigure(errors="backslashreplace")
     if logging.lastResort is not None:
         logging.lastResort.setFormatter(_TextFormatter())
-    warning = warnings.formatwarning
-    warnings.formatwarning = lambda *about, **more: printable(warning(*about, **more), keep="\n")
+    warnings.formatwarning = lambda *about, **more: printable(_as_python_has_it(*about, **more), keep="\n")
 
 
 def print_evaluation(result: dict[str, Any], said: Sequence[str] = ()) -> None:

@@ -33,7 +33,8 @@ class Ends(io.StringIO):
 
 
 TRAIN = ["--set", "model.name=test_resnet", "--set", "model.pretrained=false", "--set", "data.image_size=32",
-         "--set", "data.workers=1", "--epochs", "2", "--device", "cpu"]  # fmt: skip
+         "--set", "data.workers=1", "--set", "data.kernels=torchvision", "--device", "cpu",
+         "--epochs", "2"]  # fmt: skip
 
 
 @pytest.mark.parametrize("error", [BrokenPipeError(), FULL], ids=["closed", "full"])
