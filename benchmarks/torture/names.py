@@ -41,7 +41,8 @@ def name(case: int) -> bytes:
     """A file name of up to 100 bytes; not hidden, for such files are left alone."""
     rng = np.random.default_rng([17, case])
     text = b"".join(_PIECES[k] for k in rng.integers(len(_PIECES), size=rng.integers(1, 8)))
-    return (b"n" if text.startswith((b".", b"~", b"_", b"@")) else b"") + text[:100]
+    text = text.replace(b"/", b"")[:100]
+    return (b"n" if not text or text.startswith((b".", b"~", b"_", b"@")) else b"") + text
 
 
 def odd(text: str, keep: str = "\n") -> str:
@@ -125,7 +126,7 @@ class _World:
 
 
 def _train(world: _World) -> Path:
-    run = world.folder / "runs" / next(iter(world.names))
+    run = world.folder / "runs[" / "bold]" / "[" / "x]" / next(iter(world.names))
     settings = {
         "model.name": "test_resnet", "model.pretrained": "false", "train.epochs": "1", "train.device": "cpu",
         "train.batch_size": "16", "data.image_size": "32", "data.workers": "1", "data.kernels": "torchvision",
