@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test gpu-test torture clean
+.PHONY: demo test gpu-test torture sbom clean
 
 demo: $(VENV)/installed
 	$(BIN)/flowerfast train
@@ -21,6 +21,12 @@ gpu-test: $(VENV)/installed-test
 
 torture: $(VENV)/installed-test
 	$(BIN)/python -m benchmarks.torture; failed=$$?; $(BIN)/python benchmarks/tables.py; exit $$failed
+
+# What is installed with flowerfast, as CycloneDX; the tool has a venv of its own, so that it does not list itself.
+sbom: $(VENV)/installed
+	$(PYTHON) -m venv $(VENV)/sbom
+	$(VENV)/sbom/bin/python -m pip install -q "cyclonedx-bom>=7"
+	$(VENV)/sbom/bin/cyclonedx-py environment --pyproject pyproject.toml --output-file sbom.json $(BIN)/python
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)

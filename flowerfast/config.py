@@ -13,6 +13,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
 
+from flowerfast.documents import shown
 from flowerfast.errors import UserError
 from flowerfast.nearest import hint
 
@@ -252,15 +253,15 @@ def _explain(error: ValidationError, origin: str, model: type[BaseModel] = Confi
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         if model is not Config:
-            return f"{origin}: unknown argument {key!r}{hint(key, [*model.model_fields])}"
+            return f"{origin}: unknown argument {shown(key)}{hint(key, [*model.model_fields])}"
         sections = () if "." in key else Config.model_fields
-        return f"{origin}: unknown key {key!r}{hint(key, [*known_keys(), *sections])}"
+        return f"{origin}: unknown key {shown(key)}{hint(key, [*known_keys(), *sections])}"
     field = ".".join(str(part) for part in first["loc"][: 2 if model is Config else 1])
     info = find_field(field) if model is Config else model.model_fields.get(field)
     rule = first["msg"][0].lower() + first["msg"][1:]
     rule = rule.removeprefix("value error, ")
     about = _description(info)
-    return f"{origin}: {field}={first['input']!r}: {rule}{f' ({about})' if about else ''}"
+    return f"{origin}: {field}={shown(first['input'])}: {rule}{f' ({about})' if about else ''}"
 
 
 @contextmanager

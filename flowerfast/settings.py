@@ -7,14 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from flowerfast.config import Config, find_field, known_keys, validate
-from flowerfast.errors import UserError
+from flowerfast.documents import DocumentError, parse_yaml, read_yaml, shown
+from flowerfast.errors import UserError, one_line
 from flowerfast.nearest import hint
 
-_NO_YAML = (yaml.YAMLError, ValueError, RecursionError)
-"""What PyYAML raises: the latter two for what looks like a date, such as 2024-13-45, and for deep nesting."""
 DEMO = "demo"
 """The shipped config that goes with rendered flowers."""
 
@@ -43,14 +40,20 @@ def _apply(
 
 
 def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
-    """Settings (dotted key → value) of `key=value` texts. Raises UserError for one that is none."""
-    parsed = {}
+    """Settings (dotted key → value) of `key=value` texts.
+
+    Raises UserError for one that is none, and for a key with two values.
+    """
+    parsed: dict[str, Any] = {}
     for text in overrides:
         key, sign, value = text.partition("=")
         if not sign or not key:
             raise UserError(f"--set {text}: expected key=value, e.g. --set train.lr=0.01")
-        parsed[key.strip()] = _parse(key.strip(), value.strip())
-        _check_key(key.strip(), "--set")
+        key = key.strip()
+        meant = _parse(key, value.strip())
+        _check_key(key, "--set")
+        if repr(parsed.setdefault(key, meant)) != repr(meant):  # NaN is not equal to itself
+            raise UserError(f"--set {text}: {key} is {shown(parsed[key])} already; give one of them")
     return parsed
 
 
@@ -104,14 +107,11 @@ def _find(base: Path | str) -> Path:
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read ({error}); give a YAML file") from None
-    except _NO_YAML as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" line {mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise UserError(f"{path}{where}: not valid YAML ({problem}); mend that line") from None
+        tree = read_yaml(path)
+    except DocumentError as error:
+        raise UserError(f"{path}: not valid YAML ({error}); mend that") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({one_line(error)}); give a YAML file") from None
     if tree is None:
         return {}
     if not isinstance(tree, dict):
@@ -124,7 +124,7 @@ def _put(tree: dict[str, Any], key: str, value: Any, origin: str) -> None:
     section, _, name = key.partition(".")
     branch = tree.setdefault(section, {})
     if not isinstance(branch, dict):
-        raise UserError(f"{section}: expected a section of settings, got {branch!r}")
+        raise UserError(f"{section}: expected a section of settings, got {shown(branch)}")
     branch[name] = value
 
 
@@ -132,14 +132,14 @@ def _check_key(key: str, origin: str) -> None:
     """Refuse unknown keys here, where the spelling the user typed is known."""
     keys = list(known_keys())
     if key not in keys:
-        raise UserError(f"{origin}: unknown key {key!r}{hint(key, keys)}")
+        raise UserError(f"{origin}: unknown key {shown(key)}{hint(key, keys)}")
 
 
 def _parse(key: str, text: str) -> Any:
     """Value of a --set: YAML, but a path or name is taken as it stands (`#`, `: `, digits, dates)."""
     try:
-        value = yaml.safe_load(text)
-    except _NO_YAML:
+        value = parse_yaml(text)
+    except DocumentError:
         return text
     info = find_field(key)
     if info and info.annotation in (str, str | None):

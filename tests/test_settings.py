@@ -1,5 +1,6 @@
 """Settings: read, changed, refused with one line that says key, rule and value, and written back."""
 
+import itertools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -155,7 +156,7 @@ def test_numbers_in_a_file_may_have_an_exponent(tmp_path: Path) -> None:
 
 def test_later_sources_win(tmp_path: Path) -> None:
     file = write(tmp_path, "train: {lr: 0.1, epochs: 3, seed: 1}\n")
-    config = load_config(file, ["train.lr=0.3", "train.lr=0.4"], {"train.lr": 0.2, "train.epochs": 5})
+    config = load_config(file, ["train.lr=0.4"], {"train.lr": 0.2, "train.epochs": 5})
     assert (config.train.lr, config.train.epochs, config.train.seed) == (0.4, 5, 1)
 
 
@@ -303,6 +304,12 @@ def test_a_bad_value_is_refused_by_key_rule_and_value(tmp_path: Path, override: 
         assert refusal(base=file).startswith(f"{file}: {said}")
 
 
+ALIASES = "train:\n  a: &a [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]\n" + "".join(
+    f"  {n}: &{n} [{', '.join([f'*{b}'] * 10)}]\n" for b, n in itertools.pairwise("abcdefgh")
+)
+"""Ten times as many values in each line: 10 million in the last."""
+
+
 @pytest.mark.parametrize("text", ["train.lr", "=3", ""])
 def test_set_without_key_or_value_is_explained(text: str) -> None:
     assert refusal(overrides=[text]) == f"--set {text}: expected key=value, e.g. --set train.lr=0.01"
@@ -318,12 +325,21 @@ def test_set_without_key_or_value_is_explained(text: str) -> None:
         ("3\n", "expected sections such as `train:`, got int"),
         ("1: 2\n", "keys should be strings"),
         ("train:\n  lr: [1\n", "not valid YAML"),
-        ("train:\n\tlr: 1\n", "line 2: not valid YAML"),
-        ("a: b: c\n", "line 1: not valid YAML"),
-        ("train: !!python/object:os.system {}\n", "line 1: not valid YAML"),
+        ("train:\n\tlr: 1\n", "not valid YAML (line 2: "),
+        ("a: b: c\n", "not valid YAML (line 1: "),
+        ("train: !!python/object:os.system {}\n", "not valid YAML (line 1: "),
+        ("train: {lr: !!int ''}\n", "not valid YAML (a value is not what its tag says)"),
+        ("train: {lr: 1, lr: 2}\n", "not valid YAML (line 1: key 'lr' twice)"),
+        ('data: {path: "a\\0"}\n', "not valid YAML (holds the character U+0000)"),
+        (f"train: {{lr: 0x{'f' * 5000}}}\n", "not valid YAML (a number is too large)"),
+        (f"train: {'[' * 3000}\n", "not valid YAML (line 1: nested deeper than 32 levels)"),
+        (f"train: {'x' * 70_000}\n", "not valid YAML (larger than 65,536 bytes)"),
+        (f"train: {{lr: {'x' * 60_000}}}\n", "xxx…: input should be a valid number"),
+        (ALIASES, "not valid YAML (line 5: more than 10,000 values, aliases written out)"),
+        ("train: &a {lr: *a}\n", "not valid YAML (line 1: an alias within what it stands for)"),
         ("data: {path: 2024-13-45}\n", "not valid YAML (month must be in 1..12)"),
         (b"train: \x00\n", "not valid YAML"),
-        (b"train: \xff\n", "cannot be read"),
+        (b"train: \xff\n", "not valid YAML ('utf-8' codec"),
     ],
 )
 def test_a_file_that_is_no_config_is_named(tmp_path: Path, content: str | bytes, said: str) -> None:
@@ -357,10 +373,12 @@ def test_a_file_of_ones_own_comes_before_a_shipped_one(
 
 
 def test_overrides_are_parsed_alone_too() -> None:
-    parsed = parse_overrides(["train.lr=1e-3", "data.path=2024", "train.lr= 2 ", "eval.crop_pct=null"])
-    assert parsed == {"train.lr": 2, "data.path": "2024", "eval.crop_pct": None}
+    parsed = parse_overrides(["train.lr=1e-3", "data.path=2024", "train.lr= 0.001 ", "eval.crop_pct=null"])
+    assert parsed == {"train.lr": 0.001, "data.path": "2024", "eval.crop_pct": None}
     with pytest.raises(UserError, match=r"^--set: unknown key 'lr'; did you mean 'train\.lr'\?"):
         parse_overrides(["lr=1"])
+    with pytest.raises(UserError, match=r"^--set train\.lr=2: train\.lr is 1 already; give one of them$"):
+        parse_overrides(["train.lr=1", "train.lr=2"])
 
 
 def test_a_setting_that_would_be_ignored_is_refused_with_those_that_are_not() -> None:

@@ -1,15 +1,30 @@
 """All trials, in the order of the page."""
 
 from benchmarks.torture import caches
+from benchmarks.torture.documents import DOCUMENTS
 from benchmarks.torture.formats import FORMATS, SHAPES
 from benchmarks.torture.full import FULL_DISKS
 from benchmarks.torture.jpeg import MUTANTS, WRITTEN
 from benchmarks.torture.jpeg_backends import BACKENDS
 from benchmarks.torture.jpeg_bounds import BOUNDS
+from benchmarks.torture.names import NAMES
 from benchmarks.torture.soak import SOAK
 from benchmarks.torture.trial import Trial
 
 
 def all_trials() -> list[Trial]:
     """Every promise that is tried."""
-    return [SOAK, caches.DATA, caches.CODE, FORMATS, SHAPES, FULL_DISKS, MUTANTS, WRITTEN, BACKENDS, BOUNDS]
+    return [
+        SOAK,
+        caches.DATA,
+        caches.CODE,
+        FORMATS,
+        SHAPES,
+        FULL_DISKS,
+        MUTANTS,
+        WRITTEN,
+        BACKENDS,
+        BOUNDS,
+        NAMES,
+        DOCUMENTS,
+    ]

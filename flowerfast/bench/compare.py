@@ -12,7 +12,6 @@ A stage must besides have grown by `TRIFLE` of the whole loader: one that takes 
 double without anybody noticing. What was not measured under the same conditions is shown and not judged.
 """
 
-import json
 import math
 import re
 from collections.abc import Iterator, Sequence
@@ -24,7 +23,8 @@ from rich.table import Table
 from rich.text import Text
 
 from flowerfast.bench.result import SUITES, Row, check_result, relative_spread
-from flowerfast.errors import UserError, printable
+from flowerfast.documents import read_json
+from flowerfast.errors import UserError, one_line, printable
 
 Verdict = Literal["slower", "faster", "same", "within noise", "not judged"]
 """same: within the tolerance; within noise: beyond the tolerance, and the rounds do not bear it out."""
@@ -108,13 +108,20 @@ class Comparison:
 def read_result(file: Path) -> dict[str, Any]:
     """A result that `flowerfast bench --json` has written. Raises UserError on anything else."""
     try:
-        result = json.loads(file.read_text(encoding="utf-8"))
+        result = read_json(file)
     except OSError as error:
         raise UserError(f"{file}: {error.strerror}; give a file made by flowerfast bench --json") from error
     except ValueError as error:
-        raise UserError(f"{file}: is not JSON; give a file made by flowerfast bench --json") from error
+        raise UserError(
+            f"{file}: is not JSON ({one_line(error)}); give a file made by flowerfast bench --json"
+        ) from error
     check_result(result, str(file))
-    return _with_present_names(result)
+    try:
+        return _with_present_names(result)
+    except (LookupError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{file}: lacks what a result of flowerfast bench has ({one_line(error)}); measure again"
+        ) from error
 
 
 def _with_present_names(result: dict[str, Any]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from flowerfast.bench.environment import SCHEMA
+from flowerfast.documents import shown
 from flowerfast.errors import UserError
 
 SUITES = ("stages", "loader", "model", "train")
@@ -70,6 +71,7 @@ def check_result(result: Any, where: str) -> None:
     kind, schema = (result.get("kind"), result.get("schema")) if isinstance(result, dict) else (None, None)
     if (kind, schema) != ("bench", SCHEMA):
         raise UserError(
-            f"{where}: is no result of flowerfast bench, schema {SCHEMA}, but kind {kind}, schema {schema}; "
+            f"{where}: is no result of flowerfast bench, schema {SCHEMA}, but kind {shown(kind)}, schema "
+            f"{shown(schema)}; "
             "make one with flowerfast bench --json FILE"
         )

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from flowerfast.commands.output import PipeClosed, complain, out
-from flowerfast.errors import UserError
+from flowerfast.errors import UserError, printable
 from flowerfast.machine import replacing, writing
 
 if TYPE_CHECKING:
@@ -114,7 +114,9 @@ def _csv(stream: TextIO, top: int) -> Iterator[Write]:
 
     def write(prediction: "Prediction") -> None:
         cells = [cell for pair in prediction.top for cell in pair]
-        table.writerow([prediction.path, *cells, *[""] * (2 * top - len(cells)), prediction.error or ""])
+        row = [prediction.path, *cells, *[""] * (2 * top - len(cells)), prediction.error or ""]
+        # Scripts need names as they are; a terminal takes some for commands.
+        table.writerow([printable(c) if isinstance(c, str) else c for c in row] if stream.isatty() else row)
         stream.flush()
 
     yield write

@@ -7,9 +7,10 @@ standard output has closed it.
 import errno
 import gc
 import os
+import re
 import sys
 import traceback
-from io import TextIOWrapper
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,7 +19,7 @@ import typer
 from flowerfast import __version__
 from flowerfast.commands.data import pack, synth
 from flowerfast.commands.measuring import bench, parity
-from flowerfast.commands.output import PipeClosed, complain, out
+from flowerfast.commands.output import PipeClosed, complain, out, print_text_alone
 from flowerfast.commands.settings import settings
 from flowerfast.commands.training import evaluate, predict, train
 from flowerfast.commands.usage import explain_usage
@@ -66,6 +67,7 @@ for _command in (train, evaluate, predict, parity, bench, pack, synth, settings)
 def run() -> int:
     """Do what the command line says; the exit code."""
     try:
+        _refuse_empty(sys.argv[1:])
         lend_home()  # before a command imports the libraries that look for one
         return int(app(standalone_mode=False) or 0)
     except UserError as error:
@@ -104,6 +106,16 @@ def run() -> int:
         return 2
 
 
+def _refuse_empty(arguments: list[str]) -> None:
+    """Raise UserError for an argument without a character, which pathlib takes for the current folder."""
+    for before, argument in zip(["flowerfast", *arguments], arguments, strict=False):
+        if argument == "" or re.fullmatch("--[a-z-]+=", argument):
+            what = argument or before
+            raise UserError(
+                f"{what} '': an empty argument, of a variable that is not set perhaps; give a value"
+            )
+
+
 _PATHS = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR)
 """What is wrong with a path that somebody named, wherever it is met."""
 _PIPE_CLOSED = 141  # as shells have it of a process that SIGPIPE ends
@@ -111,9 +123,7 @@ _PIPE_CLOSED = 141  # as shells have it of a process that SIGPIPE ends
 
 def main() -> None:
     """Entry point of the `flowerfast` command: ends the process."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+    print_text_alone()
     try:
         code = run()
     except OSError as error:
@@ -122,7 +132,8 @@ def main() -> None:
         complain(f"flowerfast: error: standard output: cannot be written ({error.strerror})")
         code = 1
     except Exception:  # a fault of this program: Python's own words, but for what would command a terminal
-        sys.stderr.write(printable(traceback.format_exc(), keep="\n"))
+        with suppress(OSError):
+            sys.stderr.write(printable(traceback.format_exc(), keep="\n"))
         code = 1
     try:
         sys.stdout.flush()
@@ -131,7 +142,6 @@ def main() -> None:
     except OSError as error:
         complain(f"flowerfast: error: standard output cannot be written ({error.strerror})")
         code = 1
-    sys.stderr.flush()
     # To take apart, object by object, what torch and timm have loaded takes seconds.
     if code:
         os._exit(code)

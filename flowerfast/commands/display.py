@@ -13,6 +13,7 @@ from rich.live import Live
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from flowerfast.commands.output import PipeClosed
 from flowerfast.config import Config
 from flowerfast.errors import UserError, WriteFailed, printable
 from flowerfast.training.progress import Totals
@@ -39,6 +40,8 @@ class TrainDisplay:
         self._epoch_seconds: list[float] = []
         self._epoch = self._batches = self._batch = self._samples = 0
         self._shown = self._started = time.monotonic()
+        self.lost: Exception | None = None
+        """Why nothing is shown any more: training goes on without, and the command says so at its end."""
 
     def start_run(self, config: Config, folder: Path) -> None:
         """A run is about to begin, or to go on. Raises UserError when TensorBoard is wanted and missing."""
@@ -75,7 +78,7 @@ class TrainDisplay:
         if self._live is not None:
             self._live.update(Text(line, no_wrap=True, overflow="ellipsis"))
         else:
-            self._console.print(line, highlight=False, soft_wrap=True)
+            self._print(line)
 
     def end_epoch(self, row: dict[str, Any], best: bool) -> None:
         """An epoch and its validation are over."""
@@ -96,7 +99,15 @@ class TrainDisplay:
 
     def note(self, text: str) -> None:
         """Something the user should know."""
-        self._console.print(Text(printable(text)), soft_wrap=True)
+        self._print(text)
+
+    def _print(self, text: str) -> None:
+        if self.lost is not None:
+            return
+        try:
+            self._console.print(Text(printable(text)), soft_wrap=True)
+        except (PipeClosed, OSError) as error:
+            self.lost = error
 
     def close(self) -> None:
         """Take the live line away."""

@@ -48,14 +48,14 @@ def parity(
     settings = load_config(None, (), chosen_settings(set_, data, backend=backend))
     if settings.data.path is not None:
         check_folder(Path(settings.data.path))
-    say_compiling(settings.data.kernels)
+    said = say_compiling(settings.data.kernels)
     from flowerfast.commands.display import progress_bar
     from flowerfast.commands.parity import compare_backends
 
     with progress_bar(out, "comparing") as bar:
         result = compare_backends(settings, samples, epochs, run, bar)
     if json_ != Path("-"):
-        print_parity(result)
+        print_parity(result, said)
     write_json(json_, result.to_json())
     raise typer.Exit(0 if result.ok else 1)
 

@@ -1,8 +1,12 @@
 """What commands print and write: tables and sentences for people, JSON for scripts."""
 
 import json
+import logging
 import sys
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,16 +46,39 @@ class _TextConsole(Console):
 
 
 out = _TextConsole()
+_as_python_has_it = warnings.formatwarning
 
 
-def print_evaluation(result: dict[str, Any]) -> None:
-    """A table of classes, then accuracy and loss."""
+class _TextFormatter(logging.Formatter):
+    """Messages of loggers as text: those of other libraries name files too."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The message, without control characters but the ends of a traceback's lines."""
+        return printable(super().format(record), keep="\n")
+
+
+def print_text_alone() -> None:
+    """Have all that this process prints be text that its streams can take, whoever prints it.
+
+    Of what a stream cannot encode, escapes are printed. So are control characters in what loggers without a
+    handler say, and in warnings; what commands print passes `out` or `complain`.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    if logging.lastResort is not None:
+        logging.lastResort.setFormatter(_TextFormatter())
+    warnings.formatwarning = lambda *about, **more: printable(_as_python_has_it(*about, **more), keep="\n")
+
+
+def print_evaluation(result: dict[str, Any], said: Sequence[str] = ()) -> None:
+    """A table of classes, then accuracy and loss; notes but those that were `said` before."""
     table = Table(Column("class", overflow="fold"), "precision", "recall", "F1", "photos")
     for row in result["per_class"]:
         scores = (f"{row[key]:.1%}" for key in ("precision", "recall", "f1"))
         table.add_row(row["name"], *scores, str(row["support"]))
     out.print(table)
-    say(result["notes"])
+    say(note for note in result["notes"] if note not in said)
     for bad in result["bad_files"]:
         complain(f"skipped: {bad['path']}: {bad['error']}")
     top5 = f"top-5 {result['top5']:.2%}, " if "top5" in result else ""
@@ -109,8 +136,8 @@ def _for_other_readers(suffixes: dict[str, int]) -> str:
     )
 
 
-def print_parity(result: "Parity") -> None:
-    """A table of steps, then whether they are within the bounds."""
+def print_parity(result: "Parity", said: Sequence[str] = ()) -> None:
+    """A table of steps, then whether they are within the bounds; notes but those that were `said` before."""
     answers = any(step.top1_differs is not None for step in result.steps)
     table = Table("step", "pictures", "mean", "p99", "max", caption="absolute differences in levels of 255")
     for name in ("other top-1",) * answers + ("worst mean", "of photo"):
@@ -123,7 +150,8 @@ def print_parity(result: "Parity") -> None:
         table.add_row(step.step, *figures, f"{step.worst_mean:.2f}", photo)
     out.print(table)
     for note in result.notes:
-        out.print(note, soft_wrap=True)
+        if note not in said:
+            out.print(note, soft_wrap=True)
     for bad in result.bad:
         complain(f"skipped: {bad.path}: {bad.error}")
     bounds, verdict = result.bounds, "within" if result.ok else "outside"
@@ -154,8 +182,10 @@ def write_json(file: Path | None, result: Any) -> None:
 
 
 def complain(text: str) -> None:
-    """A line on standard error."""
-    sys.stderr.write(printable(text) + "\n")
+    """A line on standard error, or none where nobody takes it."""
+    with suppress(OSError):  # a full disk, a closed pipe: there is no other place to say so
+        sys.stderr.write(printable(text) + "\n")
+        sys.stderr.flush()
 
 
 def say(notes: Iterable[str]) -> None:
@@ -164,8 +194,10 @@ def say(notes: Iterable[str]) -> None:
         complain(note)
 
 
-def say_compiling(kernels: str) -> None:
-    """What the user should know before `data.kernels` are first used on this machine."""
+def say_compiling(kernels: str) -> list[str]:
+    """Say what the user should know before `data.kernels` are first used on this machine; what was said."""
     from flowerfast.pixels.executor import compiling_notes
 
-    say(compiling_notes(kernels))
+    notes = compiling_notes(kernels)
+    say(notes)
+    return notes

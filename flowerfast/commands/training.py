@@ -87,6 +87,8 @@ def train(
             stop=StopSignals(),
             bars=partial(progress_bar, out),
         )
+    if display.lost is not None:
+        raise display.lost
     summary = result.summary
     out.print(
         f"best validation accuracy {summary['best_val_acc']:.1%} in epoch {summary['best_epoch'] + 1} "
@@ -113,7 +115,7 @@ def evaluate(
     config = load_config(None, (), chosen_settings(set_, backend=backend))
     check_run(run)
     check_folder(data)
-    say_compiling(config.data.kernels)
+    said = say_compiling(config.data.kernels)
     from flowerfast.commands.display import progress_bar
     from flowerfast.training.trained import evaluate as evaluate_run
 
@@ -128,7 +130,7 @@ def evaluate(
             progress=bar,
         )
     if json_ != Path("-"):
-        print_evaluation(result)
+        print_evaluation(result, said)
     write_json(json_, result)
 
 
@@ -140,7 +142,9 @@ def predict(
     jsonl: Annotated[
         Path | None, typer.Option(help="Write each answer at once, one JSON object a line; - as above.")
     ] = None,
-    csv: Annotated[Path | None, typer.Option(help="Write each answer at once as CSV; - as above.")] = None,
+    csv: Annotated[
+        Path | None, typer.Option(help="Write each answer at once as CSV, names as they are; - as above.")
+    ] = None,
     set_: SetOption = None,
 ) -> None:
     """Name what is on photos: the most likely classes with their probabilities.

@@ -25,8 +25,9 @@ from PIL import Image, ImageFilter
 from flowerfast.demo.painting import PAINTERS
 from flowerfast.demo.painting.canvas import SUPERSAMPLE, Array, Canvas, Rng, backdrop, finish, tint
 from flowerfast.demo.painting.parts import paint_grass
+from flowerfast.documents import read_json
 from flowerfast.errors import RunFailed, UserError, one_line
-from flowerfast.machine import Progress, read_text, usable_cores, user_cache_dir, writing
+from flowerfast.machine import Progress, usable_cores, user_cache_dir, writing
 
 CLASSES: tuple[str, ...] = tuple(PAINTERS)
 RENDER_VERSION = 1  # raise it whenever a change of the painters changes pixels
@@ -165,7 +166,7 @@ def demo_folder() -> Path:
 def _holds(folder: Path, marker: dict[str, int]) -> bool:
     """Tell whether the folder holds exactly the set that the marker describes."""
     try:
-        if json.loads(read_text(folder / MARKER)) != marker:
+        if read_json(folder / MARKER) != marker:
             return False
     except (OSError, ValueError):
         return False

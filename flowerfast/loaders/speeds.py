@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field
 
 from flowerfast.config import Config, DataConfig
+from flowerfast.documents import DocumentError, conform, read_json
 from flowerfast.kernels import numba_problem
 from flowerfast.loaders.device import device_name
-from flowerfast.machine import cpu_name, read_bytes, usable_cores, user_cache_dir, versions, write_text
+from flowerfast.machine import cpu_name, usable_cores, user_cache_dir, versions, write_text
 from flowerfast.photos.photos import Photos
 
 WIDE = 0.15
@@ -176,6 +177,6 @@ def _file(device: torch.device) -> Path:
 def _read(device: torch.device) -> _Profile:
     """What is known of this machine; nothing where there is no file, or none of this version."""
     try:
-        return _Profile.model_validate_json(read_bytes(_file(device)))
-    except (OSError, ValidationError):
+        return conform(_Profile, read_json(_file(device)))
+    except (OSError, DocumentError):
         return _Profile(machine=_machine(device))

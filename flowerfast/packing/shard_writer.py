@@ -16,8 +16,9 @@ from typing import Any
 
 import numpy as np
 
+from flowerfast.documents import read_json
 from flowerfast.errors import UserError, WriteFailed
-from flowerfast.machine import read_text, write_text, writing
+from flowerfast.machine import write_text, writing
 from flowerfast.packing.tar_shard import ROW, OpenShard, Photo
 from flowerfast.photos.shards import (
     INDEX,
@@ -239,7 +240,7 @@ def _finished_parts(folder: Path) -> list[_Part]:
 
 def _read_state(folder: Path) -> dict[str, Any] | None:
     try:
-        state = json.loads(read_text(folder / STATE))
+        state = read_json(folder / STATE)
     except FileNotFoundError:
         return None
     except ValueError:

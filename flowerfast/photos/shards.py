@@ -12,8 +12,10 @@ import errno
 import hashlib
 import json
 import os
+import re
 import stat
 import struct
+import tokenize
 import zipfile
 import zlib
 from contextlib import suppress
@@ -24,7 +26,9 @@ from typing import Any
 from weakref import finalize
 
 import numpy as np
+from pydantic import BaseModel, NonNegativeInt
 
+from flowerfast.documents import MOST_JSON, conform, parse_json, shown
 from flowerfast.errors import UserError, one_line
 from flowerfast.machine import open_regular, read_bytes, replacing
 
@@ -63,6 +67,18 @@ class Shard:
 
     name: str
     size: int
+
+
+class _About(BaseModel, extra="ignore"):
+    """What describes the arrays of an index, in its file."""
+
+    classes: tuple[str, ...]
+    shards: tuple[tuple[str, NonNegativeInt], ...]
+    settings: dict[str, Any]
+    bad: tuple[tuple[str, str], ...]
+    fingerprint: str
+    suffixes: dict[str, NonNegativeInt] = {}
+    recoded: NonNegativeInt = 0
 
 
 @dataclass(frozen=True)
@@ -119,17 +135,19 @@ def read_index(folder: Path) -> Index:
         about, columns = load_arrays(folder / INDEX)
         columns.setdefault("orientation", np.zeros(len(columns["label"]), np.uint8))
         if about["version"] != INDEX_VERSION:
-            raise ValueError(f"version {about['version']}, this flowerfast reads {INDEX_VERSION}")
+            raise ValueError(f"version {shown(about['version'])}, this flowerfast reads {INDEX_VERSION}")
+        known = conform(_About, about)
         index = Index(
-            classes=tuple(about["classes"]),
-            shards=tuple(Shard(str(name), int(size)) for name, size in about["shards"]),
-            settings=about["settings"],
-            bad=tuple((str(path), str(why)) for path, why in about["bad"]),
-            columns={name: columns[name].astype(kind, copy=False) for name, kind in COLUMNS.items()},
-            suffixes={str(suffix): int(count) for suffix, count in about.get("suffixes", {}).items()},
-            recoded=int(about.get("recoded", 0)),
+            classes=known.classes,
+            shards=tuple(Shard(name, size) for name, size in known.shards),
+            settings=known.settings,
+            bad=known.bad,
+            columns={name: columns[name] for name in COLUMNS},
+            suffixes=known.suffixes,
+            recoded=known.recoded,
         )
-        if about["fingerprint"] != index.fingerprint:
+        _check_rows(index)
+        if known.fingerprint != index.fingerprint:
             raise ValueError("its rows are not those that were written")
         if any(Path(shard.name).name != shard.name for shard in index.shards):
             raise ValueError("it names shards outside the folder")
@@ -141,6 +159,50 @@ def read_index(folder: Path) -> Index:
             f"{folder / INDEX}: no index of this flowerfast ({one_line(error)}); pack again"
         ) from error
     return index
+
+
+def _check_rows(index: Index) -> None:
+    """Raise ValueError unless every row is of a photo within a shard of this folder.
+
+    The fingerprint tells damage, not intent: whoever makes up rows makes up theirs.
+    """
+    c, count = index.columns, len(index.columns["label"])
+    for name, kind in COLUMNS.items():
+        if c[name].dtype != kind or c[name].ndim != 1 or (name != "path_bytes" and len(c[name]) != count):
+            raise ValueError(f"column {name} is not {count} of {np.dtype(kind).name}")
+    odd = [s.name for s in index.shards if s.name in ("", ".", "..") or set(s.name) & set("/\\\0:")]
+    if odd:
+        raise ValueError(f"{shown(odd[0])} is no name of a shard")
+    if not count or not index.shards:
+        raise ValueError("no photos")
+    if not 0 <= c["shard"].min() <= c["shard"].max() < len(index.shards):
+        raise ValueError("a photo lies in no shard")
+    sizes = np.array([min(shard.size, 1 << 62) for shard in index.shards])
+    left = sizes[c["shard"]] - c["offset"]
+    if c["offset"].min() < _TAR_BLOCK or c["size"].min() < 1 or (left < c["size"]).any():
+        raise ValueError("a photo lies outside its shard")
+    highest = {"label": len(index.classes) - 1, "fold": 3, "orientation": 8}
+    if any(c[name].max() > most for name, most in highest.items()) or c["label"].min() < 0:
+        raise ValueError("a label, fold or orientation that there is not")
+    if min(c["width"].min(), c["height"].min()) < 1:
+        raise ValueError("a photo without pixels")
+    _check_paths(c["path_bytes"], c["path_ends"])
+
+
+def _check_paths(content: np.ndarray, ends: np.ndarray) -> None:
+    """Raise ValueError for a path that could lead out of the folder of photos."""
+    starts = np.concatenate([[0], ends[:-1]])
+    if (ends <= starts).any() or ends[-1] != len(content):
+        raise ValueError("paths that are none")
+    text = content.tobytes()
+    borders = {*starts.tolist(), *ends.tolist()} if b".." in text else set()
+    climbs = any(
+        (found.start() in borders or text[found.start() - 1 : found.start()] == b"/")
+        and (found.end() in borders or text[found.end() : found.end() + 1] == b"/")
+        for found in re.finditer(rb"\.\.", text)
+    )
+    if climbs or b"\0" in text or (content[starts] == ord("/")).any():
+        raise ValueError("a path out of the folder")
 
 
 def is_packed(folder: Path) -> bool:
@@ -164,19 +226,27 @@ def save_arrays(file: Path, about: dict[str, Any], arrays: dict[str, np.ndarray]
 def load_arrays(file: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """What `save_arrays` wrote. Raises one of NPZ_ERRORS when the file is missing or damaged."""
     arrays = read_npz(file)
-    return json.loads(arrays.pop("about").tobytes()), arrays
+    about = arrays.pop("about").tobytes()  # names each photo that was left out: as large as it must be
+    return parse_json(about, most=max(MOST_JSON, len(about))), arrays
 
 
 def read_npz(file: Path) -> dict[str, np.ndarray]:
     """Arrays of an .npz file. Raises one of NPZ_ERRORS when it is missing or damaged."""
     content = BytesIO(read_bytes(file))
-    with zipfile.ZipFile(content) as members:
-        damaged = members.testzip()  # numpy compares no checksum where an array ends before its member
-    if damaged is not None:
-        raise ValueError(f"{damaged} is damaged")
-    content.seek(0)
-    with np.load(content, allow_pickle=False) as stored:
-        return {name: stored[name] for name in stored.files}
+    try:
+        with zipfile.ZipFile(content) as members:
+            # Stored as they are: of a compressed one nobody knows what it takes.
+            if any(member.compress_type for member in members.infolist()):
+                raise ValueError("compressed")
+            damaged = members.testzip()  # numpy compares no checksum where an array ends before its member
+        if damaged is not None:
+            raise ValueError(f"{damaged} is damaged")
+        content.seek(0)
+        with np.load(content, allow_pickle=False) as stored:
+            return {name: stored[name] for name in stored.files}
+    except (MemoryError, OverflowError, tokenize.TokenError, SyntaxError, struct.error) as error:
+        # What numpy and zipfile make of headers that are none.
+        raise ValueError(f"damaged ({one_line(error)})") from error
 
 
 class _OpenFile:

@@ -1,6 +1,5 @@
 """Which network a name means: one of timm's, or one described in a repository of the hub or in a folder."""
 
-import json
 import os
 import re
 import socket
@@ -17,9 +16,11 @@ from safetensors import SafetensorError
 from timm.models import PretrainedCfg, load_model_config_from_hf
 from torch import nn
 
+from flowerfast.documents import conform
 from flowerfast.errors import RunFailed, UserError, WriteFailed, one_line
-from flowerfast.machine import read_text, writing
+from flowerfast.machine import writing
 from flowerfast.nearest import did_you_mean, nearest
+from flowerfast.training.described import WEIGHTS, Described
 
 HUB, FOLDER = "hf-hub:", "local-dir:"
 _WAYS_OUT = (
@@ -61,8 +62,11 @@ class Architecture:
                 f"model.name={self.name}: timm has no weights for it; choose another or "
                 "model.pretrained=false"
             )
+        if self.cfg.source == FOLDER[:-1] and not Path(str(self.cfg.file), WEIGHTS).is_file():
+            # timm would look for a pickle there.
+            raise UserError(f"model.name={self.name}: no {WEIGHTS} there; {_WAYS_OUT}")
         repo = self.cfg.hf_hub_id if self.cfg.source != "local-dir" else None
-        if repo is not None and not _cached(repo, _WEIGHTS):
+        if repo is not None and not _cached(repo, _ON_THE_HUB):
             _check_reachable(self.name)
         try:
             with writing(Path(constants.HF_HUB_CACHE)):
@@ -81,7 +85,7 @@ class Architecture:
             ) from error
 
 
-_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+_ON_THE_HUB = (WEIGHTS, "pytorch_model.bin")
 
 
 def find_architecture(name: str) -> Architecture:
@@ -129,23 +133,23 @@ def _described(name: str) -> Architecture:
         )
     try:
         cfg, base, args = load_model_config_from_hf(place) if hub else _read_folder(Path(place))
+        conform(Described, {"architecture": base, "pretrained_cfg": cfg, "model_args": args or {}})
         if not timm.is_model(base):
             raise ValueError(f"timm has no architecture {base!r}")
         return Architecture(name, PretrainedCfg(**cfg), base, args or {})
-    except (OSError, HfHubHTTPError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, HfHubHTTPError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as e:
         raise UserError(
-            f"model.name={name}: no timm model there ({one_line(error)}); give {HUB}OWNER/NAME, or "
+            f"model.name={name}: no timm model there ({one_line(e)}); give {HUB}OWNER/NAME, or "
             f"{FOLDER}FOLDER with a config.json as timm writes it, such as a run's best/"
-        ) from error
+        ) from e
 
 
 def _read_folder(folder: Path) -> tuple[dict[str, Any], str, dict[str, Any]]:
-    stored = json.loads(read_text(folder / "config.json"))
-    about = {
-        key: stored[key] for key in ("num_classes", "label_names", "label_descriptions") if key in stored
-    }
-    cfg = {**stored["pretrained_cfg"], **about, "file": str(folder), "source": FOLDER[:-1]}
-    return cfg, stored["architecture"], stored.get("model_args", {})
+    stored = Described.read(folder)
+    given = stored.model_dump(exclude_unset=True)
+    about = {key: given[key] for key in ("num_classes", "label_names", "label_descriptions") if key in given}
+    cfg = {**given["pretrained_cfg"], **about, "file": str(folder), "source": FOLDER[:-1]}
+    return cfg, stored.architecture, stored.model_args
 
 
 def _check_reachable(name: str) -> None:

@@ -7,7 +7,6 @@ matplotlib's object interface: pyplot would keep global state and choose a GUI b
 from __future__ import annotations
 
 import io
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,7 +20,8 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from flowerfast.errors import UserError
+from flowerfast.documents import DocumentError, parse_json
+from flowerfast.errors import UserError, printable
 from flowerfast.machine import ignore_warnings, read_text, write_bytes, write_text
 from flowerfast.training.charts import (
     MAX_MARKED,
@@ -140,7 +140,9 @@ def write_report(run: Path) -> Path:
         raise UserError(f"{run / 'metrics.jsonl'} has no epoch yet: let the run finish one")
     try:
         page = _render(run, summary, history)
-    except (KeyError, jinja2.UndefinedError) as error:
+    except UserError:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError, jinja2.TemplateError) as error:
         raise UserError(
             f"{run}: summary.json or metrics.jsonl lacks a value ({error}): train again with this version"
         ) from error
@@ -160,6 +162,7 @@ def _render(run: Path, summary: dict[str, Any], history: list[dict[str, Any]]) -
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("flowerfast.training"),
         autoescape=True,  # class names, paths and settings are the user's
+        finalize=_visible,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -231,7 +234,7 @@ def _number_cells(axes: Axes, confusion: np.ndarray, shares: np.ndarray, cell: f
 
 def _short(name: str) -> str:
     """Make a class name fit an axis: one line, only what can be encoded, at most MAX_NAME characters."""
-    line = " ".join(name.encode("utf-8", "replace").decode("utf-8").split())
+    line = printable(" ".join(name.split()))
     return line if len(line) <= MAX_NAME else line[: MAX_NAME - 1] + "…"
 
 
@@ -254,8 +257,8 @@ def _read(path: Path) -> str:
 
 def _parse(path: Path, text: str) -> dict[str, Any]:
     try:
-        value = json.loads(text)
-    except json.JSONDecodeError as error:
+        value = parse_json(text.encode("utf-8"), finite=False)
+    except DocumentError as error:
         raise UserError(f"{path} is damaged ({error}): train again or restore the file") from error
     if not isinstance(value, dict):
         raise UserError(f"{path} is damaged (not a JSON object): train again or restore the file")
@@ -270,6 +273,11 @@ def _frequent_mistakes(confusion: Confusion, classes: Sequence[str]) -> list[dic
         {"true": classes[t], "predicted": classes[p], "count": number, "share": number / samples[t]}
         for t, p, number in confusion.mistakes(most)
     ]
+
+
+def _visible(value: Any) -> Any:
+    """What stands on the page: control characters as escapes, for whoever prints its source."""
+    return printable(value, keep="\n") if isinstance(value, str) and not hasattr(value, "__html__") else value
 
 
 def _percent(value: float) -> str:

@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from flowerfast.documents import MOST_JSON, read_json
 from flowerfast.errors import UserError, one_line
-from flowerfast.machine import read_text, write_text
+from flowerfast.machine import write_text
 from flowerfast.photos.formats import FORMATS
 from flowerfast.photos.layout import TEST, nfc
 from flowerfast.photos.photos import Photos
@@ -40,7 +41,8 @@ def read_split(file: Path, photos: Photos) -> tuple[Photos, Photos]:
     Raises UserError when the file is unreadable or when photos came, went or changed class since.
     """
     try:
-        content = json.loads(read_text(file))
+        # A path of so many bytes takes six times as many when all of them are escaped.
+        content = read_json(file, most=MOST_JSON + 8 * photos.table.path_bytes.size)
         train_paths, val_paths, classes = (
             list(map(str, content[key])) for key in ("train", "val", "classes")
         )

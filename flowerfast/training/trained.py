@@ -4,10 +4,10 @@ Preprocessing (size, crop, mean, standard deviation, class names) comes from the
 the weights, never from the caller.
 """
 
-import json
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -15,13 +15,12 @@ import numpy as np
 import timm
 import torch
 from PIL import Image
-from safetensors import SafetensorError
 
 from flowerfast.config import DataConfig, Exif
 from flowerfast.errors import UserError, one_line
 from flowerfast.loaders.device import pick_device
 from flowerfast.loaders.loader import Loader
-from flowerfast.machine import Progress, read_bytes, read_text
+from flowerfast.machine import Progress, read_bytes
 from flowerfast.photos.decode import DecodeError, decode, decode_image, reason
 from flowerfast.photos.formats import advice
 from flowerfast.photos.header import checked_header
@@ -30,6 +29,7 @@ from flowerfast.photos.orientation import turn
 from flowerfast.photos.photos import Photos
 from flowerfast.pixels.reference import augment
 from flowerfast.plans.plan import make_eval_plan
+from flowerfast.training.described import WEIGHTS, Described, check_shapes, on_meta
 from flowerfast.training.fit import Evaluation
 from flowerfast.training.fit import evaluate as evaluate_model
 from flowerfast.training.model import Classifier, with_normalisation
@@ -148,16 +148,28 @@ def load_run(run: Path | str, device: str | torch.device = "auto") -> TrainedMod
     run, where = Path(run), pick_device(device)
     folder = run / "best" if (run / "best").is_dir() else run
     try:
-        stored = json.loads(read_text(folder / "config.json"))
-        cfg, classes = stored["pretrained_cfg"], tuple(stored["label_names"])
-        network = timm.create_model(f"local-dir:{folder}", pretrained=True)  # else random weights
-        size, crop_pct = int(cfg["input_size"][-1]), float(cfg["crop_pct"])
-        exif: Exif = "apply" if stored.get("exif") == "apply" else "ignore"  # earlier versions ignored it
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError, SafetensorError) as error:
+        stored = Described.read(folder)
+        classes = stored.classes
+        if not (folder / WEIGHTS).is_file():  # timm would look for a pickle
+            raise ValueError(f"{WEIGHTS} is missing")
+        name = f"local-dir:{folder}"
+        empty = on_meta(partial(timm.create_model, name))
+        if empty is not None:
+            check_shapes(empty, folder / WEIGHTS)
+        network = timm.create_model(name, pretrained=True)  # else random weights
+    except Exception as error:  # networks raise whatever comes of arguments that do not fit
         raise UserError(
             f"{run}: no trained model there ({one_line(error)}); give the --out folder of a finished epoch"
         ) from error
-    return TrainedModel(with_normalisation(network).to(where).eval(), classes, size, crop_pct, where, exif)
+    cfg, exif = stored.pretrained_cfg, stored.exif
+    return TrainedModel(
+        with_normalisation(network).to(where).eval(),
+        classes,
+        cfg.input_size[-1],
+        cfg.crop_pct,
+        where,
+        "apply" if exif == "apply" else "ignore",  # earlier versions ignored it
+    )
 
 
 def evaluate(

@@ -1,6 +1,5 @@
 """Weights from a local file, whoever trained them: unwrapped, their names brought to the network's."""
 
-import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -11,8 +10,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
+from flowerfast.documents import read_json
 from flowerfast.errors import UserError, one_line
-from flowerfast.machine import read_text
 
 State = dict[str, torch.Tensor]
 _NESTED = ("state_dict", "model_state_dict", "model", "trainer", "network")
@@ -59,7 +58,7 @@ def labels_of(file: Path) -> tuple[str, ...] | None:
     """Names of the classes of a weights file in a run folder, or beside a config.json; None: not known."""
     for folder in (file.parent, file.parent.parent / "best"):
         try:
-            stored = json.loads(read_text(folder / "config.json"))
+            stored = read_json(folder / "config.json")
             return tuple(map(str, stored["label_names"]))
         except (OSError, ValueError, KeyError, TypeError):
             continue

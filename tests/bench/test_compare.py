@@ -191,7 +191,7 @@ def test_files_that_are_no_results_are_refused(tmp_path):
         ("{", "not JSON"),
         ("[]", "no result"),
         (json.dumps({**result(), "schema": 1}), "schema 1"),
-        (json.dumps({**result(), "kind": "compare"}), "kind compare"),
+        (json.dumps({**result(), "kind": "compare"}), "kind 'compare'"),
     ):
         file.write_text(content)
         with pytest.raises(UserError, match=match):

@@ -147,6 +147,21 @@ def test_what_is_refused_is_refused_in_one_line_of_text(cli: Cli, arguments: lis
         assert_text(err, printable(name)[:4])
 
 
+@pytest.mark.parametrize(
+    "arguments", [["train", ""], ["predict", "run", ""], ["train", "--out="], ["settings", ""]], ids=" ".join
+)
+def test_an_empty_argument_is_not_the_current_folder(cli: Cli, arguments: list[str]) -> None:
+    code, out, err = cli(*arguments)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert err.endswith("'': an empty argument, of a variable that is not set perhaps; give a value\n")
+
+
+def test_what_was_said_before_is_not_said_again(capsys: pytest.CaptureFixture[str]) -> None:
+    result = {"per_class": [], "bad_files": [], "notes": ["compiling", "other"]}
+    output.print_evaluation({**result, "accuracy": 1.0, "loss": 0.0, "samples": 2}, ["compiling"])
+    assert capsys.readouterr().err == "other\n"
+
+
 def test_files_for_scripts_keep_names_as_they_are(tmp_path: Path) -> None:
     files: dict[str, Path | None] = {form: tmp_path / f"a.{form}" for form in ("json", "jsonl", "csv")}
     with answers(files, 1) as tell:
