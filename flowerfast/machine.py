@@ -4,6 +4,7 @@ Of a container its limits count, not the host's: cores and memory are read from 
 https://docs.kernel.org/admin-guide/cgroup-v2.html
 """
 
+import errno
 import logging
 import math
 import os
@@ -224,10 +225,10 @@ def replacing(file: Path, *, durable: bool = False, shared: bool = False) -> Ite
 
     Args:
         file: the file to write; its folder is made if need be.
-        durable: force the content to the disk before it gets its name.
+        durable: force the content to the disk before it gets its name, and the name before this returns.
         shared: other processes may write the same file at the same time.
     """
-    file.parent.mkdir(parents=True, exist_ok=True)
+    _make_folder(file.parent, durable)
     fresh = file.with_name(f"{file.name}.{os.getpid()}.partial" if shared else f"{file.name}.partial")
     try:
         yield fresh
@@ -236,9 +237,32 @@ def replacing(file: Path, *, durable: bool = False, shared: bool = False) -> Ite
                 os.fsync(stream.fileno())
         os.chmod(fresh, _MODE)  # some libraries write for the owner alone
         os.replace(fresh, file)
+        if durable:
+            sync_folder(file.parent)
     except BaseException:
         fresh.unlink(missing_ok=True)
         raise
+
+
+def sync_folder(folder: Path) -> None:
+    """Force the names in a folder to the disk: none there is older than one that is given later elsewhere."""
+    if os.name != "posix" or not os.access(folder, os.R_OK):
+        return  # Windows has no such call, and it takes a folder that can be read
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # of file systems that cannot do it
+            raise
+    finally:
+        os.close(opened)
+
+
+def _make_folder(folder: Path, durable: bool) -> None:
+    missing = [each for each in (folder, *folder.absolute().parents) if not each.exists()] if durable else []
+    folder.mkdir(parents=True, exist_ok=True)
+    for made in reversed(missing):
+        sync_folder(made.parent)
 
 
 def write_text(file: Path, text: str, *, durable: bool = False, shared: bool = False) -> None:

@@ -100,6 +100,8 @@ class TrainingRun:
             self.state.load_state_dict(saved["trainer"])
             self.totals.load_state_dict(saved["totals"])
             self.standing = Standing(**saved["progress"])
+            if self.standing.history:
+                Confusion.read(self.standing.confusion, self.classes)
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             raise UserError(
                 f"{self.folder.last}: does not fit this run ({one_line(error)}); start a new run"

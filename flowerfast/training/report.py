@@ -31,6 +31,7 @@ from flowerfast.training.charts import (
     panels,
 )
 from flowerfast.training.scores import Confusion, ratio
+from flowerfast.training.seal import Damaged, check
 
 CURVES_PNG = "accuracy_loss_curve.png"
 CONFUSION_PNG = "confusion_matrix.png"
@@ -128,13 +129,15 @@ def _plot_mistakes(confusion: Confusion, classes: Sequence[str], out: Path) -> N
 def write_report(run: Path) -> Path:
     """Write `run/report.html` from the files of the run folder and return its path.
 
-    The page is one self-contained file without scripts or links. Reads summary.json, metrics.jsonl and
-    config.yaml; a PNG that is missing is drawn too. Raises UserError when a file is missing, damaged or lacks
-    a value.
+    The page is one self-contained file without scripts or links. Reads summary.json and config.yaml, and
+    metrics.jsonl where an earlier version wrote the summary; a PNG that is missing is drawn too. Raises
+    UserError when a file is missing, damaged or lacks a value.
     """
     summary = _parse(run / "summary.json", _read(run / "summary.json"))
-    lines = _read(run / "metrics.jsonl").splitlines()
-    history = [_parse(run / "metrics.jsonl", line) for line in lines if line.strip()]
+    history = summary.get("history")
+    if history is None:
+        lines = _read(run / "metrics.jsonl").splitlines()
+        history = [_parse(run / "metrics.jsonl", line) for line in lines if line.strip()]
     if not history:
         raise UserError(f"{run / 'metrics.jsonl'} has no epoch yet: let the run finish one")
     try:
@@ -243,11 +246,16 @@ def _save(figure: Figure, out: Path, dpi: int) -> None:
 
 
 def _read(path: Path) -> str:
+    """A text file of a run, without the comment that is its checksum."""
     try:
-        return path.read_text(encoding="utf-8")
+        sealed = check(path)
+        text = path.read_text(encoding="utf-8")
+    except Damaged:
+        raise
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise UserError(f"cannot read {path} ({reason}): give the folder of a run that has ended") from error
+    return text.partition("\n")[2] if sealed and path.suffix == ".yaml" else text
 
 
 def _parse(path: Path, text: str) -> dict[str, Any]:

@@ -4,7 +4,6 @@ Preprocessing (size, crop, mean, standard deviation, class names) comes from the
 the weights, never from the caller.
 """
 
-import json
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -35,6 +34,7 @@ from flowerfast.training.fit import evaluate as evaluate_model
 from flowerfast.training.model import Classifier, with_normalisation
 from flowerfast.training.run_folder import RunFolder
 from flowerfast.training.scores import classification_report
+from flowerfast.training.seal import Damaged, check, read_sealed
 from flowerfast.training.split_file import read_split
 from flowerfast.training.state import Precision
 
@@ -145,15 +145,18 @@ def _pixels(picture: Picture, max_pixels: int, upright: bool) -> np.ndarray:
 
 
 def load_run(run: Path | str, device: str | torch.device = "auto") -> TrainedModel:
-    """Best model of a run folder (or of its best/). Raises UserError when there is none."""
+    """Best model of a run folder (or of its best/). Raises UserError when there is none, or it is damaged."""
     run, where = Path(run), pick_device(device)
     folder = run / "best" if (run / "best").is_dir() else run
     try:
-        stored = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        check(folder / "model.safetensors")
+        stored = read_sealed(folder / "config.json")
         cfg, classes = stored["pretrained_cfg"], tuple(stored["label_names"])
         network = timm.create_model(f"local-dir:{folder}", pretrained=True)  # else random weights
         size, crop_pct = int(cfg["input_size"][-1]), float(cfg["crop_pct"])
         exif: Exif = "apply" if stored.get("exif") == "apply" else "ignore"  # earlier versions ignored it
+    except Damaged:
+        raise
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError, SafetensorError) as error:
         raise UserError(
             f"{run}: no trained model there ({one_line(error)}); give the --out folder of a finished epoch"
