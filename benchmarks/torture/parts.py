@@ -1,8 +1,12 @@
 """All trials, in the order of the page."""
 
+from benchmarks.torture import cuts, flips
 from benchmarks.torture.trial import Trial
 
 
 def all_trials() -> list[Trial]:
     """Every promise that is tried."""
-    return []
+    return [
+        *cuts.TRIALS,
+        *flips.TRIALS,
+    ]

@@ -24,7 +24,7 @@ from flowerfast.errors import UserError
 from flowerfast.machine import replacing, sync_folder, write_text
 from flowerfast.settings import change_config, load_config
 from flowerfast.training.saves import NewerVersion, read_save, write_save
-from flowerfast.training.seal import METADATA, check, seal, write_sealed
+from flowerfast.training.seal import METADATA, Damaged, check, seal, write_sealed
 
 
 class RunFolder:
@@ -168,7 +168,7 @@ class RunFolder:
         contiguous = {name: tensor.contiguous() for name, tensor in weights.items()}
         file = self.epoch_file(epoch)
         with replacing(file, durable=True) as fresh:
-            save_file(contiguous, fresh, METADATA)
+            save_file(contiguous, fresh, metadata=METADATA)
             seal(fresh, file.suffix)
         for old in self.epoch_files()[:-keep] if keep is not None else []:
             old.unlink()
@@ -198,6 +198,17 @@ class RunFolder:
         write_sealed(self.best / "config.json", text)
         with replacing(self.best / "model.safetensors", durable=True) as file:
             _link(self.epoch_file(epoch), file)
+
+    def best_problem(self) -> str | None:
+        """What is wrong with the files of best/; None: nothing."""
+        for name in ("config.json", "model.safetensors"):
+            try:
+                check(self.best / name)
+            except Damaged:
+                return f"{self.best / name}: damaged"
+            except OSError as error:
+                return f"{self.best / name}: {error.strerror}"
+        return None
 
     def write_metrics(self, history: Sequence[Mapping[str, Any]]) -> None:
         """Write metrics.jsonl, one object per epoch."""

@@ -2,6 +2,7 @@
 
 import zipfile
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,8 @@ def read_save(file: Path) -> dict[str, Any]:
         if not check(file):  # of an earlier version
             with zipfile.ZipFile(file) as archive:
                 damaged = archive.testzip()  # torch itself does not look at the checksums
+                if archive.comment:
+                    raise ValueError("its end is missing")
             if damaged is not None:
                 raise ValueError(f"{damaged} is damaged")
         state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
@@ -63,11 +66,13 @@ def _problem(state: dict[str, Any]) -> str | None:
         return f"no {lacking[0]} in it"
     if not isinstance(state.get("loader", {}), dict):
         return "its loader is no mapping"
+    progress = state["progress"]
     try:
-        standing = _STANDING.validate_python(state["progress"], strict=True)
+        standing = _STANDING.validate_python(progress)
     except ValidationError as error:
         first = error.errors()[0]
         return f"progress.{'.'.join(map(str, first['loc']))}: {first['msg']}"
     numbers = all(isinstance(row.get(name), (int, float)) for row in standing.history for name in _MEASURED)
-    consistent = standing.best_epoch < len(standing.history) == standing.epoch and standing.batch >= 0
-    return None if numbers and consistent else "its history does not fit its progress"
+    fits = standing.best_epoch < len(standing.history) == standing.epoch and standing.batch >= 0
+    known = asdict(standing)
+    return None if numbers and fits and known | progress == known else "its progress is none of a run"
