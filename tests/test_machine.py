@@ -331,3 +331,27 @@ def test_warnings_are_ignored_once_and_for_good_by_any_number_of_threads() -> No
     warnings.warn("Of no concern to anybody", UserWarning, stacklevel=1)
     with pytest.raises(UserWarning, match="still an error"):
         warnings.warn("still an error", UserWarning, stacklevel=1)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="folders cannot be forced to the disk there")
+@pytest.mark.parametrize("durable", [False, True])
+def test_a_durable_file_is_on_the_disk_before_its_name_and_that_before_the_block_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, durable: bool
+) -> None:
+    done: list[str] = []
+    names = {tmp_path.stat().st_ino: "above"}
+    fsync, rename = os.fsync, os.replace
+
+    def force(file: int) -> None:
+        status = os.fstat(file)
+        done.append("content" if stat.S_ISREG(status.st_mode) else names.get(status.st_ino, "folder"))
+        fsync(file)
+
+    def replace(source: Path, target: Path) -> None:
+        done.append("name")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "fsync", force)
+    monkeypatch.setattr(os, "replace", replace)
+    machine.write_text(tmp_path / "new/a.txt", "x", durable=durable)
+    assert done == (["above", "content", "name", "folder"] if durable else ["name"])

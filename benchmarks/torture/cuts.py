@@ -15,7 +15,7 @@ import numpy as np
 from benchmarks.torture.recorder import Look, leave, recording
 from benchmarks.torture.small import begin, outcome, paint, quiet
 from benchmarks.torture.trial import Tally, Trial
-from flowerfast.config import DataConfig
+from flowerfast.config import Augment, DataConfig
 from flowerfast.errors import UserError
 from flowerfast.loaders.loader import Loader
 from flowerfast.packing.pack import pack
@@ -145,7 +145,10 @@ def try_cache(cases: range, folder: Path) -> Tally:
 
 def _epoch(photos: Path, place: Path) -> list[tuple[bytes, bytes]]:
     options = DataConfig(cache="disk", cache_dir=str(place / "decoded"), workers=1, backend="cpu")
-    with Loader(Photos(photos), size=32, batch_size=5, device="cpu", cache="disk", options=options) as loader:
+
+    with Loader(
+        Photos(photos), size=32, batch_size=5, augment=Augment(), device="cpu", options=options
+    ) as loader:
         assert loader.cache == "disk"
         return [(batch.images.numpy().tobytes(), batch.labels.numpy().tobytes()) for batch in loader.epoch(0)]
 
