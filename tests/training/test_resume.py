@@ -403,7 +403,7 @@ def test_a_resumed_run_believes_no_damaged_file(train_tiny: Train, run: Path, na
 def test_a_file_that_was_edited_is_taken_without_its_checksum(train_tiny: Train, run: Path) -> None:
     train_tiny()
     config = run / "config.yaml"
-    config.write_text(config.read_text().replace("patience: 5", "patience: 6"))
+    config.write_text(config.read_text() + "# mine\n")
     with pytest.raises(UserError, match="if you have edited it, delete its line with sha256"):
         train_tiny(resume=True)
     config.write_text(config.read_text().partition("\n")[2])
