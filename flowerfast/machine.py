@@ -240,7 +240,7 @@ def replacing(file: Path, *, durable: bool = False, shared: bool = False, needed
 
     Args:
         file: the file to write; its folder is made if need be.
-        durable: force the content to the disk before it gets its name.
+        durable: force the content to the disk before it gets its name, and the name before this returns.
         shared: other processes may write the same file at the same time.
         needed: how many bytes it takes at least, where that is known.
 
@@ -248,13 +248,15 @@ def replacing(file: Path, *, durable: bool = False, shared: bool = False, needed
     """
     fresh = file.with_name(f"{file.name}.{os.getpid()}.partial" if shared else f"{file.name}.partial")
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(file.parent, durable)
         yield fresh
         if durable:
             with open(fresh, "rb+") as stream:
                 os.fsync(stream.fileno())
         os.chmod(fresh, _MODE)  # some libraries write for the owner alone
         os.replace(fresh, file)
+        if durable:
+            sync_folder(file.parent)
     except BaseException as error:
         with suppress(OSError):
             needed = max(needed, fresh.stat().st_size + 1)
@@ -296,6 +298,27 @@ def read_bytes(file: Path) -> bytes:
 def read_text(file: Path) -> str:
     """A whole regular file in UTF-8. Raises OSError, UnicodeDecodeError."""
     return read_bytes(file).decode("utf-8")
+
+
+def sync_folder(folder: Path) -> None:
+    """Force the names in a folder to the disk: none there is older than one that is given later elsewhere."""
+    if os.name != "posix" or not os.access(folder, os.R_OK):
+        return  # Windows has no such call, and it takes a folder that can be read
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # of file systems that cannot do it
+            raise
+    finally:
+        os.close(opened)
+
+
+def _make_folder(folder: Path, durable: bool) -> None:
+    missing = [each for each in (folder, *folder.absolute().parents) if not each.exists()] if durable else []
+    folder.mkdir(parents=True, exist_ok=True)
+    for made in reversed(missing):
+        sync_folder(made.parent)
 
 
 def write_text(file: Path, text: str, *, durable: bool = False, shared: bool = False) -> None:

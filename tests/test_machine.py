@@ -351,3 +351,27 @@ def test_only_regular_files_are_opened(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="not a regular file"):
         machine.open_regular(pipe)
     assert len(os.listdir("/dev/fd")) == opened  # closed again
+
+
+@pytest.mark.skipif(os.name != "posix", reason="folders cannot be forced to the disk there")
+@pytest.mark.parametrize("durable", [False, True])
+def test_a_durable_file_is_on_the_disk_before_its_name_and_that_before_the_block_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, durable: bool
+) -> None:
+    done: list[str] = []
+    names = {tmp_path.stat().st_ino: "above"}
+    fsync, rename = os.fsync, os.replace
+
+    def force(file: int) -> None:
+        status = os.fstat(file)
+        done.append("content" if stat.S_ISREG(status.st_mode) else names.get(status.st_ino, "folder"))
+        fsync(file)
+
+    def replace(source: Path, target: Path) -> None:
+        done.append("name")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "fsync", force)
+    monkeypatch.setattr(os, "replace", replace)
+    machine.write_text(tmp_path / "new/a.txt", "x", durable=durable)
+    assert done == (["above", "content", "name", "folder"] if durable else ["name"])

@@ -1,6 +1,6 @@
 """All trials, in the order of the page."""
 
-from benchmarks.torture import caches
+from benchmarks.torture import cuts, flips
 from benchmarks.torture.documents import DOCUMENTS
 from benchmarks.torture.formats import FORMATS, SHAPES
 from benchmarks.torture.full import FULL_DISKS
@@ -16,8 +16,6 @@ def all_trials() -> list[Trial]:
     """Every promise that is tried."""
     return [
         SOAK,
-        caches.DATA,
-        caches.CODE,
         FORMATS,
         SHAPES,
         FULL_DISKS,
@@ -27,4 +25,6 @@ def all_trials() -> list[Trial]:
         BOUNDS,
         NAMES,
         DOCUMENTS,
+        *cuts.TRIALS,
+        *flips.TRIALS,
     ]

@@ -249,7 +249,7 @@ def _read_state(folder: Path) -> dict[str, Any] | None:
 
 
 def _write_state(folder: Path, state: dict[str, Any]) -> None:
-    write_text(folder / STATE, json.dumps(state, indent=1) + "\n")
+    write_text(folder / STATE, json.dumps(state, indent=1) + "\n", durable=True)
 
 
 def _clear(folder: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from flowerfast.machine import writing
+from flowerfast.machine import sync_folder, writing
 from flowerfast.photos.shards import Shard
 
 ROW = {
@@ -81,11 +81,14 @@ class OpenShard:
         return _tar_bytes(self.end + _entry_bytes(photo, label))
 
     def finish(self) -> Shard:
-        """Complete the file and give it its name. Raises OSError."""
+        """Complete the file, force it to the disk and give it its name. Raises OSError."""
         with writing(self.file, _tar_bytes(self.end)):
             self._tar.close()
+            self._out.flush()
+            os.fsync(self._out.fileno())
             self._out.close()
             os.replace(self._partial, self.file)
+            sync_folder(self.file.parent)
         return Shard(self.file.name, self.file.stat().st_size)
 
     def abandon(self) -> None:

@@ -219,7 +219,7 @@ def save_arrays(file: Path, about: dict[str, Any], arrays: dict[str, np.ndarray]
     # ASCII: JSON escapes what is no valid UTF-8 in file names, and gives it back.
     text = np.frombuffer(json.dumps(about).encode("ascii"), np.uint8)
     content: dict[str, Any] = {"about": text, **arrays}
-    with replacing(file) as fresh, fresh.open("wb") as out:
+    with replacing(file, durable=True) as fresh, fresh.open("wb") as out:
         np.savez(out, **content)
 
 

@@ -8,7 +8,8 @@ from pydantic import BaseModel, Field, field_validator, model_validator
 from safetensors import safe_open
 from torch import nn
 
-from flowerfast.documents import conform, read_json, shown
+from flowerfast.documents import conform, shown
+from flowerfast.training.seal import read_sealed
 
 MOST_CLASSES = 1_000_000
 WEIGHTS = "model.safetensors"
@@ -80,7 +81,7 @@ class Described(BaseModel, extra="ignore", allow_inf_nan=False):
     @classmethod
     def read(cls, folder: Path) -> "Described":
         """That of a folder. Raises OSError, and ValueError in one line for what is none."""
-        return conform(cls, read_json(folder / "config.json"))
+        return conform(cls, read_sealed(folder / "config.json"))
 
 
 def _check_small(value: Any, key: str = "") -> None:

@@ -22,6 +22,7 @@ from flowerfast.photos.workers import WaitStopped, stopping
 from flowerfast.training.progress import Reporter, Spent, Standing, Totals, sum_dtype
 from flowerfast.training.run_folder import RunFolder
 from flowerfast.training.scores import Confusion
+from flowerfast.training.seal import check
 from flowerfast.training.state import Precision, TrainState
 from flowerfast.training.waiting import WaitClock
 from flowerfast.training.writer import Writer, snapshot
@@ -143,10 +144,30 @@ class TrainingRun:
             self.state.load_state_dict(saved["trainer"])
             self.totals.load_state_dict(saved["totals"])
             self.standing = Standing(**saved["progress"])
+            if self.standing.history:
+                Confusion.read(self.standing.confusion, self.classes)
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             raise UserError(
                 f"{self.folder.last}: does not fit this run ({one_line(error)}); start a new run"
             ) from error
+
+    def check_weights(self) -> None:
+        """Make best/ anew if it is damaged and its epoch's weights are kept.
+
+        Raises UserError when it cannot be, or other weights of the run are damaged.
+        """
+        folder, best = self.folder, self.standing.best_epoch
+        for file in folder.epoch_files():
+            check(file)
+        problem = folder.best_problem() if best >= 0 else None
+        if problem is None:
+            return
+        if not folder.epoch_file(best).is_file():
+            raise UserError(
+                f"{problem}; bring a good copy back, or train on in a new run, --from {folder.last}"
+            )
+        folder.save_best(self.state.model.network, self.classes, best, self.config.data.exif)
+        self.reporter.note(f"{problem}; made anew from {folder.epoch_file(best).name}")
 
 
 def fit(run: TrainingRun, saved: dict[str, Any] | None = None) -> Standing:
@@ -159,6 +180,7 @@ def fit(run: TrainingRun, saved: dict[str, Any] | None = None) -> Standing:
     with run.writer, stopping(lambda: run.stop() is not None), _stopped_while_waiting(run):
         if saved is not None:
             run.load_state_dict(saved)
+            run.check_weights()
             # A kill may have struck between it and last.pt.
             run.writer.submit([partial(run.folder.write_metrics, list(run.standing.history))])
         else:

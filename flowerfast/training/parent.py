@@ -7,8 +7,8 @@ from typing import Any
 from flowerfast.config import Config
 from flowerfast.errors import UserError
 from flowerfast.photos.photos import Photos
-from flowerfast.settings import load_config
 from flowerfast.training.run_folder import RunFolder
+from flowerfast.training.seal import Damaged
 from flowerfast.training.split_file import read_split
 
 
@@ -22,9 +22,10 @@ def parent_settings(place: Path | str, config: Path | str | None) -> tuple[Path 
     Raises UserError when there is no run with weights.
     """
     folder, weights = _weights(Path(place))
+    inherited = folder.open()
     changes = {"model.weights": str(weights.resolve()), "model.parent": str(folder.path.resolve())}
     if config is not None:
-        changes["model.name"] = load_config(folder.config).model.name
+        changes["model.name"] = inherited.model.name
     return folder.config if config is None else config, changes
 
 
@@ -55,6 +56,8 @@ def split_photos(config: Config, resumed: RunFolder | None, photos: Photos) -> t
     if parent is not None:
         try:
             return *read_split(RunFolder(Path(parent)).split, photos), ""
+        except Damaged:
+            raise
         except UserError as error:
             note = f"split: not that of {parent}, which may have trained on photos held out now ({error})"
     return *photos.split(config.data.val_fraction, config.train.seed), note

@@ -32,6 +32,7 @@ from flowerfast.training.charts import (
     panels,
 )
 from flowerfast.training.scores import Confusion, ratio
+from flowerfast.training.seal import Damaged, check
 
 CURVES_PNG = "accuracy_loss_curve.png"
 CONFUSION_PNG = "confusion_matrix.png"
@@ -129,13 +130,15 @@ def _plot_mistakes(confusion: Confusion, classes: Sequence[str], out: Path) -> N
 def write_report(run: Path) -> Path:
     """Write `run/report.html` from the files of the run folder and return its path.
 
-    The page is one self-contained file without scripts or links. Reads summary.json, metrics.jsonl and
-    config.yaml; a PNG that is missing is drawn too. Raises UserError when a file is missing, damaged or lacks
-    a value.
+    The page is one self-contained file without scripts or links. Reads summary.json and config.yaml, and
+    metrics.jsonl where an earlier version wrote the summary; a PNG that is missing is drawn too. Raises
+    UserError when a file is missing, damaged or lacks a value.
     """
     summary = _parse(run / "summary.json", _read(run / "summary.json"))
-    lines = _read(run / "metrics.jsonl").splitlines()
-    history = [_parse(run / "metrics.jsonl", line) for line in lines if line.strip()]
+    history = summary.get("history")
+    if history is None:
+        lines = _read(run / "metrics.jsonl").splitlines()
+        history = [_parse(run / "metrics.jsonl", line) for line in lines if line.strip()]
     if not history:
         raise UserError(f"{run / 'metrics.jsonl'} has no epoch yet: let the run finish one")
     try:
@@ -248,11 +251,16 @@ def _save(figure: Figure, out: Path, dpi: int) -> None:
 
 
 def _read(path: Path) -> str:
+    """A text file of a run, without the comment that is its checksum."""
     try:
-        return read_text(path)
+        sealed = check(path)
+        text = read_text(path)
+    except Damaged:
+        raise
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise UserError(f"cannot read {path} ({reason}): give the folder of a run that has ended") from error
+    return text.partition("\n")[2] if sealed and path.suffix == ".yaml" else text
 
 
 def _parse(path: Path, text: str) -> dict[str, Any]:

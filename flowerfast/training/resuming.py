@@ -13,7 +13,6 @@ from flowerfast.loaders.cache.choice import cache_places
 from flowerfast.loaders.device import pick_device
 from flowerfast.loaders.engine import choose_backend
 from flowerfast.loaders.loader import Loader
-from flowerfast.machine import write_text
 from flowerfast.photos.photos import Photos
 from flowerfast.settings import change_config
 from flowerfast.training.progress import Standing
@@ -136,7 +135,7 @@ def keep_changes(config: Config, folder: RunFolder) -> None:
     stored = folder.open()
     changed = change_config(stored, (), {"train.epochs": config.train.epochs, "data.path": config.data.path})
     if changed != stored:
-        write_text(folder.config, changed.to_yaml(), durable=True)
+        folder.write_config(changed)
 
 
 def photo_sizes(train: Photos, val: Photos) -> int:

@@ -137,7 +137,7 @@ def _train(
         if saved is not None:
             check_pixels(train_loader, val_photos, saved, config)
         torch.manual_seed(config.train.seed)  # the new head, random weights, dropout
-        said = [note] if note else []
+        said = [*(folder.notes if folder is not None else []), *([note] if note else [])]
         network = build_network(start, photos.classes, config.data.image_size, crop_pct, said.append)
         model = place_model(with_normalisation(network), config.train, device)
         folder = folder or RunFolder(claim_run_path(Path("runs"), _name(config)), claimed=True)
@@ -349,6 +349,7 @@ def _summarise(run: TrainingRun, standing: Standing, seconds: float) -> dict[str
         "images_per_sec": float(np.median([row["images_per_sec"] for row in steady])),
         "data_wait": float(np.median([row["data_wait"] for row in steady])),
         "seconds": seconds,
+        "history": history,
         "classes": run.classes,
         "train_samples": len(loader.photos),
         "val_samples": len(run.val_loader.photos),

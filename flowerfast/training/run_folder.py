@@ -8,7 +8,6 @@ import copy
 import json
 import os
 import shutil
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import count
@@ -21,11 +20,11 @@ from safetensors.torch import save_file
 from torch import nn
 
 from flowerfast.config import Config, Exif
-from flowerfast.errors import RunFailed, UserError, WriteFailed, one_line
-from flowerfast.machine import replacing, write_text, writing
+from flowerfast.errors import RunFailed, UserError, WriteFailed
+from flowerfast.machine import replacing, sync_folder, write_text, writing
 from flowerfast.settings import change_config, load_config
-
-LAST_VERSION = 1
+from flowerfast.training.saves import NewerVersion, read_save, write_save
+from flowerfast.training.seal import METADATA, Damaged, check, seal, write_sealed
 
 
 class RunFolder:
@@ -34,6 +33,9 @@ class RunFolder:
     Args:
         path: the folder; made by `create`, checked by `open`.
         claimed: it has just been made, empty, for this run (`claim_run_path`).
+
+    Attributes:
+        notes: what there is to say of its files, one line each.
     """
 
     def __init__(self, path: Path, claimed: bool = False) -> None:
@@ -41,15 +43,17 @@ class RunFolder:
         self.config, self.split = path / "config.yaml", path / "split.json"
         self.metrics, self.summary = path / "metrics.jsonl", path / "summary.json"
         self.checkpoints, self.best = path / "checkpoints", path / "best"
-        self.last = self.checkpoints / "last.pt"
+        self.last, self.previous = self.checkpoints / "last.pt", self.checkpoints / "last.previous.pt"
         self.curves, self.confusion = path / "accuracy_loss_curve.png", path / "confusion_matrix.png"
         self.tensorboard = path / "tensorboard"
+        self.notes: list[str] = []
         self._trained = False  # what was saved here has seen a batch
+        self._keep_last = True  # it is whole: the next save makes it the previous one
 
     @property
     def has_save(self) -> bool:
         """Whether a run has been saved there, to be resumed."""
-        return self.last.is_file()
+        return self.last.is_file() or self.previous.is_file()
 
     def check_free(self) -> None:
         """Raise UserError when there is something at the path already.
@@ -63,13 +67,13 @@ class RunFolder:
         )
         raise UserError(f"{self.path}: exists already; {way_out}")
 
-    def _unsaved(self, but: str = "") -> bool:
+    def _unsaved(self, *but: str) -> bool:
         """Whether this is what `create` and a first save that was never finished leave, and no more.
 
-        `but` is the name of a file of checkpoints/ that may be there all the same.
+        `but` are names of files of checkpoints/ that may be there all the same.
         """
         before = {file.name for file in (self.checkpoints, self.config, self.split)}
-        saves = {f"{self.last.name}.partial", but}
+        saves = {f"{self.last.name}.partial", *but}
         begun = self.checkpoints.is_dir() and not _names(self.checkpoints) - saves
         return begun and {name.removesuffix(".partial") for name in _names(self.path)} <= before
 
@@ -83,7 +87,7 @@ class RunFolder:
             yield
         except BaseException:
             mine = self._mine and not self._trained and self.path.is_dir()
-            if mine and (not _names(self.path) or self._unsaved(but=self.last.name)):
+            if mine and (not _names(self.path) or self._unsaved(self.last.name, self.previous.name)):
                 shutil.rmtree(self.path, ignore_errors=True)
             raise
 
@@ -94,7 +98,9 @@ class RunFolder:
         try:
             with writing(self.config):
                 self.checkpoints.mkdir(parents=True, exist_ok=True)
-            write_text(self.config, config.to_yaml(), durable=True)
+                for above in self.path.absolute().parents[:2]:  # the second may be new too, as runs/ is
+                    sync_folder(above)
+            self.write_config(config)
         except WriteFailed:
             raise
         except OSError as error:
@@ -111,8 +117,12 @@ class RunFolder:
             then = f"go on with --resume --out {self.path}" if self.has_save else "start again"
             raise RunFailed(error.line(then)) from error
 
+    def write_config(self, config: Config) -> None:
+        """Write config.yaml. Raises OSError."""
+        write_sealed(self.config, config.to_yaml())
+
     def open(self) -> Config:
-        """Configuration of an existing run. Raises UserError when there is none to resume.
+        """Configuration of an existing run. Raises UserError when there is none to resume, or it is damaged.
 
         Runs of earlier versions took photos as they are stored.
         """
@@ -120,31 +130,45 @@ class RunFolder:
             raise UserError(
                 f"{self.path}: no run to resume there ({self.config.name} is missing); drop --resume to start"
             )
+        check(self.config)
         config = load_config(self.config)
+        if not config.model_fields_set:
+            raise UserError(f"{self.config}: damaged, it is empty; bring a good copy back")
         earlier = "exif" not in config.data.model_fields_set
         return change_config(config, (), {"data.exif": "ignore"}) if earlier else config
 
     def save_last(self, state: Mapping[str, Any]) -> None:
-        """Write everything that an exact resume needs."""
-        # Given a path, torch keeps the interpreter to itself while it writes, and training stands still.
-        needed = _tensor_bytes(state)
-        with replacing(self.last, durable=True, needed=needed) as fresh, open(fresh, "wb") as stream:
-            torch.save({"version": LAST_VERSION, **state}, stream)
+        """Write everything that an exact resume needs; the save before is kept."""
+        with replacing(self.last, durable=True, needed=_tensor_bytes(state)) as fresh:
+            write_save(state, fresh, self.last.suffix)
+            if self._keep_last and self.last.is_file():
+                with replacing(self.previous, durable=True) as previous:
+                    _link(self.last, previous)
+        self._keep_last = True
         progress = state.get("progress", {})
         self._trained = bool(progress.get("epoch") or progress.get("batch"))
 
     def load_last(self) -> dict[str, Any]:
-        """State of `save_last`, on the CPU. Raises UserError when it is damaged or of another version."""
+        """State of the last save, on the CPU, or of the one before where that is damaged, which `notes` says.
+
+        Raises UserError when both are, or when it is of another version.
+        """
+        problem = f"{self.last}: no such file"
+        if self.last.is_file():
+            try:
+                return read_save(self.last)
+            except NewerVersion as error:
+                raise UserError(f"{error}; start a new run") from error
+            except UserError as error:
+                problem = str(error)
+        if not self.previous.is_file():
+            raise UserError(f"{problem}; start a new run")
         try:
-            with zipfile.ZipFile(self.last) as archive:
-                damaged = archive.testzip()  # torch itself does not look at the checksums
-            if damaged is not None:
-                raise ValueError(f"{damaged} is damaged")
-            state = torch.load(self.last, map_location="cpu", weights_only=True)
-        except Exception as error:  # of a damaged file torch makes almost any: UnpicklingError, KeyError, ...
-            raise UserError(f"{self.last}: cannot be read ({one_line(error)}); start a new run") from error
-        if not isinstance(state, dict) or state.get("version") != LAST_VERSION:
-            raise UserError(f"{self.last}: written by another version of flowerfast; start a new run")
+            state = read_save(self.previous)
+        except UserError as error:
+            raise UserError(f"{problem}, nor can the save before it ({error}); start a new run") from error
+        self._keep_last = False
+        self.notes.append(f"{problem}; goes on from the save before it, {self.previous.name}")
         return state
 
     def epoch_file(self, epoch: int) -> Path:
@@ -154,9 +178,10 @@ class RunFolder:
     def save_epoch(self, epoch: int, weights: Mapping[str, torch.Tensor], keep: int | None) -> None:
         """Write the weights of an epoch, tensors that share no memory; delete the oldest beyond `keep`."""
         contiguous = {name: tensor.contiguous() for name, tensor in weights.items()}
-        needed = _tensor_bytes(contiguous)
-        with replacing(self.epoch_file(epoch), durable=True, needed=needed) as fresh:
-            save_file(contiguous, fresh)
+        file = self.epoch_file(epoch)
+        with replacing(file, durable=True, needed=_tensor_bytes(contiguous)) as fresh:
+            save_file(contiguous, fresh, metadata=METADATA)
+            seal(fresh, file.suffix)
         for old in self.epoch_files()[:-keep] if keep is not None else []:
             old.unlink()
 
@@ -184,15 +209,24 @@ class RunFolder:
         try:
             with writing(self.best, weights.stat().st_size):
                 timm.models.save_for_hf(settings, str(fresh), model_config=about, safe_serialization=True)
-                (fresh / "model.safetensors").unlink()
-                _link(weights, fresh / "model.safetensors")
-                self.best.mkdir(exist_ok=True)
-            # The config is the same every time, so that replacing file by file never mixes two states.
-            for name in ("config.json", "model.safetensors"):
-                with replacing(self.best / name, durable=True) as file:
-                    (fresh / name).replace(file)
+                text = (fresh / "config.json").read_text(encoding="utf-8")
         finally:
             shutil.rmtree(fresh, ignore_errors=True)
+        # The config is the same every time, so that replacing file by file never mixes two states.
+        write_sealed(self.best / "config.json", text)
+        with replacing(self.best / "model.safetensors", durable=True) as file:
+            _link(weights, file)
+
+    def best_problem(self) -> str | None:
+        """What is wrong with the files of best/; None: nothing."""
+        for name in ("config.json", "model.safetensors"):
+            try:
+                check(self.best / name)
+            except Damaged:
+                return f"{self.best / name}: damaged"
+            except OSError as error:
+                return f"{self.best / name}: {error.strerror}"
+        return None
 
     def write_metrics(self, history: Sequence[Mapping[str, Any]]) -> None:
         """Write metrics.jsonl, one object per epoch."""
@@ -201,7 +235,7 @@ class RunFolder:
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Write summary.json."""
-        write_text(self.summary, json.dumps(summary, indent=1) + "\n", durable=True)
+        write_sealed(self.summary, json.dumps(summary, indent=1) + "\n")
 
 
 def _names(folder: Path) -> set[str]:
@@ -221,6 +255,7 @@ def _link(source: Path, file: Path) -> None:
 
     As files are replaced, never written in place, one name can change or go without the other.
     """
+    file.unlink(missing_ok=True)  # left by a kill: a copy would be written into what it is another name of
     try:
         os.link(source, file)
     except (OSError, AttributeError, NotImplementedError):  # the last two: no such function on this system

@@ -1,17 +1,18 @@
 """split.json of a run folder: which photo is in which half, by path."""
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from flowerfast.documents import MOST_JSON, read_json
+from flowerfast.documents import MOST_JSON
 from flowerfast.errors import UserError, one_line
-from flowerfast.machine import write_text
 from flowerfast.photos.formats import FORMATS
 from flowerfast.photos.layout import TEST, nfc
 from flowerfast.photos.photos import Photos
+from flowerfast.training.seal import Damaged, read_sealed, write_sealed
 
 _ONCE_READ = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
@@ -30,7 +31,7 @@ def write_split(train: Photos, val: Photos, file: Path) -> None:
     if held:
         content["test"] = [paths[i] for i in held]  # for people: what lies in test/ decides nothing
     # A line per path by way of the separator: json's own indentation takes ten times as long.
-    write_text(file, json.dumps(content, separators=(",\n", ": "), ensure_ascii=True) + "\n")
+    write_sealed(file, json.dumps(content, separators=(",\n", ": "), ensure_ascii=True) + "\n")
 
 
 def read_split(file: Path, photos: Photos) -> tuple[Photos, Photos]:
@@ -38,19 +39,27 @@ def read_split(file: Path, photos: Photos) -> tuple[Photos, Photos]:
 
     Versions that did not note the formats they read knew files by their names: what those left out, such as
     TIFF, is in neither half.
-    Raises UserError when the file is unreadable or when photos came, went or changed class since.
+    Raises UserError when the file is unreadable or names a photo twice, or when photos came, went or changed
+    class since; Damaged when its checksum does not fit.
     """
     try:
         # A path of so many bytes takes six times as many when all of them are escaped.
-        content = read_json(file, most=MOST_JSON + 8 * photos.table.path_bytes.size)
+        content = read_sealed(file, most=MOST_JSON + 8 * photos.table.path_bytes.size)
         train_paths, val_paths, classes = (
             list(map(str, content[key])) for key in ("train", "val", "classes")
         )
+    except Damaged:
+        raise
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{file}: not a split that flowerfast wrote ({one_line(error)}); start a new run"
         ) from None
     train_paths, val_paths, classes = ([*map(nfc, names)] for names in (train_paths, val_paths, classes))
+    twice = [path for path, times in Counter([*train_paths, *val_paths]).items() if times > 1]
+    if twice:
+        raise Damaged(
+            f"{file}: damaged, it names {twice[0]} twice; bring a good copy back or start a new run"
+        )
     tested = photos.table.fold == TEST
     index = {nfc(path): i for i, path in enumerate(photos.table.paths()) if not tested[i]}
     if "formats" not in content:

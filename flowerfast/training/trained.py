@@ -35,6 +35,7 @@ from flowerfast.training.fit import evaluate as evaluate_model
 from flowerfast.training.model import Classifier, with_normalisation
 from flowerfast.training.run_folder import RunFolder
 from flowerfast.training.scores import classification_report
+from flowerfast.training.seal import Damaged, check
 from flowerfast.training.split_file import read_split
 from flowerfast.training.state import Precision
 
@@ -144,7 +145,7 @@ def _pixels(picture: Picture, max_pixels: int, upright: bool) -> np.ndarray:
 
 
 def load_run(run: Path | str, device: str | torch.device = "auto") -> TrainedModel:
-    """Best model of a run folder (or of its best/). Raises UserError when there is none."""
+    """Best model of a run folder (or of its best/). Raises UserError when there is none, or it is damaged."""
     run, where = Path(run), pick_device(device)
     folder = run / "best" if (run / "best").is_dir() else run
     try:
@@ -152,11 +153,14 @@ def load_run(run: Path | str, device: str | torch.device = "auto") -> TrainedMod
         classes = stored.classes
         if not (folder / WEIGHTS).is_file():  # timm would look for a pickle
             raise ValueError(f"{WEIGHTS} is missing")
+        check(folder / WEIGHTS)
         name = f"local-dir:{folder}"
         empty = on_meta(partial(timm.create_model, name))
         if empty is not None:
             check_shapes(empty, folder / WEIGHTS)
         network = timm.create_model(name, pretrained=True)  # else random weights
+    except Damaged:
+        raise
     except Exception as error:  # networks raise whatever comes of arguments that do not fit
         raise UserError(
             f"{run}: no trained model there ({one_line(error)}); give the --out folder of a finished epoch"

@@ -10,8 +10,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from flowerfast.documents import read_json
 from flowerfast.errors import UserError, one_line
+from flowerfast.training.seal import Damaged, check, read_sealed
 
 State = dict[str, torch.Tensor]
 _NESTED = ("state_dict", "model_state_dict", "model", "trainer", "network")
@@ -55,13 +55,23 @@ def load_weights(
 
 
 def labels_of(file: Path) -> tuple[str, ...] | None:
-    """Names of the classes of a weights file in a run folder, or beside a config.json; None: not known."""
+    """Names of the classes of a weights file in a run folder, or beside a config.json; None: not known.
+
+    Raises UserError when that file is damaged.
+    """
     for folder in (file.parent, file.parent.parent / "best"):
+        about = folder / "config.json"
         try:
-            stored = read_json(folder / "config.json")
-            return tuple(map(str, stored["label_names"]))
-        except (OSError, ValueError, KeyError, TypeError):
+            return tuple(map(str, read_sealed(about)["label_names"]))
+        except (FileNotFoundError, NotADirectoryError, KeyError, TypeError):
             continue
+        except Damaged:
+            raise
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"{about}: cannot be read ({one_line(error)}), and says which classes {file.name} knows; "
+                "bring a good copy back, or move the weights to another folder"
+            ) from error
     return None
 
 
@@ -122,9 +132,12 @@ def _read_state(file: Path) -> State:
     if not file.is_file():
         raise UserError(f"model.weights={file}: no such file; {advice}")
     try:
+        check(file)
         if file.suffix == ".safetensors":
             return dict(load_file(file))
         content = torch.load(file, map_location="cpu", weights_only=True)
+    except Damaged:
+        raise
     except (SafetensorError, OSError, RuntimeError, ValueError, EOFError) as error:
         raise UserError(f"model.weights={file}: cannot be read ({one_line(error)}); {advice}") from error
     except Exception as error:

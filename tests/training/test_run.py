@@ -41,6 +41,7 @@ def test_a_run_leaves_a_complete_folder(train_tiny: Train, tmp_path: Path) -> No
         "config.yaml", "split.json", "metrics.jsonl", "summary.json", "report.html",
         "accuracy_loss_curve.png", "confusion_matrix.png", "best/config.json", "best/model.safetensors",
         "checkpoints/epoch_000.safetensors", "checkpoints/epoch_001.safetensors", "checkpoints/last.pt",
+        "checkpoints/last.previous.pt",
     }  # fmt: skip
     assert all((run / name).stat().st_size > 0 for name in left)
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
@@ -50,6 +51,7 @@ def test_a_run_leaves_a_complete_folder(train_tiny: Train, tmp_path: Path) -> No
         "images_per_sec", "data_wait", "seconds",
     }  # fmt: skip
     summary = json.loads((run / "summary.json").read_text())
+    assert len(summary.pop("sha256")) == 64
     assert summary == result.summary
     assert summary["best_val_acc"] == max(row["val_acc"] for row in rows)
     assert (summary["backend"], summary["cache"], summary["epochs_run"]) == ("cpu", "none", 2)

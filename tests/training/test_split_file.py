@@ -72,7 +72,7 @@ def test_what_lies_in_test_is_named_and_decides_nothing(
 ) -> None:
     root, file = (
         photo_folder({f"{half}/{kind}": 3 for half in ("train", "test") for kind in "ab"}),
-        tmp_path / "s",
+        tmp_path / "split.json",
     )
     halves = Photos(root).split(0.3, seed=5)
     write_split(*halves, file)
@@ -89,7 +89,7 @@ def test_what_lies_in_test_is_named_and_decides_nothing(
 def test_an_earlier_split_knows_nothing_of_formats_that_were_not_read_then(
     photo_folder: Write, write_photo: Write, tmp_path: Path
 ) -> None:
-    root, file = photo_folder({"a": 3, "b": 3}), tmp_path / "s"
+    root, file = photo_folder({"a": 3, "b": 3}), tmp_path / "split.json"
     halves = Photos(root).split(0.3, 1)
     paths = [[half.path(i) for i in half.indices.tolist()] for half in halves]
     write_split(*halves, file)
@@ -127,6 +127,30 @@ def test_a_split_of_other_photos_is_refused(
     with pytest.raises(UserError, match=said) as caught:
         read_split(tmp_path / "split.json", Photos(root))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("half", ["train", "val"])
+def test_a_split_that_names_a_photo_twice_is_refused(photo_folder: Write, tmp_path: Path, half: str) -> None:
+    photos, file = Photos(photo_folder({"a": 3, "b": 3})), tmp_path / "split.json"
+    write_split(*photos.split(0.3, 1), file)
+    content = json.loads(file.read_text(encoding="utf-8"))
+    del content["sha256"]
+    gone, again = content[half][0], content["train"][1]
+    content[half][0] = again
+    file.write_text(json.dumps(content))
+    assert gone != again
+    with pytest.raises(UserError, match=rf"split\.json: damaged, it names {again} twice; bring a good copy"):
+        read_split(file, photos)
+
+
+def test_every_flipped_bit_of_a_split_is_seen(photo_folder: Write, tmp_path: Path) -> None:
+    photos, file = Photos(photo_folder({"a": 2, "b": 2})), tmp_path / "split.json"
+    write_split(*photos.split(0.3, 1), file)
+    good = file.read_bytes()
+    for place in range(len(good)):
+        file.write_bytes(good[:place] + bytes([good[place] ^ (1 << place % 8)]) + good[place + 1 :])
+        with pytest.raises(UserError, match=r"split\.json: damaged, its checksum does not fit"):
+            read_split(file, photos)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,64 @@
+"""A run of seconds, and what of it must come out the same."""
+
+import json
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from flowerfast.training import run as run_module
+from flowerfast.training.fit import Stop
+from flowerfast.training.run import train
+
+SETTINGS = {
+    "model.name": "test_resnet",
+    "model.pretrained": False,
+    "data.image_size": 32,
+    "data.workers": 1,
+    "data.backend": "cpu",
+    "train.epochs": 2,
+    "train.batch_size": 5,
+    "train.device": "cpu",
+    "checkpoints.every_seconds": 0,
+    "checkpoints.keep": 1,
+}
+_TIMED = ("seconds", "images_per_sec", "data_wait")
+
+
+def paint(folder: Path) -> Path:
+    """Two classes of six photos, 40x32, of noise around a colour each."""
+    rng = np.random.default_rng(0)
+    for name, colour in (("blue", (60, 60, 200)), ("red", (200, 60, 60))):
+        (folder / name).mkdir(parents=True)
+        for i in range(6):
+            pixels = np.array(colour) + rng.integers(-40, 40, (32, 40, 3))
+            Image.fromarray(pixels.astype(np.uint8)).save(folder / name / f"{i}.jpg", quality=90)
+    return folder
+
+
+def quiet() -> None:
+    """One thread of torch, no pictures at the end of a run, no asking of the network for its least batch."""
+    torch.set_num_threads(1)
+    run_module.draw = lambda *_: None
+    run_module.least_batch = lambda *_: 2  # what it finds, by half of the time that such a run takes
+
+
+def begin(photos: Path, run: Path, stop: Stop | None = None) -> None:
+    """Train from the beginning, until `stop` says so."""
+    train(photos, out=run, settings=SETTINGS, stop=nullcontext(stop) if stop else None)
+
+
+def outcome(run: Path) -> dict[str, Any]:
+    """What of a run follows from its settings alone: history without timings, and all weights as bytes."""
+    lines = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    rows = [{k: v for k, v in json.loads(line).items() if k not in _TIMED} for line in lines]
+    files = sorted(run.rglob("*.safetensors"))
+    weights = {
+        str(file.relative_to(run)): {name: t.numpy().tobytes() for name, t in load_file(file).items()}
+        for file in files
+    }
+    return {"rows": rows, **weights}
