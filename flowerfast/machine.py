@@ -4,6 +4,7 @@ Of a container its limits count, not the host's: cores and memory are read from 
 https://docs.kernel.org/admin-guide/cgroup-v2.html
 """
 
+import json
 import logging
 import math
 import os
@@ -18,6 +19,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 from flowerfast.errors import UserError
 
@@ -248,6 +250,19 @@ def write_text(file: Path, text: str, *, durable: bool = False, shared: bool = F
     """
     with replacing(file, durable=durable, shared=shared) as fresh:
         fresh.write_text(text, encoding="utf-8", errors="backslashreplace")
+
+
+def to_json(value: Any, indent: int | None = None) -> str:
+    """JSON of plain values that every reader takes: null for numbers that are none (NaN, infinity)."""
+    return json.dumps(_finite(value), indent=indent, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    return [_finite(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def ignore_warnings(module: str = "", message: str = "") -> None:

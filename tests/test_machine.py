@@ -1,5 +1,6 @@
 """What the machine lets a process use, of a container too; and files that are never half."""
 
+import json
 import os
 import stat
 import tempfile
@@ -331,3 +332,11 @@ def test_warnings_are_ignored_once_and_for_good_by_any_number_of_threads() -> No
     warnings.warn("Of no concern to anybody", UserWarning, stacklevel=1)
     with pytest.raises(UserWarning, match="still an error"):
         warnings.warn("still an error", UserWarning, stacklevel=1)
+
+
+def test_json_has_null_for_what_is_no_number() -> None:
+    nested = {"a": [1.5, float("nan"), (float("inf"), "NaN")], "b": {"c": -float("inf"), "d": None, "e": 1}}
+    expected = {"a": [1.5, None, [None, "NaN"]], "b": {"c": None, "d": None, "e": 1}}
+    text = machine.to_json(nested, indent=1)
+    assert json.loads(text, parse_constant=pytest.fail) == expected
+    assert "\n" not in machine.to_json(nested)

@@ -1,8 +1,9 @@
 """All trials, in the order of the page."""
 
+from benchmarks.torture import kills
 from benchmarks.torture.trial import Trial
 
 
 def all_trials() -> list[Trial]:
     """Every promise that is tried."""
-    return []
+    return [kills.TRAIN_KILLS, kills.STOPS, kills.PACK_KILLS, kills.CACHE_KILLS, kills.WRITERS]

@@ -14,8 +14,9 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 from PIL import Image, ImageFilter
@@ -194,16 +195,29 @@ def _render_all(chunks: list[Chunk], processes: int) -> Iterator[int]:
     if min(processes, len(chunks)) == 1:
         yield from (_render_chunk(*chunk) for chunk in chunks)
         return
-    # Spawned, not forked: the caller may already have started threads or CUDA. Ctrl-C reaches the whole
-    # group; the caller answers it, and what has not begun is not rendered any more.
-    ignoring = signal.signal, (signal.SIGINT, signal.SIG_IGN)
-    pool = ProcessPoolExecutor(min(processes, len(chunks)), get_context("spawn"), *ignoring)
+    # Spawned, not forked: the caller may already have started threads or CUDA.
+    pool = ProcessPoolExecutor(min(processes, len(chunks)), get_context("spawn"), _follow_parent)
     try:
         yield from (done.result() for done in as_completed([pool.submit(_render_chunk, *c) for c in chunks]))
     except BrokenProcessPool:
         raise RuntimeError("a rendering process died: render in this process with processes=1") from None
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _follow_parent() -> None:
+    """In a rendering process: the caller answers what reaches the whole group; if it dies, this ends too."""
+    for name in ("SIGINT", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _render_chunk(folder: Path, kind: str, seed: int, start: int, stop: int) -> int:

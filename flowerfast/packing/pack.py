@@ -17,8 +17,9 @@ import simplejpeg
 
 from flowerfast.config import DataConfig
 from flowerfast.errors import RunFailed, UserError, one_line
+from flowerfast.locks import only_writer
 from flowerfast.machine import Progress, ProgressBars, no_bars, usable_cores
-from flowerfast.packing.shard_writer import PackSettings, open_writer
+from flowerfast.packing.shard_writer import PackSettings, ShardWriter, open_writer
 from flowerfast.packing.tar_shard import Photo
 from flowerfast.philox import generator
 from flowerfast.photos.decode import DecodeError
@@ -89,7 +90,7 @@ def pack(
     copies keep their EXIF), and what is to be done with photos that cannot be read; `bars` makes a progress
     bar with a title, which is told (done, total).
     Raises UserError when `data` holds no photos, too many are bad, `out` holds something else or one of the
-    two lies in the other; RunFailed when writing fails.
+    two lies in the other, or another process is packing there; RunFailed when writing fails.
     """
     _check_apart(data, out)
     with bars("reading headers") as bar:
@@ -97,19 +98,27 @@ def pack(
     table, notes = photos.table, photos.table.notes
     if settings.max_side is not None or settings.jpeg:  # how photos are turned decides those bytes
         table, notes = replace(table, fingerprint=photos.fingerprint), photos.notes
-    writer = open_writer(out, table, settings)
-    if writer is None:
-        return _result(table, read_index(out), notes, fresh=False)
+    with only_writer(out, "name another folder") as unlocked:
+        notes = notes if unlocked is None else (*notes, unlocked)
+        writer = open_writer(out, table, settings)
+        if writer is None:
+            return _result(table, read_index(out), notes, fresh=False)
+        index = _write(photos, writer, config.workers or usable_cores(), bars)
+    return _result(table, index, notes, fresh=True)
+
+
+def _write(photos: Photos, writer: ShardWriter, threads: int, bars: ProgressBars) -> Index:
+    """Write what is still to be packed. Raises RunFailed when that fails."""
     for row, reason in writer.bad:
         photos.report_bad(row, reason)
+    table = writer.table
     rows = shard_order(table.fold)[writer.done :].tolist()
-    threads = config.workers or usable_cores()
     try:
         with (
             bars("packing") as bar,
             ThreadPoolExecutor(threads, thread_name_prefix="flowerfast-pack") as pool,
         ):
-            ready = in_order(pool, lambda row: _prepare(photos, row, settings), rows, threads * _AHEAD)
+            ready = in_order(pool, lambda row: _prepare(photos, row, writer.settings), rows, threads * _AHEAD)
             for row, photo in zip(rows, ready, strict=True):
                 if isinstance(photo, str):
                     photos.report_bad(row, photo)
@@ -118,11 +127,11 @@ def pack(
                     writer.add(row, photo)
                 if bar:
                     bar(writer.done, len(table))
-        return _result(table, writer.finish(), notes, fresh=True)
+        return writer.finish()
     except OSError as error:
         raise RunFailed(
-            f"{out}: cannot be written ({error.strerror or error}); make room, then run the same command "
-            "again: it goes on where it stopped"
+            f"{writer.folder}: cannot be written ({error.strerror or error}); make room, then run the same "
+            "command again: it goes on where it stopped"
         ) from error
     finally:
         writer.close()

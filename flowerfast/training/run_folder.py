@@ -5,7 +5,6 @@ moment leaves the old file or the new one, never half of one.
 """
 
 import copy
-import json
 import os
 import shutil
 import zipfile
@@ -22,10 +21,12 @@ from torch import nn
 
 from flowerfast.config import Config, Exif
 from flowerfast.errors import UserError, one_line
-from flowerfast.machine import replacing, write_text
+from flowerfast.locks import only_writer
+from flowerfast.machine import replacing, to_json, write_text
 from flowerfast.settings import change_config, load_config
 
 LAST_VERSION = 1
+_OTHER = "choose another --out"
 
 
 class RunFolder:
@@ -34,6 +35,9 @@ class RunFolder:
     Args:
         path: the folder; made by `create`, checked by `open`.
         claimed: it has just been made, empty, for this run (`claim_run_path`).
+
+    Attributes:
+        notes: why nothing keeps other processes from writing there, if that is so.
     """
 
     def __init__(self, path: Path, claimed: bool = False) -> None:
@@ -44,12 +48,25 @@ class RunFolder:
         self.last = self.checkpoints / "last.pt"
         self.curves, self.confusion = path / "accuracy_loss_curve.png", path / "confusion_matrix.png"
         self.tensorboard = path / "tensorboard"
+        self.notes: list[str] = []
         self._trained = False  # what was saved here has seen a batch
 
     @property
     def has_save(self) -> bool:
         """Whether a run has been saved there, to be resumed."""
         return self.last.is_file()
+
+    @contextmanager
+    def only_writer(self) -> Iterator[None]:
+        """Hold the folder, made if need be, from the first look at it to the last file, see `locks`.
+
+        Raises UserError when another run is writing there, or it cannot be made.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            self.check_free()
+        with only_writer(self.path, _OTHER) as unlocked:
+            self.notes = [unlocked] if unlocked is not None else []
+            yield
 
     def check_free(self) -> None:
         """Raise UserError when there is something at the path already.
@@ -58,9 +75,7 @@ class RunFolder:
         """
         if not self.path.exists() or (self.path.is_dir() and (not _names(self.path) or self._unsaved())):
             return
-        way_out = (
-            "continue it with --resume, or choose another --out" if self.has_save else "choose another --out"
-        )
+        way_out = f"continue it with --resume, or {_OTHER}" if self.has_save else _OTHER
         raise UserError(f"{self.path}: exists already; {way_out}")
 
     def _unsaved(self, but: str = "") -> bool:
@@ -95,9 +110,7 @@ class RunFolder:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
             write_text(self.config, config.to_yaml(), durable=True)
         except OSError as error:
-            raise UserError(
-                f"{self.path}: cannot be written ({error.strerror}); choose another --out"
-            ) from error
+            raise UserError(f"{self.path}: cannot be written ({error.strerror}); {_OTHER}") from error
 
     def open(self) -> Config:
         """Configuration of an existing run. Raises UserError when there is none to resume.
@@ -176,12 +189,12 @@ class RunFolder:
 
     def write_metrics(self, history: Sequence[Mapping[str, Any]]) -> None:
         """Write metrics.jsonl, one object per epoch."""
-        text = "".join(json.dumps(row) + "\n" for row in history)
+        text = "".join(to_json(row) + "\n" for row in history)
         write_text(self.metrics, text, durable=True)
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Write summary.json."""
-        write_text(self.summary, json.dumps(summary, indent=1) + "\n", durable=True)
+        write_text(self.summary, to_json(summary, indent=1) + "\n", durable=True)
 
 
 def _names(folder: Path) -> set[str]:
