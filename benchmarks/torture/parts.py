@@ -6,4 +6,4 @@ from benchmarks.torture.trial import Trial
 
 def all_trials() -> list[Trial]:
     """Every promise that is tried."""
-    return [kills.TRAIN_KILLS, kills.STOPS, kills.PACK_KILLS, kills.CACHE_KILLS, kills.WRITERS]
+    return [kills.TRAIN_STRIKES, kills.PACK_KILLS, kills.CACHE_KILLS, kills.WRITERS]

@@ -81,7 +81,8 @@ def train(
         stop: for as long as training goes on, says whether to stop after saving.
         bars: makes progress bars for what comes before.
 
-    Raises UserError before anything is written, Stopped after saving, RunFailed when the loss is no number.
+    Raises UserError before anything is written, as when another process writes to the run folder; Stopped
+    after saving; RunFailed when a loss is no number.
     """
     changes = {**({"data.path": str(Path(data).resolve())} if data is not None else {}), **(settings or {})}
     folder = RunFolder(Path(out)) if out is not None else None
