@@ -5,6 +5,7 @@ https://docs.kernel.org/admin-guide/cgroup-v2.html
 """
 
 import errno
+import json
 import logging
 import math
 import os
@@ -19,6 +20,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext, supp
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 from flowerfast.errors import UserError, write_failure
 
@@ -334,6 +336,19 @@ def write_bytes(file: Path, content: bytes | memoryview) -> None:
     """Write a whole file, see `replacing`. Raises OSError."""
     with replacing(file, needed=len(content)) as fresh:
         fresh.write_bytes(content)
+
+
+def to_json(value: Any, indent: int | None = None) -> str:
+    """JSON of plain values that every reader takes: null for numbers that are none (NaN, infinity)."""
+    return json.dumps(_finite(value), indent=indent, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    return [_finite(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def ignore_warnings(module: str = "", message: str = "") -> None:

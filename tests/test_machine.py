@@ -1,5 +1,6 @@
 """What the machine lets a process use, of a container too; and files that are never half."""
 
+import json
 import os
 import stat
 import tempfile
@@ -375,3 +376,11 @@ def test_a_durable_file_is_on_the_disk_before_its_name_and_that_before_the_block
     monkeypatch.setattr(os, "replace", replace)
     machine.write_text(tmp_path / "new/a.txt", "x", durable=durable)
     assert done == (["above", "content", "name", "folder"] if durable else ["name"])
+
+
+def test_json_has_null_for_what_is_no_number() -> None:
+    nested = {"a": [1.5, float("nan"), (float("inf"), "NaN")], "b": {"c": -float("inf"), "d": None, "e": 1}}
+    expected = {"a": [1.5, None, [None, "NaN"]], "b": {"c": None, "d": None, "e": 1}}
+    text = machine.to_json(nested, indent=1)
+    assert json.loads(text, parse_constant=pytest.fail) == expected
+    assert "\n" not in machine.to_json(nested)

@@ -1,6 +1,6 @@
 """All trials, in the order of the page."""
 
-from benchmarks.torture import cuts, flips
+from benchmarks.torture import cuts, flips, kills
 from benchmarks.torture.documents import DOCUMENTS
 from benchmarks.torture.formats import FORMATS, SHAPES
 from benchmarks.torture.full import FULL_DISKS
@@ -27,4 +27,8 @@ def all_trials() -> list[Trial]:
         DOCUMENTS,
         *cuts.TRIALS,
         *flips.TRIALS,
+        kills.TRAIN_STRIKES,
+        kills.PACK_KILLS,
+        kills.CACHE_KILLS,
+        kills.WRITERS,
     ]

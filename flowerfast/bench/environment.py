@@ -1,6 +1,5 @@
 """What figures depend on, and the file they are kept in."""
 
-import json
 import os
 import time
 from importlib.metadata import PackageNotFoundError, version
@@ -12,7 +11,7 @@ from PIL import features
 
 from flowerfast.bench.usage import nvidia_smi, said_by
 from flowerfast.loaders.device import device_name
-from flowerfast.machine import cpu_name, total_memory, usable_cores, versions, write_text
+from flowerfast.machine import cpu_name, to_json, total_memory, usable_cores, versions, write_text
 from flowerfast.photos.photos import Photos
 
 SCHEMA = 2
@@ -50,7 +49,7 @@ def describe_photos(photos: Photos, name: str) -> dict[str, Any]:
 
 def write_results(file: Path, result: dict[str, Any]) -> None:
     """Write a results file."""
-    write_text(file, json.dumps(result, indent=1) + "\n")
+    write_text(file, to_json(result, indent=1) + "\n")
 
 
 def _versions(packages: tuple[str, ...]) -> dict[str, str]:

@@ -1,7 +1,6 @@
 """What `predict` says, photo by photo: lines for people; JSON, JSON lines and CSV for scripts."""
 
 import csv
-import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from flowerfast.commands.output import PipeClosed, complain, out
 from flowerfast.errors import UserError, printable
-from flowerfast.machine import replacing, writing
+from flowerfast.machine import replacing, to_json, writing
 
 if TYPE_CHECKING:
     from flowerfast.training.trained import Prediction
@@ -88,7 +87,7 @@ def _json(stream: TextIO, _: int) -> Iterator[Write]:
 
     def write(prediction: "Prediction") -> None:
         nonlocal before
-        stream.write(before + json.dumps(_row(prediction)))
+        stream.write(before + to_json(_row(prediction)))
         stream.flush()
         before = ",\n "
 
@@ -99,7 +98,7 @@ def _json(stream: TextIO, _: int) -> Iterator[Write]:
 @contextmanager
 def _jsonl(stream: TextIO, _: int) -> Iterator[Write]:
     def write(prediction: "Prediction") -> None:
-        stream.write(json.dumps(_row(prediction)) + "\n")
+        stream.write(to_json(_row(prediction)) + "\n")
         stream.flush()
 
     yield write

@@ -1,7 +1,7 @@
 """Command line: translate, call, print.
 
-Exit codes: 0 success, 1 the run failed, 2 wrong input, 130/143 stopped by SIGINT/SIGTERM, 141 the reader of
-standard output has closed it.
+Exit codes: 0 success, 1 the run failed, 2 wrong input, 129/130/143 stopped by SIGHUP/SIGINT/SIGTERM, 141 the
+reader of standard output has closed it.
 """
 
 import errno
@@ -21,6 +21,7 @@ from flowerfast.commands.data import pack, synth
 from flowerfast.commands.measuring import bench, parity
 from flowerfast.commands.output import PipeClosed, complain, out, print_text_alone
 from flowerfast.commands.settings import settings
+from flowerfast.commands.signals import Interrupted, Interrupts
 from flowerfast.commands.training import evaluate, predict, train
 from flowerfast.commands.usage import explain_usage
 from flowerfast.errors import (
@@ -68,14 +69,18 @@ def run() -> int:
     """Do what the command line says; the exit code."""
     try:
         _refuse_empty(sys.argv[1:])
-        lend_home()  # before a command imports the libraries that look for one
-        return int(app(standalone_mode=False) or 0)
+        with Interrupts():
+            lend_home()  # before a command imports the libraries that look for one
+            return int(app(standalone_mode=False) or 0)
     except UserError as error:
         complain(f"flowerfast: error: {error}")
         return 2
     except _UsageError as error:
         explain_usage(error)
         return 2
+    except Interrupted as stopped:
+        complain(f"flowerfast: {stopped}")
+        return 128 + stopped.signum
     except (typer.Abort, KeyboardInterrupt):
         return 130
     except PipeClosed:

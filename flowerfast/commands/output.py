@@ -16,7 +16,7 @@ from rich.text import Text
 
 from flowerfast.config import describe_sections
 from flowerfast.errors import UserError, printable
-from flowerfast.machine import write_text
+from flowerfast.machine import to_json, write_text
 
 if TYPE_CHECKING:
     from flowerfast.commands.parity import Parity
@@ -165,7 +165,7 @@ def print_parity(result: "Parity", said: Sequence[str] = ()) -> None:
 
 def write_json(file: Path | None, result: Any) -> None:
     """Write a result where --json says: nowhere, standard output for -, or a file. Raises UserError."""
-    text = json.dumps(result, indent=1) + "\n"
+    text = to_json(result, indent=1) + "\n"
     if file == Path("-"):
         try:
             sys.stdout.write(text)

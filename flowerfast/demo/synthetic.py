@@ -16,8 +16,9 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 from PIL import Image, ImageFilter
@@ -202,11 +203,9 @@ def _render_all(chunks: list[Chunk], processes: int) -> Iterator[int]:
     if min(processes, len(chunks)) == 1:
         yield from (_render_chunk(*chunk) for chunk in chunks)
         return
-    # Spawned, not forked: the caller may already have started threads or CUDA. Ctrl-C reaches the whole
-    # group; the caller answers it, and what has not begun is not rendered any more.
-    ignoring = signal.signal, (signal.SIGINT, signal.SIG_IGN)
+    # Spawned, not forked: the caller may already have started threads or CUDA.
     try:
-        pool = ProcessPoolExecutor(min(processes, len(chunks)), get_context("spawn"), *ignoring)
+        pool = ProcessPoolExecutor(min(processes, len(chunks)), get_context("spawn"), _follow_parent)
     except OSError:  # no room in /dev/shm for the locks that processes share
         yield from (_render_chunk(*chunk) for chunk in chunks)
         return
@@ -218,6 +217,21 @@ def _render_all(chunks: list[Chunk], processes: int) -> Iterator[int]:
         ) from None
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _follow_parent() -> None:
+    """In a rendering process: the caller answers what reaches the whole group; if it dies, this ends too."""
+    for name in ("SIGINT", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _render_chunk(folder: Path, kind: str, seed: int, start: int, stop: int) -> int:

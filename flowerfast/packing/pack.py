@@ -17,8 +17,9 @@ import simplejpeg
 
 from flowerfast.config import DataConfig
 from flowerfast.errors import RunFailed, UserError, WriteFailed, one_line
+from flowerfast.locks import only_writer
 from flowerfast.machine import Progress, ProgressBars, no_bars, usable_cores
-from flowerfast.packing.shard_writer import PackSettings, open_writer
+from flowerfast.packing.shard_writer import PackSettings, ShardWriter, open_writer
 from flowerfast.packing.tar_shard import Photo
 from flowerfast.philox import generator
 from flowerfast.photos.decode import DecodeError
@@ -89,7 +90,7 @@ def pack(
     copies keep their EXIF), and what is to be done with photos that cannot be read; `bars` makes a progress
     bar with a title, which is told (done, total).
     Raises UserError when `data` holds no photos, too many are bad, `out` holds something else or one of the
-    two lies in the other; RunFailed when writing fails.
+    two lies in the other, or another process is packing there; RunFailed when writing fails.
     """
     _check_apart(data, out)
     with bars("reading headers") as bar:
@@ -97,22 +98,30 @@ def pack(
     table, notes = photos.table, photos.table.notes
     if settings.max_side is not None or settings.jpeg:  # how photos are turned decides those bytes
         table, notes = replace(table, fingerprint=photos.fingerprint), photos.notes
-    try:
-        writer = open_writer(out, table, settings)
-    except WriteFailed as error:
-        raise _failed(error, out) from error
-    if writer is None:
-        return _result(table, read_index(out), notes, fresh=False)
+    with only_writer(out, "name another folder") as unlocked:
+        notes = notes if unlocked is None else (*notes, unlocked)
+        try:
+            writer = open_writer(out, table, settings)
+        except WriteFailed as error:
+            raise _failed(error, out) from error
+        if writer is None:
+            return _result(table, read_index(out), notes, fresh=False)
+        index = _write(photos, writer, config.workers or usable_cores(), bars)
+    return _result(table, index, notes, fresh=True)
+
+
+def _write(photos: Photos, writer: ShardWriter, threads: int, bars: ProgressBars) -> Index:
+    """Write what is still to be packed. Raises RunFailed when that fails."""
     for row, reason in writer.bad:
         photos.report_bad(row, reason)
+    table = writer.table
     rows = shard_order(table.fold)[writer.done :].tolist()
-    threads = config.workers or usable_cores()
     try:
         with (
             bars("packing") as bar,
             closing(Workers(threads, "flowerfast-pack")) as pool,
         ):
-            ahead, prepare = threads * _AHEAD, partial(_prepare, photos, settings)
+            ahead, prepare = threads * _AHEAD, partial(_prepare, photos, writer.settings)
             ready = in_order(pool, prepare, iter_chunks(np.array(rows, np.int64), 1), ahead, photos.where)
             for row, photo in zip(rows, ready, strict=True):
                 if isinstance(photo, str):
@@ -122,9 +131,9 @@ def pack(
                     writer.add(row, photo)
                 if bar:
                     bar(writer.done, len(table))
-        return _result(table, writer.finish(), notes, fresh=True)
+        return writer.finish()
     except OSError as error:
-        raise _failed(error, out) from error
+        raise _failed(error, writer.folder) from error
     finally:
         writer.close()
 

@@ -18,7 +18,9 @@ from flowerfast.errors import RunFailed, Stopped, UserError, WriteFailed, one_li
 from flowerfast.loaders.batch import Batch
 from flowerfast.loaders.loader import Loader
 from flowerfast.loaders.ranges import stage
+from flowerfast.photos.walk import some
 from flowerfast.photos.workers import WaitStopped, stopping
+from flowerfast.training.finite import BadLoss, LossWatch, all_finite
 from flowerfast.training.progress import Reporter, Spent, Standing, Totals, sum_dtype
 from flowerfast.training.run_folder import RunFolder
 from flowerfast.training.scores import Confusion
@@ -174,7 +176,7 @@ def fit(run: TrainingRun, saved: dict[str, Any] | None = None) -> Standing:
     """Train until the last epoch, or until patience ends; from a save on if there is one.
 
     However it ends, nothing is being written any more. Raises Stopped after saving when `run.stop` says so,
-    RunFailed when the loss is no number, and what a write raised.
+    RunFailed when a loss or weights are no numbers, of which nothing is saved, and what a write raised.
     """
     settings = run.config.train
     with run.writer, stopping(lambda: run.stop() is not None), _stopped_while_waiting(run):
@@ -195,6 +197,11 @@ def fit(run: TrainingRun, saved: dict[str, Any] | None = None) -> Standing:
             if (signum := run.stop()) is not None:
                 run.save()
                 raise Stopped(signum)
+            if not math.isfinite(result.loss):
+                raise RunFailed(
+                    f"epoch {standing.epoch + 1}: the validation loss is {result.loss}, and the training "
+                    f"losses are numbers; {_way_out(run)}"
+                )
             close_epoch(run, result, time.perf_counter() - started)
         run.finish()
     return standing
@@ -220,25 +227,26 @@ def train_epoch(run: TrainingRun) -> None:
     run.reporter.start_epoch(standing.epoch, len(run.train_loader), standing.batch)
     clock = WaitClock(state.device)
     seconds, waited = standing.seconds, standing.waited  # of an earlier start of this epoch
-    saved_at = time.monotonic()
+    saved_at, watch = time.monotonic(), LossWatch()
     for batch in clock.watch(run.train_loader.epoch(standing.epoch, standing.batch)):
         run.spent.note_first_batch()
         if len(batch) >= state.least_batch:
             loss, correct = train_step(state, batch)
             run.totals.add(loss, correct, len(batch))
+            _check_loss(run, watch.add(standing.batch, loss))
         else:
             standing.alone += len(batch)
         standing.batch += 1
         run.reporter.step(len(batch), run.totals)
         signum = run.stop()
         if signum is not None or time.monotonic() - saved_at >= run.config.checkpoints.every_seconds:
-            _check_finite(run)
+            _check_finite(run, watch)
             standing.seconds, standing.waited = seconds + clock.total, waited + clock.waited()
             run.save()
             saved_at = time.monotonic()
         if signum is not None:
             raise Stopped(signum)
-    _check_finite(run)
+    _check_finite(run, watch)
     standing.seconds, standing.waited = seconds + clock.total, waited + clock.waited()
 
 
@@ -320,10 +328,28 @@ def close_epoch(run: TrainingRun, result: Evaluation, eval_seconds: float) -> No
     run.save(finished=True, best=best)
 
 
-def _check_finite(run: TrainingRun) -> None:
-    loss = run.totals.loss()
-    if not math.isfinite(loss):
-        raise RunFailed(
-            f"epoch {run.standing.epoch + 1}, batch {run.standing.batch}: the training loss is {loss}; "
-            "lower train.lr, or set train.amp=off"
-        )
+def _check_finite(run: TrainingRun, watch: LossWatch | None = None) -> None:
+    """Raise RunFailed when training has gone wrong: before a save, which is never of weights gone wrong."""
+    if watch is not None:
+        _check_loss(run, watch.rest())
+    if not all_finite(run.state.model.network.parameters()):
+        raise _gone_wrong(run, run.standing.batch - 1, "weights are no numbers after it")
+
+
+def _check_loss(run: TrainingRun, bad: BadLoss | None) -> None:
+    if bad is not None:
+        raise _gone_wrong(run, bad.batch, f"the training loss is {bad.loss}")
+
+
+def _gone_wrong(run: TrainingRun, batch: int, what: str) -> RunFailed:
+    """The failure of a batch, counted from 0: which photos it is of, and what can be done."""
+    plan = next(run.train_loader.plan_sampler.plans(run.standing.epoch, batch))
+    photos = some([run.train_loader.photos.where(index) for index in plan.indices.tolist()])
+    return RunFailed(f"epoch {run.standing.epoch + 1}, batch {batch + 1} ({photos}): {what}; {_way_out(run)}")
+
+
+def _way_out(run: TrainingRun) -> str:
+    """What people can do about numbers that have become too large: a resumed run would meet them again."""
+    precise = " or train.amp=off" if run.state.precision.dtype is not None else ""
+    kept = f"; --from {run.folder.path} begins with the best weights" if run.folder.best.is_dir() else ""
+    return f"start a new run with a lower train.lr{precise}{kept}"

@@ -68,10 +68,14 @@ def resume_config(stored: Config, changes: Mapping[str, Any]) -> Config:
     return config
 
 
-def reopen(
-    out: Path | str | None, config: Path | str | None
-) -> tuple[RunFolder, Config, dict[str, Any] | None]:
-    """The run to go on with: its folder, its configuration and its last save, None before the first."""
+def check_resume(
+    out: Path | str | None, config: Path | str | None, start_from: Path | str | None
+) -> RunFolder:
+    """The folder of the run to go on with. Raises UserError where that makes no sense."""
+    if start_from is not None:
+        raise UserError(
+            f"--from {start_from}: a resumed run goes on with its own weights; drop --from or --resume"
+        )
     if out is None:
         raise UserError("--resume: name the run to go on with, --out RUN")
     if config is not None:
@@ -79,7 +83,20 @@ def reopen(
             f"--config {config}: a resumed run keeps its own config.yaml; drop --config or --resume"
         )
     folder = RunFolder(Path(out))
-    return folder, folder.open(), folder.load_last() if folder.has_save else None
+    if not folder.path.is_dir():
+        folder.open()  # which says that there is no run
+    return folder
+
+
+def reopen(folder: RunFolder, changes: Mapping[str, Any]) -> tuple[Config, dict[str, Any] | None]:
+    """The run to go on with: its configuration, changed, and its last save, None before the first."""
+    stored = folder.open()
+    if not folder.has_save:
+        return change_config(stored, (), changes), None
+    saved = folder.load_last()
+    config = resume_config(stored, changes)
+    check_length(config, stored, saved)
+    return as_recorded(config, stored, saved), saved
 
 
 def as_recorded(config: Config, stored: Config, saved: Mapping[str, Any]) -> Config:

@@ -30,13 +30,11 @@ from flowerfast.training.model import build_network, own_crop_pct, with_normalis
 from flowerfast.training.parent import parent_settings, split_photos
 from flowerfast.training.progress import Reporter, Silent, Standing
 from flowerfast.training.resuming import (
-    as_recorded,
-    check_length,
     check_pixels,
+    check_resume,
     keep_changes,
     photo_sizes,
     reopen,
-    resume_config,
 )
 from flowerfast.training.run_folder import RunFolder, claim_run_path
 from flowerfast.training.scores import Confusion, classification_report
@@ -83,29 +81,25 @@ def train(
         stop: for as long as training goes on, says whether to stop after saving.
         bars: makes progress bars for what comes before.
 
-    Raises UserError before anything is written, Stopped after saving, RunFailed when the loss is no number.
+    Raises UserError before anything is written, as when another process writes to the run folder; Stopped
+    after saving; RunFailed when a loss is no number.
     """
     changes = {**({"data.path": str(Path(data).resolve())} if data is not None else {}), **(settings or {})}
-    stored, saved = None, None
     folder = RunFolder(Path(out)) if out is not None else None
     if resume:
-        if start_from is not None:
-            raise UserError(
-                f"--from {start_from}: a resumed run goes on with its own weights; drop --from or --resume"
-            )
-        folder, stored, saved = reopen(out, config)
-        resolved = resume_config(stored, changes) if saved is not None else change_config(stored, (), changes)
+        folder = check_resume(out, config, start_from)
     else:
         if start_from is not None:
             config, inherited = parent_settings(start_from, config)
             changes = {**inherited, **changes}
         resolved = start_config(config, changes)
-    if saved is None and folder is not None:
-        folder.check_free()
-    if saved is not None and stored is not None:
-        check_length(resolved, stored, saved)
-        resolved = as_recorded(resolved, stored, saved)
-    return _train(resolved, folder, saved, reporter or Silent(), stop, bars)
+    with folder.only_writer() if folder is not None else nullcontext():
+        saved = None
+        if resume and folder is not None:
+            resolved, saved = reopen(folder, changes)
+        if saved is None and folder is not None:
+            folder.check_free()
+        return _train(resolved, folder, saved, reporter or Silent(), stop, bars)
 
 
 def _train(
@@ -128,7 +122,7 @@ def _train(
         photos = Photos.open(str(config.data.path), config.data, bar)
     train_photos, val_photos, note = split_photos(config, resumed, photos)
     crop_pct = own_crop_pct(start.name) if config.eval.crop_pct is None else config.eval.crop_pct
-    with ExitStack() as stack:
+    with ExitStack() as held, ExitStack() as stack:
         train_loader = stack.enter_context(training_loader(config, train_photos, device, fold_last=least > 1))
         # One backend for both halves, as after a resume: what was measured may differ with the cache.
         same = change_config(config, (), {"data.backend": train_loader.backend})
@@ -137,10 +131,13 @@ def _train(
         if saved is not None:
             check_pixels(train_loader, val_photos, saved, config)
         torch.manual_seed(config.train.seed)  # the new head, random weights, dropout
-        said = [*(folder.notes if folder is not None else []), *([note] if note else [])]
+        said = [note] if note else []
         network = build_network(start, photos.classes, config.data.image_size, crop_pct, said.append)
         model = place_model(with_normalisation(network), config.train, device)
-        folder = folder or RunFolder(claim_run_path(Path("runs"), _name(config)), claimed=True)
+        if folder is None:
+            folder = RunFolder(claim_run_path(Path("runs"), _name(config)), claimed=True)
+            held.enter_context(folder.only_writer())
+        said += folder.notes
         fresh = folder.discarded_on_failure() if saved is None else nullcontext()
         with folder.explaining(), fresh:
             reporter.start_run(config, folder.path)
@@ -164,25 +161,27 @@ def _train(
                 run.named = announced
                 try:
                     standing = fit(run, saved)
-                    with run.spent.on("evaluate"):
-                        tested = _test(run, photos.test)
                 finally:
                     run.name_bad()
-    if standing.alone:
-        said.append(
-            f"left out: {standing.alone} times a photo that damaged files had left alone in its batch"
-        )
-    if run.refused:
-        said.append(f"saves that the disk had no room for: {run.refused}; the last one is whole")
-    notes = _tell(loaders, said, notes, reporter)  # a disk may have filled up since
-    if photos.bad:
-        reporter.note(f"{len(photos.bad)} of {len(photos.table) + len(photos.table.bad)} files skipped")
-    seconds = time.perf_counter() - started
-    spent = {**run.spent.summary(started, seconds), "warmup_seconds": warm_up}
-    summary = {**_summarise(run, standing, seconds), **tested, **compiled, **spent, "notes": notes}
-    with folder.explaining():
-        folder.write_summary(summary)
-        draw(folder, standing.history, summary)
+            with run.spent.on("evaluate"):
+                tested = _test(run, photos.test)
+        stack.close()  # the loaders: what follows needs none, and the folder is held until it is done
+        run.name_bad()
+        if standing.alone:
+            said.append(
+                f"left out: {standing.alone} times a photo that damaged files had left alone in its batch"
+            )
+        if run.refused:
+            said.append(f"saves that the disk had no room for: {run.refused}; the last one is whole")
+        notes = _tell(loaders, said, notes, reporter)  # a disk may have filled up since
+        if photos.bad:
+            reporter.note(f"{len(photos.bad)} of {len(photos.table) + len(photos.table.bad)} files skipped")
+        seconds = time.perf_counter() - started
+        spent = {**run.spent.summary(started, seconds), "warmup_seconds": warm_up}
+        summary = {**_summarise(run, standing, seconds), **tested, **compiled, **spent, "notes": notes}
+        with folder.explaining():
+            folder.write_summary(summary)
+            draw(folder, standing.history, summary)
     return TrainResult(folder.path, summary)
 
 

@@ -5,7 +5,6 @@ moment leaves the old file or the new one, never half of one.
 """
 
 import copy
-import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,10 +20,13 @@ from torch import nn
 
 from flowerfast.config import Config, Exif
 from flowerfast.errors import RunFailed, UserError, WriteFailed
-from flowerfast.machine import replacing, sync_folder, write_text, writing
+from flowerfast.locks import only_writer
+from flowerfast.machine import replacing, sync_folder, to_json, write_text, writing
 from flowerfast.settings import change_config, load_config
 from flowerfast.training.saves import NewerVersion, read_save, write_save
 from flowerfast.training.seal import METADATA, Damaged, check, seal, write_sealed
+
+_OTHER = "choose another --out"
 
 
 class RunFolder:
@@ -55,6 +57,18 @@ class RunFolder:
         """Whether a run has been saved there, to be resumed."""
         return self.last.is_file() or self.previous.is_file()
 
+    @contextmanager
+    def only_writer(self) -> Iterator[None]:
+        """Hold the folder, made if need be, from the first look at it to the last file, see `locks`.
+
+        Raises UserError when another run is writing there, or it cannot be made.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            self.check_free()
+        with only_writer(self.path, _OTHER) as unlocked:
+            self.notes = [unlocked] if unlocked is not None else []
+            yield
+
     def check_free(self) -> None:
         """Raise UserError when there is something at the path already.
 
@@ -62,9 +76,7 @@ class RunFolder:
         """
         if not self.path.exists() or (self.path.is_dir() and (not _names(self.path) or self._unsaved())):
             return
-        way_out = (
-            "continue it with --resume, or choose another --out" if self.has_save else "choose another --out"
-        )
+        way_out = f"continue it with --resume, or {_OTHER}" if self.has_save else _OTHER
         raise UserError(f"{self.path}: exists already; {way_out}")
 
     def _unsaved(self, *but: str) -> bool:
@@ -104,9 +116,7 @@ class RunFolder:
         except WriteFailed:
             raise
         except OSError as error:
-            raise UserError(
-                f"{self.path}: cannot be written ({error.strerror}); choose another --out"
-            ) from error
+            raise UserError(f"{self.path}: cannot be written ({error.strerror}); {_OTHER}") from error
 
     @contextmanager
     def explaining(self) -> Iterator[None]:
@@ -230,12 +240,12 @@ class RunFolder:
 
     def write_metrics(self, history: Sequence[Mapping[str, Any]]) -> None:
         """Write metrics.jsonl, one object per epoch."""
-        text = "".join(json.dumps(row) + "\n" for row in history)
+        text = "".join(to_json(row) + "\n" for row in history)
         write_text(self.metrics, text, durable=True)
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Write summary.json."""
-        write_sealed(self.summary, json.dumps(summary, indent=1) + "\n")
+        write_sealed(self.summary, to_json(summary, indent=1) + "\n")
 
 
 def _names(folder: Path) -> set[str]:

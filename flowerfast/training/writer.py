@@ -38,11 +38,11 @@ class Writer:
         self, _: type[BaseException] | None, error: BaseException | None, __: TracebackType | None
     ) -> None:
         # Whoever interrupts a second time waits for the file under way at most, not for those after it.
-        self._abandoned = isinstance(error, KeyboardInterrupt)
+        self._abandoned = error is not None and not isinstance(error, Exception)
         try:
             if not self._abandoned:
                 self.wait()
-        except KeyboardInterrupt:
+        except BaseException:
             self._abandoned = True
             raise
         finally:

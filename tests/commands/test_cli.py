@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 from flowerfast import __version__
+from flowerfast.packing.shard_writer import ShardWriter
 from flowerfast.photos.photos import Photos
 from flowerfast.training import fit
 
@@ -124,10 +125,38 @@ def test_a_signal_stops_after_saving_and_resume_goes_on(
     assert load_rows(tmp_path / "run") == load_rows(tmp_path / "undisturbed")
 
 
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_other_commands_end_at_a_signal_with_one_line_and_nothing_half_written(
+    cli: Cli, trained: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, signum: signal.Signals
+) -> None:
+    add, calls = ShardWriter.add, list[object]()
+
+    def stopping(*given: Any) -> None:
+        calls.append(given)
+        if len(calls) == 3:
+            signal.raise_signal(signum)
+        add(*given)
+
+    monkeypatch.setattr(ShardWriter, "add", stopping)
+    said = f"flowerfast: stopped by {signum.name}\n"
+    assert cli("pack", trained.photos, "out") == (128 + signum, "", said)
+    assert not [*tmp_path.rglob("*.partial"), *tmp_path.rglob("*.tar")]
+    assert cli("pack", trained.photos, "out")[0] == 0
+
+    def row(_: object) -> None:
+        signal.raise_signal(signum)
+
+    monkeypatch.setattr("flowerfast.commands.answers._row", row)
+    assert cli("predict", trained.run, trained.photos, "--json", "rows.json") == (128 + signum, "", said)
+    assert not [*tmp_path.glob("rows.json*")]
+
+
 def test_a_run_that_fails_exits_with_1(cli: Cli, photos: Path) -> None:
     code, _, err = cli("train", photos, *SHORT, *sets("train.lr=1e30"), "--out", "run")
     assert code == 1
-    assert re.fullmatch(r"flowerfast: error: epoch 1, batch 4: the training loss is \w+; lower .*\n", err)
+    assert re.fullmatch(
+        r"flowerfast: error: epoch 1, batch \d \(.+\): .+; start a new run with a lower .*\n", err
+    )
 
 
 def test_a_damaged_save_is_refused_in_one_line(cli: Cli, photos: Path, tmp_path: Path) -> None:

@@ -1,30 +1,34 @@
-"""SIGINT and SIGTERM: noted while it lasts, handled as before afterwards."""
+"""SIGINT, SIGTERM and SIGHUP: noted or raised while it lasts, handled as before afterwards."""
 
+import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 
-from flowerfast.commands.signals import StopSignals
+from flowerfast.commands import signals as module
+from flowerfast.commands.signals import Interrupted, Interrupts, StopSignals
 
-BOTH = (signal.SIGINT, signal.SIGTERM)
+ALL = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 
 @pytest.fixture
 def handlers() -> Iterator[list[object]]:
     """The handlers at the beginning: not the ones that Python starts with."""
-    before = [signal.signal(signum, lambda *_: None) for signum in BOTH]
-    yield [signal.getsignal(signum) for signum in BOTH]
-    for signum, handler in zip(BOTH, before, strict=True):
+    before = [signal.signal(signum, lambda *_: None) for signum in ALL]
+    yield [signal.getsignal(signum) for signum in ALL]
+    for signum, handler in zip(ALL, before, strict=True):
         signal.signal(signum, handler)
 
 
 def current() -> list[object]:
-    return [signal.getsignal(signum) for signum in BOTH]
+    return [signal.getsignal(signum) for signum in ALL]
 
 
-@pytest.mark.parametrize("signum", BOTH)
+@pytest.mark.parametrize("signum", ALL)
 def test_a_signal_is_noted_and_the_handlers_come_back(handlers: list[object], signum: signal.Signals) -> None:
     with StopSignals() as stop:
         assert current() != handlers
@@ -35,16 +39,79 @@ def test_a_signal_is_noted_and_the_handlers_come_back(handlers: list[object], si
     assert stop() == signum
 
 
-def test_the_second_signal_stops_at_once(handlers: list[object]) -> None:
+@pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])
+def test_the_second_signal_stops_at_once_and_by_its_own_number(
+    handlers: list[object], monkeypatch: pytest.MonkeyPatch, second: signal.Signals
+) -> None:
+    monkeypatch.setattr(module, "_ONE_REQUEST", 0.0)
+
     def interrupted() -> None:
         with StopSignals() as stop:
             signal.raise_signal(signal.SIGTERM)
             assert stop() == signal.SIGTERM
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(second)
 
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Interrupted, match=f"^stopped by {second.name}$") as caught:
         interrupted()
+    assert caught.value.signum == second
     assert current() == handlers
+
+
+@pytest.mark.parametrize("kind", [StopSignals, Interrupts])
+def test_what_comes_twice_at_once_is_one_request(handlers: list[object], kind: type[Interrupts]) -> None:
+    with kind() as stop:
+        with suppress(Interrupted):
+            signal.raise_signal(signal.SIGTERM)
+        for signum in (
+            signal.SIGTERM,
+            *ALL[2:],
+            *ALL[2:],
+        ):  # as `timeout` does, and shells whose terminal closes
+            signal.raise_signal(signum)
+        assert stop.received == signal.SIGTERM
+    assert current() == handlers
+
+
+@pytest.mark.parametrize("signum", ALL)
+def test_elsewhere_a_signal_ends_the_command(handlers: list[object], signum: signal.Signals) -> None:
+    with pytest.raises(Interrupted) as caught, Interrupts():
+        signal.raise_signal(signum)
+    assert caught.value.signum == signum
+    assert not isinstance(caught.value, Exception)
+    assert current() == handlers
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="this system has no SIGHUP")
+def test_what_was_ignored_still_is(handlers: list[object]) -> None:
+    for signum in ALL:
+        signal.signal(signum, signal.SIG_IGN)
+    with Interrupts() as stop:
+        for signum in ALL:
+            signal.raise_signal(signum)
+        assert stop.received is None
+    with StopSignals() as stop:
+        signal.raise_signal(signal.SIGHUP)  # of nohup
+        assert stop() is None
+        signal.raise_signal(signal.SIGINT)  # of a script that stops what it has put into the background
+        assert stop() == signal.SIGINT
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="this system has no SIGHUP")
+def test_what_is_said_after_the_terminal_has_gone_is_no_error() -> None:
+    code = (
+        "import signal, sys\nfrom flowerfast.commands.signals import StopSignals\n"
+        "with StopSignals() as stop:\n    print('ready', flush=True)\n"
+        "    while stop() is None:\n        signal.pause()\n"
+        "    print('saved', flush=True)\n    sys.stderr.write('stopped')\n    sys.stderr.flush()\n"
+        "    sys.exit(128 + stop())\n"
+    )
+    process, terminal = pytest.importorskip("pty").fork()
+    if process == 0:
+        os.execv(sys.executable, [sys.executable, "-c", code])
+    assert os.read(terminal, 5) == b"ready"
+    os.close(terminal)
+    _, status = os.waitpid(process, 0)
+    assert os.waitstatus_to_exitcode(status) == 129
 
 
 def test_nothing_is_handled_before_and_nothing_outside_the_main_thread(handlers: list[object]) -> None:

@@ -2,8 +2,8 @@
 
 import io
 import time
-from collections.abc import Callable
-from contextlib import closing, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,26 @@ def test_classes_are_mixed_along_the_shards() -> None:
         assert np.bincount(piece, minlength=4).min() > 5
     fold = np.random.default_rng(0).integers(1, 3, 2000)
     assert np.array_equal(fold[shard_order(fold)], np.sort(fold))
+
+
+def test_one_process_packs_into_a_folder_and_others_are_told(photo_folder: Write, tmp_path: Path) -> None:
+    pytest.importorskip("fcntl")
+    photos, out = photo_folder(), tmp_path / "deep/out"
+    refused: list[str] = []
+
+    @contextmanager
+    def bars(what: str) -> Iterator[None]:
+        if what == "packing":
+            with pytest.raises(UserError) as caught:
+                pack(photos, out, SMALL, CONFIG)
+            refused.append(str(caught.value))
+        yield
+
+    pack(photos, out, SMALL, CONFIG, bars)
+    assert refused[0].startswith(f"{out}: another process")
+    assert refused[0].endswith(" is writing to it; wait for it to end, or name another folder")
+    assert not pack(photos, out, SMALL, CONFIG).fresh
+    assert not damaged(out)
 
 
 def test_large_photos_are_shrunk_to_their_short_side_and_others_copied(

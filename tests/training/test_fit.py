@@ -1,11 +1,13 @@
 """`fit`: what is saved when, and that training changes none of it; errors, stops, steps that go wrong."""
 
 import errno
+import json
 import re
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,10 @@ from torch import nn
 
 from flowerfast.errors import RunFailed, Stopped, UserError
 from flowerfast.loaders.batch import Batch
+from flowerfast.photos.photos import Photos
+from flowerfast.training import finite
 from flowerfast.training import fit as module
+from flowerfast.training.finite import all_finite
 from flowerfast.training.fit import Evaluation, Stop, TrainingRun, evaluate
 from flowerfast.training.run import TrainResult
 from flowerfast.training.run_folder import RunFolder
@@ -214,12 +219,93 @@ def test_a_loss_that_is_no_number_ends_the_run_and_is_not_saved(train_tiny: Trai
     with pytest.raises(RunFailed) as caught:
         train_tiny(settings=settings)
     assert re.fullmatch(
-        r"epoch 1, batch \d: the training loss is (nan|inf); lower train\.lr, or set train\.amp=off",
+        r"epoch 1, batch \d \((\w+/\d\d\.jpg, ){2}\w+/\d\d\.jpg and 5 more\): (the training loss is "
+        r"(nan|inf)|weights are no numbers after it); start a new run with a lower train\.lr",
         str(caught.value),
     )
-    saved = run.load_last()
-    assert torch.isfinite(saved["totals"]["sums"]).all()
+    network = run.load_last()["trainer"]["network"]
+    assert all_finite(tensor for tensor in network.values() if tensor.is_floating_point())
     assert not run.metrics.exists()
+
+
+def spoil_step(monkeypatch: pytest.MonkeyPatch, spoilt: int, what: str) -> list[list[int]]:
+    """Have a step, counted from 0, give such a loss or leave such weights: the samples of all steps."""
+    seen: list[list[int]] = []
+    step = module.train_step
+
+    def changed(state: TrainState, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        seen.append(batch.indices.tolist())
+        loss, correct = step(state, batch)
+        if len(seen) == spoilt + 1:
+            if what == "weights":
+                next(state.model.network.parameters()).data.view(-1)[3] = float("nan")
+            else:
+                loss = loss * float(what)
+        return loss, correct
+
+    monkeypatch.setattr(module, "train_step", changed)
+    return seen
+
+
+@pytest.mark.parametrize(("step", "what"), [(4, "nan"), (24, "inf"), (17, "nan"), (17, "weights")])
+def test_a_run_stops_soon_after_a_loss_or_weights_go_wrong_and_names_the_photos(
+    train_tiny: Train, run: RunFolder, photos: Path, monkeypatch: pytest.MonkeyPatch, step: int, what: str
+) -> None:
+    monkeypatch.setattr(finite, "EVERY", 3)
+    seen = spoil_step(monkeypatch, step, what)
+    with pytest.raises(RunFailed) as caught:
+        train_tiny(settings={"train.batch_size": 2})
+    epoch, batch = divmod(step + (what == "weights"), 15)  # of such weights the next loss tells
+    names = ", ".join(Photos(photos).where(index) for index in seen[step + (what == "weights")])
+    bad = "nan" if what == "weights" else what
+    kept = f"; --from {run.path} begins with the best weights" if epoch else ""
+    said = (
+        f"epoch {epoch + 1}, batch {batch + 1} ({names}): the training loss is {bad}; start a new run with "
+    )
+    assert str(caught.value) == f"{said}a lower train.lr{kept}"
+    assert step < len(seen) <= step + 7  # read with the two others that were noted together, three later
+    assert run.path.exists() == bool(epoch)
+    if epoch:
+        last = run.load_last()
+        assert (last["progress"]["epoch"], last["progress"]["batch"]) == (1, 0)
+        assert all_finite(t for t in last["trainer"]["network"].values() if t.is_floating_point())
+
+
+def test_weights_that_the_last_step_of_an_epoch_spoils_are_not_saved(
+    train_tiny: Train, run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoil_step(monkeypatch, 2 * STEPS - 1, "weights")
+    with pytest.raises(
+        RunFailed, match=r"^epoch 2, batch 4 \(.*\): weights are no numbers after it; start a"
+    ):
+        train_tiny()
+    assert run.load_last()["progress"]["epoch"] == 1
+    assert not run.epoch_file(1).exists()
+
+
+@pytest.mark.parametrize("spoilt", [1, 2])
+def test_a_validation_loss_that_is_no_number_is_never_best_nor_written(
+    train_tiny: Train, run: RunFolder, monkeypatch: pytest.MonkeyPatch, spoilt: int
+) -> None:
+    evaluate, calls = module.evaluate, []
+
+    def changed(*given: Any) -> Evaluation:
+        calls.append(given)
+        result = evaluate(*given)
+        return replace(result, loss=float("nan"), accuracy=1.0) if len(calls) == spoilt else result
+
+    monkeypatch.setattr(module, "evaluate", changed)
+    with pytest.raises(
+        RunFailed, match=rf"^epoch {spoilt}: the validation loss is nan, and the training loss"
+    ):
+        train_tiny()
+    assert run.path.exists() == (spoilt > 1)
+    if spoilt > 1:
+        assert [json.loads(line)["epoch"] for line in run.metrics.read_text().splitlines()] == [0]
+        assert "NaN" not in run.metrics.read_text()
+        assert same(load_file(run.best / "model.safetensors"), load_file(run.epoch_file(0)))
+        assert not run.epoch_file(1).exists()
+        assert not run.summary.exists()
 
 
 def test_a_last_batch_of_one_that_cannot_be_normalised_joins_the_one_before(

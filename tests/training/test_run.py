@@ -7,6 +7,8 @@ import shutil
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,42 @@ from flowerfast.training.trained import evaluate, load_run
 
 Train = Callable[..., TrainResult]
 Rows = Callable[[Path], list[dict[str, float]]]
+
+
+@pytest.mark.parametrize("out", ["run", None])
+def test_a_run_has_its_folder_for_itself_and_others_may_read_it(
+    train_tiny: Train, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out: str | None
+) -> None:
+    pytest.importorskip("fcntl")
+    monkeypatch.chdir(tmp_path)
+    run = tmp_path / (out or "runs/photos-001")
+    refused: list[str] = []
+    steps = count()
+
+    def others() -> None:
+        """In the second epoch: there are weights by then."""
+        if next(steps) == 7:
+            for resume in (True, False):
+                with pytest.raises(UserError) as caught:
+                    train(None if resume else photos, out=run, resume=resume)
+                refused.append(str(caught.value))
+            assert evaluate(run, photos, half="val")["samples"] == 6
+            train_tiny("child", {"train.epochs": 1}, start_from=run)
+
+    train_tiny(out, stop=nullcontext(others))
+    assert len(refused) == 2
+    for said in refused:
+        assert said.startswith(f"{run}: another process")
+        assert said.endswith(" is writing to it; wait for it to end, or choose another --out")
+    train_tiny(out or "runs/photos-001", resume=True)  # it is free again
+
+
+def test_a_start_that_is_refused_leaves_no_folder(train_tiny: Train, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such folder"):
+        train_tiny("new/run", data=tmp_path / "none")
+    with pytest.raises(UserError, match="no run to resume there"):
+        train_tiny("new/run", resume=True)
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_run_leaves_a_complete_folder(train_tiny: Train, tmp_path: Path) -> None:

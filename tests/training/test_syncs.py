@@ -73,7 +73,7 @@ def test_steps_and_their_display_read_nothing(
         train_tiny(settings={"data.kernels": "torchvision", "data.max_bad": 0.2, **settings}, reporter=shown)
     finally:
         shown.close()
-    assert counts == [[0] * 4, [1] * 4]  # the loss, once an epoch: is it a number?
+    assert counts == [[0] * 4, [2] * 4]  # losses and weights, once an epoch: are they numbers?
 
 
 def test_evaluation_reads_when_it_is_over() -> None:

@@ -1,0 +1,104 @@
+"""One process at a time writes to a folder, by a lock that ends with the process however that ends."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from flowerfast.errors import UserError
+
+try:
+    import fcntl
+except ImportError:  # Windows, which cannot lock a folder
+    fcntl = None  # type: ignore[assignment]
+
+_TABLE = Path("/proc/locks")
+_TRIES = 100
+_UNLOCKED = "{}: not locked ({}); see that nothing else writes there"
+
+
+@contextmanager
+def only_writer(folder: Path, other: str) -> Iterator[str | None]:
+    """Hold a folder, made if need be, against whoever else would write to it; reading needs no lock.
+
+    The lock (flock) lies on the folder itself, so there is no file of it. It holds on this machine: on a
+    network's file system another machine may not see it. A folder that was made here and is empty in the end
+    is taken away.
+
+    Args:
+        folder: the folder.
+        other: what people can do instead, in the imperative: `choose another folder`.
+
+    Yields None, or a line that says why it could not be locked: Windows, a file system without locks.
+
+    Raises UserError when another process holds it, or another thread of this one, and when it cannot be made
+    or read.
+    """
+    made: list[Path] = []
+    try:
+        lock, problem = _lock(folder, made, other)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written ({error.strerror}); {other}") from error
+    try:
+        yield problem
+    finally:
+        for each in made:
+            with suppress(OSError):  # it is not empty
+                each.rmdir()
+        if lock is not None:
+            fcntl.flock(lock, fcntl.LOCK_UN)  # closing is not enough where a child process has it too
+            os.close(lock)
+
+
+def _lock(folder: Path, made: list[Path], other: str) -> tuple[int | None, str | None]:
+    """(descriptor of the locked folder, None) or (None, why there is no lock); adds what it has made."""
+    for left in reversed(range(_TRIES)):
+        try:
+            _make(folder, made)
+            if fcntl is None:
+                return None, _UNLOCKED.format(folder, "this system has no such locks")
+            lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        except FileNotFoundError:  # whoever had made it has just taken it away
+            if not left:
+                raise
+            continue
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            holder = _holder(lock)
+            os.close(lock)
+            if isinstance(error, BlockingIOError):
+                made.clear()  # it is the other's now
+                raise UserError(
+                    f"{folder}: another process{holder} is writing to it; wait for it to end, or {other}"
+                ) from None
+            return None, _UNLOCKED.format(folder, error.strerror)
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(lock), os.stat(folder)):
+                return lock, None
+        os.close(lock)  # taken away between the two calls: what bears the name now is another folder
+    raise UserError(f"{folder}: other processes make it and take it away; {other}")
+
+
+def _make(folder: Path, made: list[Path]) -> None:
+    """Make a folder and those above it; `made` gets the ones that were not there, innermost first."""
+    for each in reversed((folder, *folder.parents)):
+        try:
+            if not each.is_dir():
+                each.mkdir()
+                made.insert(0, each)
+        except FileExistsError:
+            if os.path.lexists(each) and not each.is_dir():  # a file, or a link to nowhere
+                raise
+
+
+def _holder(lock: int) -> str:
+    """The number of the process that holds a folder, as far as the system tells: ` (pid 12)`, or nothing."""
+    status = os.fstat(lock)
+    place = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
+    with suppress(OSError):
+        for line in _TABLE.read_text().splitlines():  # 1: FLOCK ADVISORY WRITE 12 08:01:345 0 EOF
+            fields = line.split()
+            if fields[1] == "FLOCK" and fields[5] == place and int(fields[4]) > 0:
+                return f" (pid {fields[4]})"
+    return ""
