@@ -96,14 +96,15 @@ def write_failure(error: BaseException, file: Path, needed: int) -> WriteFailed 
     while met is not None:
         said = _FOREIGN.search(str(met))
         code = met.errno if isinstance(met, OSError) else int(said[1]) if said else None
-        if code in _DISK and _lies_with(file, getattr(met, "filename", None)):
+        if code in _DISK and _lies_with(file, met):
             return WriteFailed(code, os.strerror(code) + _room(code, file, needed), str(file))
         met = met.__cause__ or (None if met.__suppress_context__ else met.__context__)
     return None
 
 
-def _lies_with(file: Path, named: object) -> bool:
+def _lies_with(file: Path, error: BaseException) -> bool:
     """Whether what the system named, if anything, is the file, or something beside it or within."""
+    named = getattr(error, "filename2", None) or getattr(error, "filename", None)  # of a copy, where it goes
     return not isinstance(named, str) or Path(named).is_relative_to(file.parent)
 
 

@@ -42,7 +42,7 @@ def _apply(
 def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
     """Settings (dotted key → value) of `key=value` texts.
 
-    Raises UserError for one that is none, and for a key with two values.
+    Of several for one key the last counts. Raises UserError for one that is none.
     """
     parsed: dict[str, Any] = {}
     for text in overrides:
@@ -50,10 +50,8 @@ def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
         if not sign or not key:
             raise UserError(f"--set {text}: expected key=value, e.g. --set train.lr=0.01")
         key = key.strip()
-        meant = _parse(key, value.strip())
+        parsed[key] = _parse(key, value.strip())
         _check_key(key, "--set")
-        if repr(parsed.setdefault(key, meant)) != repr(meant):  # NaN is not equal to itself
-            raise UserError(f"--set {text}: {key} is {shown(parsed[key])} already; give one of them")
     return parsed
 
 

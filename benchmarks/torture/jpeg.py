@@ -16,7 +16,7 @@ from benchmarks.torture.jpeg_grammar import written
 from benchmarks.torture.jpeg_mutants import mutant
 from benchmarks.torture.trial import Tally, Trial
 from flowerfast.kernels import End
-from flowerfast.kernels.chain import Scratch, Steps, make_scratch, run
+from flowerfast.kernels.chain import Need, Steps, make_scratch, need_of, run
 from flowerfast.machine import ignore_warnings
 from flowerfast.photos.decode import DecodeError, decode
 from flowerfast.photos.formats import FORMATS, PILLOW
@@ -54,14 +54,14 @@ def header_of(data: bytes) -> Header | None:
 
 def judge(cases: range, make: Make) -> Tally:
     """What comes of the files `make` makes of numbers."""
-    tally, scratch = Tally(), make_scratch(_LONGEST, _LONGEST, _SIDE, True)
-    _run_compiled([], scratch)  # compiles them
+    tally = Tally()
+    _run_compiled([])  # compiles them
     for start in range(cases.start, cases.stop, _TOGETHER):
         some = range(start, min(start + _TOGETHER, cases.stop))
         files = {case: make(case) for case in some}
         expected = dict(_expected(files, tally))
         if expected:
-            _check_compiled(files, expected, scratch, tally)
+            _check_compiled(files, expected, tally)
         tally.tried += len(some)
     return tally
 
@@ -102,7 +102,6 @@ def _difference(found: np.ndarray | None, expected: np.ndarray | None) -> str | 
 def _check_compiled(
     files: dict[int, bytes],
     expected: dict[int, tuple[Header, np.ndarray | None]],
-    scratch: Scratch,
     tally: Tally,
 ) -> None:
     """The compiled loops on each file as a whole and in a turned window."""
@@ -111,7 +110,7 @@ def _check_compiled(
         for turned in (False, True):
             rows.append((case, np.frombuffer(files[case], np.uint8), *_window(case, header, turned)))
     since = time.thread_time()
-    done, out = _run_compiled(rows, scratch)
+    done, out = _run_compiled(rows)
     if time.thread_time() - since > _HANG:
         tally.fail(rows[0][0], "the compiled loops hung, in this file or one of those tried with it")
     for (case, _, turned, (_, top, left, height, width)), good, found in zip(
@@ -141,7 +140,7 @@ def _window(case: int, header: Header, turned: bool) -> tuple[int, _Window]:
     return orientation, ((tall, wide), top, left, height, width)
 
 
-def _run_compiled(rows: list[_Row], scratch: Scratch) -> tuple[np.ndarray, np.ndarray]:
+def _run_compiled(rows: list[_Row]) -> tuple[np.ndarray, np.ndarray]:
     """Which windows were decoded, bool (n,), and squares that begin with them, uint8 (n, S, S, 3)."""
     n = len(rows)
     address = np.array([row[1].ctypes.data for row in rows], np.int64)
@@ -152,6 +151,7 @@ def _run_compiled(rows: list[_Row], scratch: Scratch) -> tuple[np.ndarray, np.nd
     off, level, columns = np.zeros(n, np.bool_), np.zeros(n, np.float32), list(numbers.T.copy())
     steps = Steps(one, *columns, none, none, off, level, same, same, off, none, none)
     out = np.empty((n, _SIDE, _SIDE, 3), np.uint8)
+    scratch = make_scratch(need_of(steps, orientation, _SIDE) if rows else Need(*[_SIDE] * len(Need._fields)))
     return run(address, length, orientation, np.arange(n), steps, scratch, out, int(End.all)), out
 
 

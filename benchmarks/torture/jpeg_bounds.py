@@ -61,7 +61,7 @@ def _all_guarded(scratch: Any) -> Any:
 def _checked(cases: range) -> Tally:
     """All steps on each file, from a window of it to a square of few pixels."""
     from flowerfast.kernels import End
-    from flowerfast.kernels.chain import Steps, make_scratch, run
+    from flowerfast.kernels.chain import Steps, make_scratch, need_of, run
 
     tally = Tally()
     for case in cases:
@@ -82,10 +82,9 @@ def _checked(cases: range) -> Tally:
         window = (1, tall, wide, top, left, height, width, side, side, 0, 0)
         numbers = (*window, flip, angle, 1.2, 0.8, first, 1, -1)
         steps = Steps(*(np.array([n], np.float32 if isinstance(n, float) else None) for n in numbers))
-        longest = max(tall, wide)
-        scratch = _all_guarded(make_scratch(longest, longest, side, True))
         file, out = _guarded(np.frombuffer(data, np.uint8)), _guarded(np.zeros((1, side, side, 3), np.uint8))
         where = np.array([file.ctypes.data]), np.array([len(file)]), np.array([orientation])
+        scratch = _all_guarded(make_scratch(need_of(steps, where[2], side)))
         try:
             done = run(*where, np.zeros(1, np.int64), steps, scratch, out, int(End.all))
         except IndexError as error:

@@ -1,6 +1,6 @@
 """All trials, in the order of the page."""
 
-from benchmarks.torture import cuts, flips, kills
+from benchmarks.torture import caches, cuts, flips, kills
 from benchmarks.torture.documents import DOCUMENTS
 from benchmarks.torture.formats import FORMATS, SHAPES
 from benchmarks.torture.full import FULL_DISKS
@@ -15,20 +15,22 @@ from benchmarks.torture.trial import Trial
 def all_trials() -> list[Trial]:
     """Every promise that is tried."""
     return [
-        SOAK,
-        FORMATS,
-        SHAPES,
-        FULL_DISKS,
         MUTANTS,
         WRITTEN,
         BACKENDS,
         BOUNDS,
-        NAMES,
+        FORMATS,
+        SHAPES,
         DOCUMENTS,
-        *cuts.TRIALS,
+        NAMES,
+        caches.DATA,
+        caches.CODE,
         *flips.TRIALS,
+        *cuts.TRIALS,
         kills.TRAIN_STRIKES,
         kills.PACK_KILLS,
         kills.CACHE_KILLS,
         kills.WRITERS,
+        FULL_DISKS,
+        SOAK,
     ]

@@ -394,7 +394,7 @@ def test_a_full_disk_costs_a_scan_not_the_run(
         assert len(read_table(root)) == 2
     assert len(scans) == 4
     assert not list((own_cache / "manifests").iterdir())
-    assert "sizes of photos are not kept (No space left on device)" in caplog.text
+    assert "sizes of photos are not kept (No space left on device" in caplog.text
 
 
 @pytest.mark.parametrize("at", ["manifests", "entry"])

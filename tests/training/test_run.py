@@ -170,7 +170,7 @@ def test_a_reporter_is_told_before_anything_is_written(train_tiny: Train, tmp_pa
 
     class Telling(Silent):
         def start_run(self, config: Config, folder: Path) -> None:
-            assert (folder, folder.exists(), config.train.epochs) == (tmp_path / "run", False, 1)
+            assert (folder, [*folder.iterdir()], config.train.epochs) == (tmp_path / "run", [], 1)
             told.append("run")
 
         def start_epoch(self, epoch: int, batches: int, done: int) -> None:

@@ -14,11 +14,11 @@ first uses the photo. So a process killed at any moment, two that write at once,
 wrong pixels. Only a file that somebody shortens while it is in use is beyond help.
 """
 
-import errno
 import hashlib
 import mmap
 import os
 import stat
+import time
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -127,7 +127,8 @@ def open_cache_file(folder: Path, key: str, count: int, total: int, budget: int)
 
     All cache files of the folder together stay within `budget` bytes: those used longest ago are deleted
     first, none that a process has open; what these may grow to is taken off what this file may hold.
-    Raises OSError when the folder cannot be used, or something else has the file's name.
+    What bears its name without being a cache file is given another name. Raises OSError when the folder
+    cannot be used.
     """
     header = _MARK + f"{PIXELS_VERSION}\n{key}\n{count} {total}\n".encode().ljust(_PAGE - len(_MARK))
     path, notes = folder / f"{key}{_SUFFIX}", []
@@ -136,7 +137,9 @@ def open_cache_file(folder: Path, key: str, count: int, total: int, budget: int)
         for left in _ours(folder, f"{_SUFFIX}.partial"):
             left.unlink()  # of a process that was killed while it held the lock
         if os.path.lexists(path) and not _is_ours(path):
-            raise FileExistsError(errno.EEXIST, f"{path.name} there is no cache file; move it away")
+            aside = path.with_name(f"{path.name}.not-ours-{time.time_ns()}")
+            path.rename(aside)
+            notes.append(f"disk cache: {path.name} was no cache file, and is {aside.name} now")
         wanted = min(pixels_start(count) + total, budget)
         taken, deleted = _make_room(folder, path, budget - wanted)
         if deleted:

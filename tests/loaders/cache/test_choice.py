@@ -96,7 +96,7 @@ def test_auto_goes_past_a_disk_that_cannot_be_used(
     data = DataConfig(cache="auto", cache_dir=str(tmp_path / "file/photos"))
     found, why = choose_cache(data, "cpu", CPU, photos)
     assert found == "none"
-    assert "file/photos cannot be made (Not a directory)" in why
+    assert "file/photos/flowerfast-photos cannot be made (Not a directory)" in why
     with pytest.raises(UserError, match=r"data\.cache=disk: .* cannot be made .*; set data\.cache_dir"):
         choose_cache(data.model_copy(update={"cache": "disk"}), "cpu", CPU, photos)
 

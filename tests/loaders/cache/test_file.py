@@ -417,13 +417,14 @@ def test_nothing_is_deleted_that_is_not_ours(
     assert other.is_file()
 
 
-def test_a_foreign_file_of_the_name_is_refused_and_kept(photos: Path, folder: Path) -> None:
+def test_a_foreign_file_of_the_name_is_kept_under_another(photos: Path, folder: Path) -> None:
     folder.mkdir(parents=True)
     mine = folder / f"{cache_key(Photos(photos), 320)}.photos"
     mine.write_bytes(b"theirs")
-    with pytest.raises(UserError, match=r"\.photos there is no cache file; move it away"):
-        disk_cache(photos, folder)
-    assert mine.read_bytes() == b"theirs"
+    notes = disk_cache(photos, folder).notes
+    (kept,) = folder.glob("*.not-ours-*")
+    assert kept.read_bytes() == b"theirs"
+    assert f"disk cache: {mine.name} was no cache file, and is {kept.name} now" in notes
 
 
 def test_files_of_earlier_versions_are_named(photos: Path, folder: Path) -> None:
