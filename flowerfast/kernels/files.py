@@ -33,7 +33,7 @@ def read_files(folder, path_bytes, path_ends, rows, at, room, width, height):
         at: int64 (n + 1,), where in `room` each file begins; the last of its bytes stays free, to see a file
             that has grown.
         room: uint8, for all files.
-        width, height: of the photos, in pixels.
+        width, height: of the photos, in pixels; none: nobody asks which are plain.
 
     Returns int8 (n,): FAILED, READ or PLAIN.
     """
@@ -52,7 +52,7 @@ def read_files(folder, path_bytes, path_ends, rows, at, room, width, height):
         name[len(folder) + length] = 0
         size = at[i + 1] - at[i] - 1
         if _read_file(name, room.ctypes.data + at[i], size) == size:
-            plain = is_plain(room[at[i] : at[i] + size], width[i], height[i])
+            plain = len(width) > 0 and is_plain(room[at[i] : at[i] + size], width[i], height[i])
             found[i] = PLAIN if plain else READ
     return found
 
@@ -71,7 +71,7 @@ def read_pieces(files, offset, at, room, width, height):
         offset: int64 (n,), where in its file each piece begins.
         at: int64 (n + 1,), where in `room` each piece begins and ends.
         room: uint8, for all pieces.
-        width, height: of the photos that they are, in pixels.
+        width, height: of the photos that they are, in pixels; none: nobody asks which are plain.
 
     Returns int8 (n,): FAILED, READ or PLAIN.
     """
@@ -79,7 +79,8 @@ def read_pieces(files, offset, at, room, width, height):
     for i in range(len(files)):
         size = at[i + 1] - at[i]
         if _read_at(files[i], room.ctypes.data + at[i], size, size, offset[i]) == size:
-            found[i] = PLAIN if is_plain(room[at[i] : at[i + 1]], width[i], height[i]) else READ
+            plain = len(width) > 0 and is_plain(room[at[i] : at[i + 1]], width[i], height[i])
+            found[i] = PLAIN if plain else READ
     return found
 
 

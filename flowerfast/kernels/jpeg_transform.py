@@ -112,9 +112,10 @@ def inverse_transform(work, square, out, pitch):
 @kernel
 def _fits(work):
     """Whether the sum of any two values fits into 16 bits."""
-    seen = _i4(0)
-    for i in range(64 * LANES):
-        seen |= _i4(work[i] + _i4(_HALF))
+    seen, half, far = _i4(0), _i4(_HALF), 16 * LANES
+    for i in range(far):  # four at a time: of one, each step would wait for the one before
+        seen |= _i4(work[i] + half) | _i4(work[i + far] + half)
+        seen |= _i4(work[i + 2 * far] + half) | _i4(work[i + 3 * far] + half)
     return 0 <= seen < 2 * _HALF
 
 

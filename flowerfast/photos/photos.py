@@ -225,21 +225,21 @@ class Photos:
     # -------------------------------------------------------------------------------------------- bytes
 
     def read(
-        self, indices: np.ndarray, compiled: bool = True
+        self, indices: np.ndarray, compiled: bool = True, look: bool = False
     ) -> tuple[list[np.ndarray | OSError], np.ndarray]:
         """Encoded bytes of some samples, int64 (m,), as they are now; threads may call it.
 
         They are read in one call that does not hold the interpreter lock, unless `compiled` is False.
         Each result is uint8 (bytes,), read-only, or why it cannot be read. Beside them bool (m,): whether the
-        photo is known to be a plain JPEG of its size, see `kernels.jpeg_header.is_plain`; False says nothing.
+        photo is known to be a plain JPEG of its size, see `kernels.jpeg_header.is_plain`; False says nothing,
+        and without `look` there is nothing else.
         """
         if os.name != "posix" or not compiled or numba_problem() is not None:
             return [self._try_to_read(index) for index in indices.tolist()], np.zeros(len(indices), np.bool_)
-        t = self.table
+        t, seen = self.table, indices if look else indices[:0]
+        shape = t.width[seen], t.height[seen]
         if t.shards is not None:
-            pieces, plain = t.shards.read_many(
-                indices, t.size[indices], (t.width[indices], t.height[indices])
-            )
+            pieces, plain = t.shards.read_many(indices, t.size[indices], shape)
             rows = zip(indices.tolist(), pieces, strict=True)
             return [self._try_to_read(index) if p is None else p for index, p in rows], plain
         from flowerfast.kernels.files import FAILED, PLAIN, read_files  # numba: half a second
@@ -247,8 +247,7 @@ class Photos:
         at = np.zeros(len(indices) + 1, np.int64)
         np.cumsum(t.size[indices] + 1, out=at[1:])
         room = np.empty(at[-1], np.uint8)
-        sizes = t.width[indices], t.height[indices]
-        outcome = read_files(self._prefix, t.path_bytes, t.path_ends, indices, at, room, *sizes)
+        outcome = read_files(self._prefix, t.path_bytes, t.path_ends, indices, at, room, *shape)
         room.flags.writeable = False
         files = [
             # Else: what is wrong, or a file that has changed since the scan.

@@ -341,7 +341,7 @@ class Shards:
         self, indices: np.ndarray, sizes: np.ndarray, shape: tuple[np.ndarray, np.ndarray]
     ) -> tuple[list[np.ndarray | OSError | None], np.ndarray]:
         """Photos of `sizes` bytes and of `shape` (width, height), read in one call without the interpreter
-        lock where their shards stay open.
+        lock where their shards stay open; without shapes nobody looks which are plain.
 
         Of each: uint8 (size,), read-only; why it is damaged; or None: `read` must do it. Beside them bool
         (m,): whether it is known to be a plain JPEG of its size.

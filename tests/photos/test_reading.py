@@ -36,7 +36,7 @@ def test_names_of_all_kinds(tmp_path: Path, write_photo: Write) -> None:
     for k, name in enumerate(names):
         write_photo(tmp_path / "träge klasse" / name, seed=k)
     photos = Photos(tmp_path, min_classes=1)
-    files, plain = photos.read(photos.indices)
+    files, plain = photos.read(photos.indices, look=True)
     assert [file.tobytes() for file in files] == [(tmp_path / p).read_bytes() for p in photos.table.paths()]
     assert plain.all()
 
@@ -53,7 +53,7 @@ def test_files_that_changed_since_the_scan(photo_folder: Write, compiled: bool) 
     paths[3].write_bytes(b"")
     paths[4].unlink()
     paths[4].mkdir()
-    files, plain = photos.read(photos.indices, compiled)
+    files, plain = photos.read(photos.indices, compiled, look=True)
     assert isinstance(files[0], FileNotFoundError)
     assert str(paths[0]) in str(files[0])
     assert [file.tobytes() for file in files[1:4]] == [whole[1][:-30], whole[2] + b"more", b""]
@@ -67,7 +67,7 @@ def test_packed_photos_are_those_of_the_folder(photo_folder: Write, tmp_path: Pa
     folder = Photos(photo_folder())
     pack(folder.root, tmp_path / "out", PackSettings(shard_bytes=20_480), DataConfig(workers=1))
     shards = Photos(tmp_path / "out")
-    files, plain = shards.read(shards.indices[::-1], compiled)
+    files, plain = shards.read(shards.indices[::-1], compiled, look=True)
     assert [file.tobytes() for file in files] == [f.tobytes() for f in folder.read(folder.indices[::-1])[0]]
     assert not any(file.flags.writeable for file in files)
     assert plain.tolist() == [compiled] * len(folder)
@@ -76,7 +76,7 @@ def test_packed_photos_are_those_of_the_folder(photo_folder: Write, tmp_path: Pa
 def test_plain_files_need_no_closer_look(zoo: Path) -> None:
     """Whatever is called plain, header by header and byte by byte damaged, the slow way finds good too."""
     photos, rng, seen = Photos(zoo), np.random.default_rng(9), 0
-    files, plain = photos.read(photos.indices)
+    files, plain = photos.read(photos.indices, look=True)
     for index, (file, known) in enumerate(zip(files, plain.tolist(), strict=True)):
         width, height = int(photos.table.width[index]), int(photos.table.height[index])
         assert known == is_plain(file, width, height)

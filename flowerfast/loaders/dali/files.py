@@ -69,7 +69,7 @@ class FileReader:
         self._pool.close()
 
     def _read_all(self, indices: np.ndarray) -> list[np.ndarray | str]:
-        files, plain = self._photos.read(indices, self._compiled)
+        files, plain = self._photos.read(indices, self._compiled, look=True)
         rows = zip(indices.tolist(), files, plain.tolist(), strict=True)
         return [self._checked(index, file, known) for index, file, known in rows]
 
