@@ -12,7 +12,6 @@ ROOT = Path(__file__).resolve().parents[1]
 LOWEST = {
     "torch": (2, 6),
     "timm": (1, 0, 26),
-    "rich": (13, 8),
     "pillow": (11, 3),
     "pyyaml": (6, 0, 1),
     "safetensors": (0, 4, 5),
