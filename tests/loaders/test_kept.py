@@ -29,9 +29,9 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     calls: list[int] = []
     read = Photos.read
 
-    def counted(self: Photos, indices: np.ndarray, *more: bool) -> Any:
+    def counted(self: Photos, indices: np.ndarray, *more: bool, **named: bool) -> Any:
         calls.extend(indices.tolist())
-        return read(self, indices, *more)
+        return read(self, indices, *more, **named)
 
     monkeypatch.setattr(Photos, "read", counted)
     return calls
