@@ -1,14 +1,16 @@
 """Which branches of the JPEG decoder the files of the trials take: its loops run by Python, line by line.
 
-pip install coverage
-coverage run --branch --include='*/kernels/jpeg_*' -m benchmarks.torture.jpeg_coverage [FILES]
-coverage report -m
+Those left: coverage run --branch --include='*/kernels/jpeg_*' -m benchmarks.torture.jpeg_coverage 600,
+then coverage report -m.
 """
 
 import ctypes
+import json
+import subprocess
 import sys
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,15 +19,17 @@ import numpy as np
 
 from benchmarks.torture.jpeg_grammar import written
 from benchmarks.torture.jpeg_mutants import mutant
+from benchmarks.torture.trial import MOST, Tally, Trial
 
 _LONGEST = 40  # pixels a side: Python takes its time
+_ENOUGH = 98.0  # percent of lines and branches
 
 
 def _uncompiled(**_: object) -> Callable[[Any], Any]:
     """What `numba.njit` gives, without compiling anything."""
 
     def leave(function: Any) -> Any:
-        function._cache = SimpleNamespace()
+        function._cache = SimpleNamespace(cache_path=".", _impl=SimpleNamespace(filename_base=""))
         return function
 
     return leave
@@ -72,15 +76,38 @@ def main() -> None:
     jpeg_markers.load_big_endian = jpeg_scan.load_big_endian = _load_big_endian
     jpeg_transform.store_transposed = _store_transposed
     warnings.simplefilter("ignore")  # numbers of fixed width run over, as they do when compiled
-    count = int(sys.argv[1]) if len(sys.argv) > 1 else 300
-    decoded = 0
-    for case in range(count):
+    for case in range(int(sys.argv[1])):
         file = written(case // 2) if case % 2 else mutant(case // 2)
         data = np.frombuffer(file, np.uint8)
-        decoded += _decode(data, case)
+        _decode(data, case)
         jpeg_header.is_plain(data, 33, 24)
-    print(f"{count} files, {decoded} of them decoded")
 
+
+def _run(cases: range, folder: Path) -> Tally:
+    tally = Tally(len(cases))
+    if not cases:
+        return tally
+    coverage, data, report = (sys.executable, "-m", "coverage"), folder / "data", folder / "report.json"
+    only = ("--branch", "--include=*/kernels/jpeg_*", f"--data-file={data}")
+    subprocess.run([*coverage, "run", *only, "-m", __name__, str(len(cases))], check=True)
+    subprocess.run([*coverage, "json", "-q", f"--data-file={data}", "-o", report], check=True)
+    totals = json.loads(report.read_text(encoding="utf-8"))["totals"]
+    for name in ("num_branches", "covered_branches", "num_statements", "covered_lines"):
+        tally.count(f"{MOST}{name.replace('_', ' ')}", totals[name])
+    if totals["percent_covered"] < _ENOUGH:
+        tally.fail(0, f"{totals['percent_covered']:.1f} % of lines and branches")
+    return tally
+
+
+COVERAGE = Trial(
+    "jpeg-coverage",
+    f"the files of these trials reach {_ENOUGH:g} % of the lines and branches of the compiled decoder",
+    "JPEGs decoded line by line",
+    _run,
+    full=600,
+    quick=0,  # minutes
+    chunk=600,
+)
 
 if __name__ == "__main__":
     main()

@@ -7,6 +7,7 @@ from benchmarks.torture.full import FULL_DISKS
 from benchmarks.torture.jpeg import MUTANTS, WRITTEN
 from benchmarks.torture.jpeg_backends import BACKENDS
 from benchmarks.torture.jpeg_bounds import BOUNDS
+from benchmarks.torture.jpeg_coverage import COVERAGE
 from benchmarks.torture.names import NAMES
 from benchmarks.torture.soak import SOAK
 from benchmarks.torture.trial import Trial
@@ -19,6 +20,7 @@ def all_trials() -> list[Trial]:
         WRITTEN,
         BACKENDS,
         BOUNDS,
+        COVERAGE,
         FORMATS,
         SHAPES,
         DOCUMENTS,
