@@ -143,11 +143,11 @@ class TrainConfig(Section):
     """Passes over the training set."""
     batch_size: int = Field(default=32, ge=1)
     """Samples per step."""
-    lr: float = Field(default=0.001, gt=0)
+    lr: float = Field(default=0.001, gt=0, le=1e38)
     """Learning rate of SGD (the peak for onecycle)."""
     momentum: float = Field(default=0.9, ge=0, lt=1)
     """Momentum of SGD."""
-    weight_decay: float = Field(default=0.0, ge=0)
+    weight_decay: float = Field(default=0.0, ge=0, le=1e38)
     """L2 penalty of SGD."""
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     """Label smoothing of the cross-entropy in training."""

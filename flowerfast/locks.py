@@ -35,11 +35,12 @@ def only_writer(folder: Path, other: str) -> Iterator[str | None]:
     or read.
     """
     made: list[Path] = []
+    lock: int | None = None
     try:
-        lock, problem = _lock(folder, made, other)
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be written ({error.strerror}); {other}") from error
-    try:
+        try:
+            lock, problem = _lock(folder, made, other)
+        except OSError as error:
+            raise UserError(f"{folder}: cannot be written ({error.strerror}); {other}") from error
         yield problem
     finally:
         for each in made:

@@ -323,6 +323,20 @@ def _make_folder(folder: Path, durable: bool) -> None:
         sync_folder(made.parent)
 
 
+@contextmanager
+def delivering(file: Path) -> Iterator[Path]:
+    """Path to write what somebody wants in `file`, see `replacing`; but what is no regular file stays.
+
+    Links are followed; a device or a pipe is written into.
+    """
+    file = Path(os.path.realpath(file))
+    if file.exists() and not file.is_file():
+        yield file
+    else:
+        with replacing(file, shared=True) as fresh:  # FILE.partial may be somebody's
+            yield fresh
+
+
 def write_text(file: Path, text: str, *, durable: bool = False, shared: bool = False) -> None:
     """Write a whole text file in UTF-8, see `replacing`. Raises OSError.
 

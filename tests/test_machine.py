@@ -384,3 +384,22 @@ def test_json_has_null_for_what_is_no_number() -> None:
     text = machine.to_json(nested, indent=1)
     assert json.loads(text, parse_constant=pytest.fail) == expected
     assert "\n" not in machine.to_json(nested)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes")
+def test_what_is_no_regular_file_is_written_into(tmp_path: Path) -> None:
+    link, file, pipe = tmp_path / "link", tmp_path / "file", tmp_path / "pipe"
+    link.symlink_to(file)
+    os.mkfifo(pipe)
+    for target in (link, link):
+        with machine.delivering(target) as fresh:
+            fresh.write_text("once")
+    assert (link.is_symlink(), file.read_text(), sorted(f.name for f in tmp_path.iterdir())) == (
+        True, "once", ["file", "link", "pipe"],
+    )  # fmt: skip
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    with machine.delivering(pipe) as fresh:
+        fresh.write_text("once")
+    assert os.read(reader, 99) == b"once"
+    os.close(reader)
+    assert pipe.is_fifo()

@@ -32,6 +32,15 @@ QUIET = {
 """Of the environment of a chunk; beside it a cache folder of its own."""
 
 
+_running: set[int] = set()
+"""Sessions of chunks."""
+
+
+def _end(session: int) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(session, signal.SIGKILL)
+
+
 def try_chunk(trial: Trial, start: int, stop: int) -> Tally:
     """A chunk in a session of its own: a crash or a hang fails all its cases, and nothing outlives it."""
     folder = Path(tempfile.mkdtemp(prefix="torture-"))
@@ -40,13 +49,14 @@ def try_chunk(trial: Trial, start: int, stop: int) -> Tally:
     process = subprocess.Popen(
         command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
     )
+    _running.add(process.pid)
     try:
         out, err = process.communicate(timeout=trial.seconds)
     except subprocess.TimeoutExpired:
         return Tally(stop - start, [f"{start}:{stop}: hung for over {trial.seconds:.0f} s"])
     finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+        _running.discard(process.pid)
+        _end(process.pid)
         shutil.rmtree(folder, ignore_errors=True)
     last = (out.decode(errors="replace").splitlines() or [""])[-1]
     if process.returncode or not last.startswith(MARK):
@@ -71,7 +81,9 @@ def _begin(out: Path, quick: bool) -> dict[str, Any]:
         there = json.loads(out.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return fresh
-    same = (there["kind"], there["quick"]) == ("torture", quick) and there["environment"]["git"] == env["git"]
+    same = (there.get("kind"), there.get("quick")) == ("torture", quick) and there["environment"][
+        "git"
+    ] == env["git"]
     return there if same else fresh
 
 
@@ -92,14 +104,19 @@ def _try(trial: Trial, row: dict[str, Any], count: int, keep: Any) -> None:
     starts = range(total.tried, count, trial.chunk)
     since, before = time.monotonic(), row["seconds"]
     waiting: dict[int, Tally] = {}
-    with ThreadPoolExecutor(usable_cores()) as pool:
-        chunks = {pool.submit(try_chunk, trial, n, min(n + trial.chunk, count)): n for n in starts}
+    pool = ThreadPoolExecutor(usable_cores())
+    chunks = {pool.submit(try_chunk, trial, n, min(n + trial.chunk, count)): n for n in starts}
+    try:
         for done in as_completed(chunks):
             waiting[chunks[done]] = done.result()
             while total.tried in waiting:  # in order, so that what is written down is a beginning
                 total.add(waiting.pop(total.tried))
             row |= asdict(total) | {"seconds": round(before + time.monotonic() - since, 1)}
             keep()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for session in [*_running]:  # of a run that is stopped
+            _end(session)
 
 
 def main() -> int:
@@ -107,7 +124,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.torture", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="the few cases of the tests")
     parser.add_argument("--only", help="names of trials, separated by commas")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="results file; one that is there goes on")
+    parser.add_argument(
+        "--out", type=Path, help="results file, one that is there goes on; of all: the docs' own"
+    )
     parser.add_argument("--list", action="store_true", help="name the trials and their promises")
     parser.add_argument("--chunk", nargs=3, metavar=("NAME", "START:STOP", "FOLDER"), help="one chunk, here")
     given = parser.parse_args()
@@ -125,7 +144,12 @@ def main() -> int:
         for trial in trials:
             print(f"{trial.name}: {trial.promise} ({trial.full:,} {trial.unit})")
         return 0
-    return 1 if torture(trials, given.out, given.quick) else 0
+    if given.out is None:  # a part does not take the place of the whole
+        part = given.quick or given.only
+        given.out = Path(tempfile.gettempdir(), "torture.json") if part else RESULTS
+    failed = torture(trials, given.out, given.quick)
+    print(given.out)
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from PIL import features
 
 from flowerfast.bench.usage import nvidia_smi, said_by
 from flowerfast.loaders.device import device_name
-from flowerfast.machine import cpu_name, to_json, total_memory, usable_cores, versions, write_text
+from flowerfast.machine import cpu_name, delivering, to_json, total_memory, usable_cores, versions
 from flowerfast.photos.photos import Photos
 
 SCHEMA = 2
@@ -49,7 +49,8 @@ def describe_photos(photos: Photos, name: str) -> dict[str, Any]:
 
 def write_results(file: Path, result: dict[str, Any]) -> None:
     """Write a results file."""
-    write_text(file, to_json(result, indent=1) + "\n")
+    with delivering(file) as fresh:
+        fresh.write_text(to_json(result, indent=1) + "\n", encoding="utf-8")
 
 
 def _versions(packages: tuple[str, ...]) -> dict[str, str]:

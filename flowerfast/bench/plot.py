@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from flowerfast.bench.result import BESIDE, Row, check_result, measured, present, training_step
 from flowerfast.errors import UserError
-from flowerfast.machine import write_bytes
+from flowerfast.machine import delivering
 
 # Okabe and Ito: told apart by the colour-blind too.
 STAGE, PRESENT, OTHER, MODEL, TRAIN = "#009e73", "#0072b2", "#9ac7e0", "#d55e00", "#e69f00"
@@ -59,7 +59,8 @@ def save(figure: Figure, path: Path, **metadata: str) -> None:
     suffix = path.suffix.lower()
     drawn = io.BytesIO()  # what a full disk lacks is known then
     figure.savefig(drawn, format=suffix[1:], dpi=144, metadata=METADATA[suffix] | metadata)
-    write_bytes(path, drawn.getbuffer())
+    with delivering(path) as fresh:
+        fresh.write_bytes(drawn.getbuffer())
 
 
 def _figure(result: dict[str, Any], path: Path) -> Figure:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from flowerfast.commands.output import PipeClosed, complain, out
 from flowerfast.errors import UserError, printable
-from flowerfast.machine import replacing, to_json, writing
+from flowerfast.machine import delivering, to_json, writing
 
 if TYPE_CHECKING:
     from flowerfast.training.trained import Prediction
@@ -55,7 +55,7 @@ def _opened(form: str, file: Path) -> Iterator[TextIO]:
         if file == Path("-"):
             yield sys.stdout
         elif form == "json":
-            with replacing(file, shared=True) as fresh, fresh.open("w", **encoding) as stream:
+            with delivering(file) as fresh, fresh.open("w", **encoding) as stream:
                 yield stream
         else:
             file.parent.mkdir(parents=True, exist_ok=True)

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from flowerfast.commands.output import PipeClosed
 from flowerfast.config import Config
-from flowerfast.errors import UserError, WriteFailed, printable
+from flowerfast.errors import UserError, WriteFailed, one_line, printable
 from flowerfast.training.progress import Totals
 
 _LIVE_SECONDS, _PLAIN_SECONDS = 0.5, 10.0
@@ -121,9 +121,10 @@ class TrainDisplay:
         self._events = self._events or Events(folder)
         try:
             self._events.add(row["epoch"], {key: row[key] for key in _FIGURES})
-        except WriteFailed as error:  # the figures are in metrics.jsonl too
+        except OSError as error:  # the figures are in metrics.jsonl too
+            what = error.what if isinstance(error, WriteFailed) else f"{folder}: {one_line(error)}"
             if not self._complained:
-                self.note(f"{error.what}: training goes on, and events are added once they can be")
+                self.note(f"{what}: training goes on, and events are added once they can be")
             self._complained = True
 
     def _eta(self, now: float) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Iterable, Sequence
@@ -16,7 +17,7 @@ from rich.text import Text
 
 from flowerfast.config import describe_sections
 from flowerfast.errors import UserError, printable
-from flowerfast.machine import to_json, write_text
+from flowerfast.machine import delivering, to_json
 
 if TYPE_CHECKING:
     from flowerfast.commands.parity import Parity
@@ -45,6 +46,9 @@ class _TextConsole(Console):
         raise PipeClosed
 
 
+for _name in ("stdout", "stderr"):
+    if getattr(sys, _name) is None:  # closed by whoever started this: what is said goes nowhere
+        setattr(sys, _name, open(os.devnull, "w"))  # noqa: SIM115
 out = _TextConsole()
 _as_python_has_it = warnings.formatwarning
 
@@ -174,7 +178,8 @@ def write_json(file: Path | None, result: Any) -> None:
             raise PipeClosed from None
     elif file is not None:
         try:
-            write_text(file, text, shared=True)  # FILE.partial may be somebody's
+            with delivering(file) as fresh:
+                fresh.write_text(text, encoding="utf-8")
         except OSError as error:
             raise UserError(
                 f"--json {file}: cannot be written ({error.strerror}); choose another file"

@@ -6,7 +6,7 @@ so that no pixels are kept, whatever the number of photos.
 
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from itertools import product
 from pathlib import Path
@@ -25,6 +25,7 @@ from flowerfast.loaders.loader import Loader
 from flowerfast.machine import Progress, usable_cores, versions
 from flowerfast.photos.photos import Photos, iter_chunks
 from flowerfast.photos.table import BadFile
+from flowerfast.photos.workers import Workers, results
 from flowerfast.plans.plan import Plan, Sampler, epoch_order, make_eval_plan, still_plan
 from flowerfast.training.model import own_crop_pct
 from flowerfast.training.trained import TrainedModel, load_run
@@ -306,8 +307,9 @@ def _decoder(backend: str, data: DataConfig) -> str:
 def _draw(photos: Photos, samples: int, config: Config) -> Photos:
     """Some of the photos, ascending, all of which can be decoded. Raises UserError when there are none."""
     drawn = np.sort(epoch_order(config.train.seed, 0, len(photos))[:samples])
-    with ThreadPoolExecutor(config.data.workers or usable_cores()) as pool:
-        problems = list(pool.map(photos.problem, drawn.tolist()))
+    with closing(Workers(config.data.workers or usable_cores(), "flowerfast-draw")) as pool:
+        tasks = [pool.submit(one, photos.problem, int(one[0])) for one in iter_chunks(drawn, 1)]
+        problems = results(tasks, photos.place)
     for index, error in zip(drawn.tolist(), problems, strict=True):
         if error is not None:
             photos.report_bad(index, error)

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -69,4 +70,9 @@ def _going_on() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        logger.warning("flowerfast: %s: compiled loops are not kept (%s)", _CODE, error.strerror or error)
+        _say_not_kept(error.strerror or str(error))
+
+
+@cache
+def _say_not_kept(why: str) -> None:
+    logger.warning("flowerfast: %s: compiled loops are neither read nor kept (%s)", _CODE, why)

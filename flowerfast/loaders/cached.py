@@ -15,6 +15,7 @@ from flowerfast.loaders.ranges import stage
 from flowerfast.loaders.reading import Reading
 from flowerfast.loaders.threads import ThreadEngine
 from flowerfast.machine import usable_cores
+from flowerfast.photos.workers import leave
 from flowerfast.pixels.gpu import Windows, run_plan, windows_of
 from flowerfast.plans.plan import Plan, Sampler
 
@@ -56,8 +57,7 @@ class CachedEngine:
             while readings:
                 yield self._batch(readings.popleft())
         finally:
-            for reading in readings:
-                reading.cancel()
+            leave([task for reading in readings for task in reading.tasks])
 
     def execute(self, plan: Plan) -> np.ndarray:
         """Pixels of one plan: uint8 (n, S, S, 3). Raises UserError on a file that cannot be decoded."""

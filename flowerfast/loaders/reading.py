@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from flowerfast.photos.photos import Photos
-from flowerfast.photos.workers import Task, leave, results
+from flowerfast.photos.workers import Task, results
 from flowerfast.plans.plan import Plan
 
 Ready = tuple[Plan, Any, dict[int, str]]
@@ -35,8 +35,4 @@ class Reading:
 
     def result(self) -> Ready:
         """What has been read; waits for it."""
-        return self.finish(self.plan, results(self.tasks, self.photos.where))
-
-    def cancel(self) -> None:
-        """Stop reading; waits for what has begun, but not for ever."""
-        leave(self.tasks)
+        return self.finish(self.plan, results(self.tasks, self.photos.place))

@@ -106,7 +106,7 @@ class ThreadEngine:
 
     def _failures(self, job: _Job) -> dict[int, str]:
         failed: dict[int, str] = {}
-        for rows in results(job.tasks, self._sampler.photos.where):
+        for rows in results(job.tasks, self._sampler.photos.place):
             failed |= rows
         return failed
 

@@ -122,7 +122,7 @@ def _write(photos: Photos, writer: ShardWriter, threads: int, bars: ProgressBars
             closing(Workers(threads, "flowerfast-pack")) as pool,
         ):
             ahead, prepare = threads * _AHEAD, partial(_prepare, photos, writer.settings)
-            ready = in_order(pool, prepare, iter_chunks(np.array(rows, np.int64), 1), ahead, photos.where)
+            ready = in_order(pool, prepare, iter_chunks(np.array(rows, np.int64), 1), ahead, photos.place)
             for row, photo in zip(rows, ready, strict=True):
                 if isinstance(photo, str):
                     photos.report_bad(row, photo)
@@ -219,7 +219,7 @@ def damaged(folder: Path, threads: int | None = None, progress: Progress | None 
 
     threads = threads or usable_cores()
     with closing(Workers(threads, "flowerfast-verify")) as pool:
-        for rows in in_order(pool, wrong, iter_chunks(order, _CHUNK), 2 * threads, photos.where):
+        for rows in in_order(pool, wrong, iter_chunks(order, _CHUNK), 2 * threads, photos.place):
             damaged_photos += [photos.where(row) for row in rows]
             done = min(done + _CHUNK, len(order))
             if progress:

@@ -180,6 +180,12 @@ class Photos:
         shards = self.table.shards
         return self.path(index) if shards is None else f"{shards.where(index)} ({self.path(index)})"
 
+    def place(self, index: int) -> str:
+        """The same without a look at the disk, which may be what is waited for: no member of a shard."""
+        shards = self.table.shards
+        path = self.path(index)
+        return path if shards is None else f"{shards.files[int(shards.shard[index])].name} ({path})"
+
     # ------------------------------------------------------------------------------------------- subsets
 
     def subset(self, indices: np.ndarray | Sequence[int]) -> "Photos":

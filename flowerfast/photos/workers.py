@@ -101,7 +101,8 @@ class Workers:
         left = LEFT_AFTER
         while self._started and left > 0 and (busy := [t for t in self._threads if t.is_alive()]):
             busy[0].join(0.05)
-            left -= 0.05
+            if busy[0].is_alive():
+                left -= 0.05
 
 
 def _work(orders: "SimpleQueue[_Order | None]") -> None:
@@ -146,19 +147,21 @@ def stopping(asked: Callable[[], bool]) -> Iterator[None]:
 def results(tasks: Sequence[Task[T]], where: Callable[[int], str]) -> list[T]:
     """What the tasks return, in order. Waits for them, and says what for where that takes long.
 
-    `where` names a sample. Raises what a task raised, WaitStopped where `stopping` says so, and RunFailed
-    when nothing comes at all.
+    `where` names a sample, without a look at the disk. Raises what a task raised, WaitStopped where
+    `stopping` says so, and RunFailed when nothing comes at all.
     """
-    waited, tell = 0.0, TOLD_AFTER
-    while wait(tasks, _LOOK).not_done:
+    waited, tell, left = 0.0, TOLD_AFTER, len(tasks)
+    while pending := wait(tasks, _LOOK).not_done:
         waited += _LOOK
+        if len(pending) < left:
+            waited, tell, left = 0.0, TOLD_AFTER, len(pending)
         if waited >= _ASKED_AFTER and _asked.get()():
             raise WaitStopped
         if waited >= GIVEN_UP_AFTER:
             then = "see to it, then run the command again, with --resume if there is a save"
             raise RunFailed(f"{_standstill(tasks, where, waited)}; {then}")
         if waited >= tell:
-            logger.warning("flowerfast: %s; waiting on", _standstill(tasks, where, waited))
+            logger.warning("flowerfast: %s; still waiting", _standstill(tasks, where, waited))
             tell *= 2
     return [task.result() for task in tasks]
 
@@ -169,7 +172,7 @@ def _standstill(tasks: Sequence[Task[T]], where: Callable[[int], str], waited: f
     names = where(samples[0]) if samples else "what is to be read first"
     if len(samples) > 1:
         names = f"one or more of {len(samples)} photos, {names} to {where(samples[-1])}"
-    return f"nothing read for {waited:g} s: a slow disk, or one that is gone, has {names}"
+    return f"nothing made of {names} for {waited:g} s: the disk is slow or gone, or loops are being compiled"
 
 
 def leave(tasks: Sequence[Task[T]]) -> None:

@@ -19,6 +19,7 @@ _NOT_OURS = ("pretrained", "checkpoint", "cache", "scriptable", "exportable")
 """Begin the names of timm's own arguments, which say where weights come from; of a network none does."""
 
 _Side = Annotated[int, Field(ge=1, le=_MOST_NUMBER)]
+_Spreads = Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1, max_length=16)]
 _Channels = Annotated[list[float], Field(min_length=1, max_length=16)]
 
 
@@ -28,7 +29,7 @@ class Preprocessing(BaseModel, extra="allow", allow_inf_nan=False):
     input_size: tuple[Annotated[int, Field(ge=1, le=16)], _Side, _Side] = (3, 224, 224)
     crop_pct: float = Field(default=0.875, ge=0.01, le=1)
     mean: _Channels | None = None
-    std: _Channels | None = None
+    std: _Spreads | None = None
 
 
 class Described(BaseModel, extra="ignore", allow_inf_nan=False):

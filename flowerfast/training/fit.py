@@ -215,7 +215,6 @@ def _stopped_while_waiting(run: TrainingRun) -> Iterator[None]:
     except WaitStopped:
         signum = run.stop()
         assert signum is not None
-        _check_finite(run)
         run.save()
         raise Stopped(signum) from None
 
@@ -228,26 +227,34 @@ def train_epoch(run: TrainingRun) -> None:
     clock = WaitClock(state.device)
     seconds, waited = standing.seconds, standing.waited  # of an earlier start of this epoch
     saved_at, watch = time.monotonic(), LossWatch()
-    for batch in clock.watch(run.train_loader.epoch(standing.epoch, standing.batch)):
-        run.spent.note_first_batch()
-        if len(batch) >= state.least_batch:
-            loss, correct = train_step(state, batch)
-            run.totals.add(loss, correct, len(batch))
-            _check_loss(run, watch.add(standing.batch, loss))
-        else:
-            standing.alone += len(batch)
-        standing.batch += 1
-        run.reporter.step(len(batch), run.totals)
-        signum = run.stop()
-        if signum is not None or time.monotonic() - saved_at >= run.config.checkpoints.every_seconds:
-            _check_finite(run, watch)
-            standing.seconds, standing.waited = seconds + clock.total, waited + clock.waited()
-            run.save()
-            saved_at = time.monotonic()
-        if signum is not None:
-            raise Stopped(signum)
-    _check_finite(run, watch)
-    standing.seconds, standing.waited = seconds + clock.total, waited + clock.waited()
+
+    def settle() -> None:
+        """What is to be known before a save."""
+        _check_finite(run, watch)
+        standing.seconds, standing.waited = seconds + clock.total, waited + clock.waited()
+
+    try:
+        for batch in clock.watch(run.train_loader.epoch(standing.epoch, standing.batch)):
+            run.spent.note_first_batch()
+            if len(batch) >= state.least_batch:
+                loss, correct = train_step(state, batch)
+                run.totals.add(loss, correct, len(batch))
+                _check_loss(run, watch.add(standing.batch, loss))
+            else:
+                standing.alone += len(batch)
+            standing.batch += 1
+            run.reporter.step(len(batch), run.totals)
+            signum = run.stop()
+            if signum is not None or time.monotonic() - saved_at >= run.config.checkpoints.every_seconds:
+                settle()
+                run.save()
+                saved_at = time.monotonic()
+            if signum is not None:
+                raise Stopped(signum)
+    except WaitStopped:
+        settle()
+        raise
+    settle()
 
 
 def train_step(state: TrainState, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
@@ -328,10 +335,9 @@ def close_epoch(run: TrainingRun, result: Evaluation, eval_seconds: float) -> No
     run.save(finished=True, best=best)
 
 
-def _check_finite(run: TrainingRun, watch: LossWatch | None = None) -> None:
+def _check_finite(run: TrainingRun, watch: LossWatch) -> None:
     """Raise RunFailed when training has gone wrong: before a save, which is never of weights gone wrong."""
-    if watch is not None:
-        _check_loss(run, watch.rest())
+    _check_loss(run, watch.rest())
     if not all_finite(run.state.model.network.parameters()):
         raise _gone_wrong(run, run.standing.batch - 1, "weights are no numbers after it")
 

@@ -39,12 +39,10 @@ def read_save(file: Path) -> dict[str, Any]:
     """
     try:
         if not check(file):  # of an earlier version
+            check_archive(file)
             with zipfile.ZipFile(file) as archive:
-                damaged = archive.testzip()  # torch itself does not look at the checksums
                 if archive.comment:
                     raise ValueError("its end is missing")
-            if damaged is not None:
-                raise ValueError(f"{damaged} is damaged")
         state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
     except Damaged as error:
         raise UserError(f"{file}: damaged, its checksum does not fit") from error
@@ -58,6 +56,19 @@ def read_save(file: Path) -> dict[str, Any]:
     if problem := _problem(state):
         raise UserError(f"{file}: not a whole save ({problem})")
     return state
+
+
+def check_archive(file: Path) -> None:
+    """Compare what `torch.save` wrote with the checksums in it, as torch itself does not.
+
+    Raises ValueError for one that differs, OSError when the file cannot be read.
+    """
+    if not zipfile.is_zipfile(file):
+        return  # as torch saved long ago, without checksums
+    with zipfile.ZipFile(file) as archive:
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise ValueError(f"{damaged} is damaged")
 
 
 def _problem(state: dict[str, Any]) -> str | None:

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
+from zipfile import BadZipFile
 
 import torch
 from safetensors import SafetensorError
@@ -11,6 +12,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from flowerfast.errors import UserError, one_line
+from flowerfast.training.saves import check_archive
 from flowerfast.training.seal import Damaged, check, read_sealed
 
 State = dict[str, torch.Tensor]
@@ -135,10 +137,11 @@ def _read_state(file: Path) -> State:
         check(file)
         if file.suffix == ".safetensors":
             return dict(load_file(file))
+        check_archive(file)
         content = torch.load(file, map_location="cpu", weights_only=True)
     except Damaged:
         raise
-    except (SafetensorError, OSError, RuntimeError, ValueError, EOFError) as error:
+    except (SafetensorError, OSError, RuntimeError, ValueError, EOFError, BadZipFile) as error:
         raise UserError(f"model.weights={file}: cannot be read ({one_line(error)}); {advice}") from error
     except Exception as error:
         # torch raises pickle.UnpicklingError for files that hold more than tensors.

@@ -109,3 +109,16 @@ def test_what_other_libraries_say_is_text(
     said = capsys.readouterr().err
     assert said.startswith("in a\\x1b[2J\\u202e\n")
     assert "c\\x1b.py:1: UserWarning: b\\x9b2J" in said
+
+
+@pytest.mark.skipif(os.name != "posix", reason="no such shell")
+@pytest.mark.parametrize(
+    ("closed", "wanted", "code"), [(">&-", "lr", 0), (">&-", "nope", 2), ("2>&-", "nope", 2)]
+)
+def test_a_stream_that_is_closed_from_the_start_changes_no_exit_code(
+    closed: str, wanted: str, code: int
+) -> None:
+    command = f'"{sys.executable}" -m flowerfast settings {wanted} {closed}'
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
+    assert done.returncode == code
+    assert "Traceback" not in done.stderr

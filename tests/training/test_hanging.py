@@ -52,6 +52,7 @@ def test_a_stop_is_heeded_and_saved_while_a_read_hangs(
         over.set()
     progress = RunFolder(run).load_last()["progress"]
     assert (progress["epoch"], progress["batch"]) == (0, 2)
+    assert progress["seconds"] > 0
     calls[0] = -10_000
     train_tiny(resume=True)
     assert_same(outcome(run), outcome(train_tiny("whole").folder))

@@ -236,6 +236,9 @@ def _write(file: int, data: memoryview, at: int) -> None:
 @contextmanager
 def _only_one(path: Path) -> Iterator[None]:
     """Hold the lock of a folder: one process at a time makes and deletes cache files in it."""
-    with path.open("ab") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK, 0o666)  # waits for no pipe of that name
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+    finally:
+        os.close(lock)

@@ -27,6 +27,7 @@ from flowerfast.loaders.reading import Reading
 from flowerfast.loaders.transfer import copy_ahead
 from flowerfast.machine import usable_cores
 from flowerfast.photos.photos import iter_chunks
+from flowerfast.photos.workers import leave
 from flowerfast.plans.plan import Plan, Sampler
 
 READERS = 8
@@ -143,8 +144,7 @@ class DaliEngine:
             self._drop_graphs()
             raise
         finally:
-            for reading in run.reading:
-                reading.cancel()
+            leave([task for reading in run.reading for task in reading.tasks])
 
     def _advance(self, run: _Epoch) -> bool:
         """Keep readers and graph busy; whether a batch is under way.

@@ -51,7 +51,7 @@ class FileReader:
         """Decode a plan's samples as the reference does; those that fail are bad from now on."""
         chunks = iter_chunks(plan.indices, 1)
         tasks = [self._pool.submit(chunk, self._photos.problem, int(chunk[0])) for chunk in chunks]
-        problems = zip(plan.indices.tolist(), results(tasks, self._photos.where), strict=True)
+        problems = zip(plan.indices.tolist(), results(tasks, self._photos.place), strict=True)
         self._damaged |= {index: error for index, error in problems if error}
 
     def as_pixels(self, index: int) -> None:
