@@ -102,7 +102,8 @@ def run() -> int:
             raise
         where = os.fsdecode(error.filename)
         failed = error if isinstance(error, WriteFailed) else write_failure(error, Path(where), 0)
-        if failed is not None:
+        # EIO is met by who reads, too.
+        if failed is not None and (failed is error or error.errno != errno.EIO):
             complain(f"flowerfast: error: {failed.line('run the same command again')}")
             return 1
         if error.errno not in _PATHS:
@@ -121,7 +122,10 @@ def _refuse_empty(arguments: list[str]) -> None:
             )
 
 
-_PATHS = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR)
+_PATHS = (
+    *(errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR),
+    *(errno.EISDIR, errno.EEXIST, errno.EIO),
+)
 """What is wrong with a path that somebody named, wherever it is met."""
 _PIPE_CLOSED = 141  # as shells have it of a process that SIGPIPE ends
 

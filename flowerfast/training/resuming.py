@@ -94,6 +94,9 @@ def reopen(folder: RunFolder, changes: Mapping[str, Any]) -> tuple[Config, dict[
     if not folder.has_save:
         return change_config(stored, (), changes), None
     saved = folder.load_last()
+    mine = folder.identity()
+    if saved.get("loader", {}).get("run", mine) != mine:  # absent from what earlier versions saved
+        raise UserError(f"{folder.last}: of another run; bring back the one of this run, or start a new run")
     config = resume_config(stored, changes)
     check_length(config, stored, saved)
     return as_recorded(config, stored, saved), saved

@@ -153,7 +153,7 @@ def _train(
             state = TrainState(model, config.train, device, len(train_loader), least)
             compiled = _compile(state, config, len(train_photos), reporter, said)
             record = {**train_loader.choice(), "photo_sizes": photo_sizes(train_photos, val_photos)}
-            record["compile"] = compiled["compile"]
+            record |= {"compile": compiled["compile"], "run": folder.identity()}
             with stop or nullcontext(lambda: None) as asked:
                 run = TrainingRun(
                     config, folder, list(photos.classes), state, *loaders, reporter, record, asked

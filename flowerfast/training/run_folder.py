@@ -5,6 +5,7 @@ moment leaves the old file or the new one, never half of one.
 """
 
 import copy
+import hashlib
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,7 +22,7 @@ from torch import nn
 from flowerfast.config import Config, Exif
 from flowerfast.errors import RunFailed, UserError, WriteFailed
 from flowerfast.locks import only_writer
-from flowerfast.machine import replacing, sync_folder, to_json, write_text, writing
+from flowerfast.machine import read_bytes, replacing, sync_folder, to_json, write_text, writing
 from flowerfast.settings import change_config, load_config
 from flowerfast.training.saves import NewerVersion, read_save, write_save
 from flowerfast.training.seal import METADATA, Damaged, check, seal, write_sealed
@@ -147,6 +148,18 @@ class RunFolder:
         earlier = "exif" not in config.data.model_fields_set
         return change_config(config, (), {"data.exif": "ignore"}) if earlier else config
 
+    def identity(self) -> str:
+        """By which a save of this run is told from those of others: its split, and what it began with."""
+        digest = hashlib.sha256()
+        if self.split.is_file():
+            check(self.split)
+            digest.update(read_bytes(self.split))
+        config = self.open()
+        train, size = config.train, config.data.image_size
+        about = config.model.name, size, train.seed, train.lr, train.batch_size, train.schedule
+        digest.update(repr(about).encode())
+        return digest.hexdigest()
+
     def save_last(self, state: Mapping[str, Any]) -> None:
         """Write everything that an exact resume needs; the save before is kept."""
         with replacing(self.last, durable=True, needed=_tensor_bytes(state)) as fresh:
@@ -198,7 +211,7 @@ class RunFolder:
     def epoch_files(self) -> list[Path]:
         """Weights of the epochs that are kept, by the number of the epoch."""
         files = self.checkpoints.glob("epoch_*.safetensors")
-        numbered = {int(number): f for f in files if (number := f.stem.removeprefix("epoch_")).isdigit()}
+        numbered = {int(number): f for f in files if (number := f.stem.removeprefix("epoch_")).isdecimal()}
         return [file for _, file in sorted(numbered.items())]
 
     def save_best(self, network: nn.Module, classes: Sequence[str], epoch: int, exif: Exif) -> None:

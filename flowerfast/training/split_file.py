@@ -54,21 +54,27 @@ def read_split(file: Path, photos: Photos) -> tuple[Photos, Photos]:
         raise UserError(
             f"{file}: not a split that flowerfast wrote ({one_line(error)}); start a new run"
         ) from None
-    train_paths, val_paths, classes = ([*map(nfc, names)] for names in (train_paths, val_paths, classes))
     twice = [path for path, times in Counter([*train_paths, *val_paths]).items() if times > 1]
     if twice:
         raise Damaged(
             f"{file}: damaged, it names {twice[0]} twice; bring a good copy back or start a new run"
         )
     tested = photos.table.fold == TEST
-    index = {nfc(path): i for i, path in enumerate(photos.table.paths()) if not tested[i]}
+    rows = {path: i for i, path in enumerate(photos.table.paths()) if not tested[i]}
     if "formats" not in content:
-        index = {path: i for path, i in index.items() if path.lower().endswith(_ONCE_READ)}
+        rows = {path: i for path, i in rows.items() if path.lower().endswith(_ONCE_READ)}
+    # Names as they were, else in another Unicode form, as some file systems bring them.
+    alike = {nfc(path): i for path, i in rows.items()}
+    index: dict[str, int] = {}
     for path in (*train_paths, *val_paths):
-        if path not in index:
-            raise UserError(f"{photos.root / path}: gone since the run began; put it back or start a new run")
-    if len(train_paths) + len(val_paths) != len(index) or classes != [*map(nfc, photos.classes)]:
-        known = {*train_paths, *val_paths}
-        new = next((p for p in index if p not in known), "class folders")
+        row = rows.get(path, alike.get(nfc(path)))
+        if row is None:
+            errors = (f"cannot be read any more ({b.error})" for b in photos.table.bad if b.path == path)
+            what = next(errors, "gone since the run began")
+            raise UserError(f"{photos.root / path}: {what}; put it back or start a new run")
+        index[path] = row
+    if len(index) != len(rows) or [*map(nfc, classes)] != [*map(nfc, photos.classes)]:
+        known = {*index.values()}
+        new = next((path for path, i in rows.items() if i not in known), "class folders")
         raise UserError(f"{photos.root}: {new} is new since the run began; remove it or start a new run")
     return photos.subset([index[p] for p in train_paths]), photos.subset([index[p] for p in val_paths])

@@ -341,6 +341,17 @@ def test_a_save_of_an_earlier_version_has_no_record_and_is_resumed(
     assert_same(outcome(run), outcome(undisturbed.folder))
 
 
+@pytest.mark.parametrize("other", [{"train.seed": 9}, {"train.lr": 0.01}])
+def test_the_save_of_another_run_is_refused(
+    train_tiny: Train, begin: Callable[..., None], run: Path, other: dict[str, Any]
+) -> None:
+    begin()
+    theirs = train_tiny("other", other).folder / "checkpoints/last.pt"
+    (run / "checkpoints/last.pt").write_bytes(theirs.read_bytes())
+    with pytest.raises(UserError, match=r"last\.pt: of another run; bring back the one of this run"):
+        train_tiny(resume=True)
+
+
 # -------------------------------------------------------------------------------------------- damaged files
 
 

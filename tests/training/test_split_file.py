@@ -67,6 +67,26 @@ def test_a_split_outlives_another_form_of_unicode(photo_folder: Write, tmp_path:
     assert [half.indices.tolist() for half in found] == [half.indices.tolist() for half in (train, val)]
 
 
+def test_names_that_differ_in_their_unicode_form_alone_stay_apart(
+    photo_folder: Write, tmp_path: Path
+) -> None:
+    root = photo_folder({"a": 4, "b": 4})
+    for old, new in (("a_000", "caf\u00e9"), ("a_001", "cafe\u0301")):
+        (root / f"a/{old}.jpg").rename(root / f"a/{new}.jpg")
+    halves = Photos(root).split(0.3, seed=5)
+    write_split(*halves, tmp_path / "split.json")
+    found = read_split(tmp_path / "split.json", Photos(root))
+    assert [half.indices.tolist() for half in found] == [half.indices.tolist() for half in halves]
+
+
+def test_a_photo_that_is_damaged_now_is_not_called_gone(photo_folder: Write, tmp_path: Path) -> None:
+    root = photo_folder({"a": 3, "b": 3})
+    write_split(*Photos(root).split(0.3, 1), tmp_path / "split.json")
+    (root / "a/a_001.jpg").write_bytes(b"")
+    with pytest.raises(UserError, match=r"a/a_001\.jpg: cannot be read any more \(.+\); put it back"):
+        read_split(tmp_path / "split.json", Photos(root))
+
+
 def test_what_lies_in_test_is_named_and_decides_nothing(
     photo_folder: Write, write_photo: Write, tmp_path: Path
 ) -> None:
