@@ -71,6 +71,7 @@ HOSTILE: list[tuple[tuple[str, ...], Any]] = [
     (("pretrained_cfg", "crop_pct"), 1e-12),
     (("pretrained_cfg", "crop_pct"), float("nan")),
     (("pretrained_cfg", "std"), [1e999, 1, 1]),
+    (("pretrained_cfg", "std"), [0, 1, 1]),
     (("pretrained_cfg",), None),
 ]
 
