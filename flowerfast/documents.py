@@ -9,6 +9,7 @@ import json
 import math
 import os
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,7 +20,7 @@ from flowerfast.errors import printable
 from flowerfast.machine import open_regular
 
 MOST_JSON = 64 << 20  # bytes; what holds a line per photo may be larger, and says so
-MOST_YAML = 64 << 10  # bytes; PyYAML reads some hundred kB a second
+MOST_YAML = 64 << 10  # bytes; PyYAML is slow
 _DEEPEST = 32  # levels
 _MOST_VALUES = 10_000  # in YAML, with all aliases written out
 _LARGEST = 2**64
@@ -100,8 +101,7 @@ _TOO_DEEP = f"nested deeper than {_DEEPEST} levels"
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     content = dict(pairs)
     if len(content) < len(pairs):
-        seen = set[str]()
-        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
         raise DocumentError(f"key {shown(twice)} twice")
     return content
 

@@ -1,6 +1,7 @@
 """Fixtures shared by all tests: small folders of photos, of every kind, a cache per test."""
 
 import os
+import sys
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 import simplejpeg
 import torch
-from PIL import Image, ImageDraw, ImageOps
+from PIL import EpsImagePlugin, Image, ImageDraw, ImageOps
 
 # Networks here are tiny: threads of torch would spend their time waiting for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -245,3 +246,27 @@ def real_photos() -> Path:
     if not named or not Path(named).is_dir():
         pytest.skip("FLOWERFAST_DATA names no folder of real photos")
     return Path(named)
+
+
+@pytest.fixture
+def postscript() -> bytes:
+    """A page, which Pillow would give to a program."""
+    return b"""%!PS-Adobe-3.0 EPSF-3.0
+%%BoundingBox: 0 0 40 30
+%%EndComments
+newpath 5 5 moveto 35 25 lineto stroke
+showpage
+%%EOF
+"""
+
+
+@pytest.fixture
+def ghostscript(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A `gs` on the PATH that only leaves a file behind; the path of that file."""
+    trace, folder = tmp_path / "gs-was-run", tmp_path / "bin"
+    folder.mkdir()
+    (folder / "gs").write_text(f"#!{sys.executable}\nopen({str(trace)!r}, 'a').write('run\\n')\n")
+    (folder / "gs").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setattr(EpsImagePlugin, "gs_binary", None)  # Pillow looks once
+    return trace

@@ -19,7 +19,7 @@ from flowerfast.loaders.loader import Loader
 from flowerfast.packing.pack import pack
 from flowerfast.packing.shard_writer import PackSettings
 from flowerfast.photos.photos import Photos
-from flowerfast.photos.shards import INDEX
+from flowerfast.photos.shard_index import INDEX
 
 _ROOT = Path(__file__).resolve().parents[2]
 _CLASSES, _PER_CLASS, _SIZE, _BATCH = 3, 8, 32, 4
@@ -145,8 +145,9 @@ class _Case:
 
 def _loader(photos: Photos, **settings: object) -> Loader:
     options = DataConfig.model_validate({"workers": 2, "backend": "cpu", **settings})
-    given = {"size": _SIZE, "batch_size": _BATCH, "seed": 0, "device": "cpu"}
-    return Loader(photos, augment=Augment(), options=options, **given)  # type: ignore[arg-type]
+    return Loader(
+        photos, size=_SIZE, batch_size=_BATCH, augment=Augment(), seed=0, device="cpu", options=options
+    )
 
 
 def _epoch(loader: Loader, between: Callable[[], None] | None = None, after: int = 0) -> Epoch:

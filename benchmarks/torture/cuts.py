@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 
@@ -21,7 +22,7 @@ from flowerfast.loaders.loader import Loader
 from flowerfast.packing.pack import pack
 from flowerfast.packing.shard_writer import PackSettings
 from flowerfast.photos.photos import Photos
-from flowerfast.photos.shards import read_index
+from flowerfast.photos.shard_index import read_index
 from flowerfast.training.run import train
 from flowerfast.training.run_folder import RunFolder
 
@@ -93,11 +94,8 @@ def _record_run(photos: Path, place: Path) -> tuple[list[Look], list[tuple[int, 
             saved.append((state["progress"]["epoch"], state["progress"]["batch"]))
             recorder.mark()
 
-        RunFolder.save_last = note  # type: ignore[method-assign, assignment]
-        try:
+        with patch.object(RunFolder, "save_last", note):
             begin(photos, place / "run")
-        finally:
-            RunFolder.save_last = save  # type: ignore[method-assign]
     return recorder.looks, saved
 
 

@@ -23,7 +23,7 @@ from flowerfast.bench.environment import SCHEMA
 from flowerfast.config import Config
 from flowerfast.errors import UserError
 from flowerfast.packing.shard_writer import _read_state
-from flowerfast.photos.shards import COLUMNS, INDEX, read_index
+from flowerfast.photos.shard_index import COLUMNS, INDEX, read_index
 from flowerfast.settings import load_config
 from flowerfast.training.architecture import find_architecture
 from flowerfast.training.report import _parse, _read
@@ -146,7 +146,7 @@ class _Readers:
         about = {"version": 1, "classes": ["a", "b"], "shards": [["a.tar", 4096]], "settings": {}, "bad": []}
         text = _json(rng, {**about, "suffixes": {"jpg": 2}, "recoded": 0, "fingerprint": "0" * 64})
         with (self.folder / INDEX).open("wb") as stream:
-            np.savez(stream, about=np.frombuffer(text, np.uint8), **self.columns)  # type: ignore[arg-type]
+            np.savez(stream, **{"about": np.frombuffer(text, np.uint8), **self.columns})
         if rng.random() < 0.5:
             content = bytearray((self.folder / INDEX).read_bytes())
             content[rng.integers(len(content))] ^= int(rng.integers(1, 256))

@@ -16,9 +16,9 @@ from typing import Any
 from unittest.mock import patch
 
 import numpy as np
-from PIL import Image
 from safetensors.numpy import load_file
 
+from benchmarks.torture.small import history, paint
 from benchmarks.torture.trial import Tally, Trial
 from flowerfast.commands.answers import answers
 from flowerfast.config import Augment, DataConfig
@@ -42,7 +42,6 @@ _TINY: dict[str, Any] = {
     "train.device": "cpu",
     "checkpoints.every_seconds": 0,
 }
-_TIMED = ("seconds", "images_per_sec", "data_wait")
 _TRAINING = 3_000_000
 """Bytes of what a training run of the tiny network leaves, about; other work leaves far less."""
 _WHOLE = 64 << 20  # bytes of a disk with room
@@ -113,26 +112,13 @@ def limited(folder: Path, room: int) -> Iterator[Disk]:
         lift()
 
 
-def paint(root: Path) -> Path:
-    """A folder of two classes of 14 photos each."""
-    rng = np.random.default_rng(0)
-    for name, colour in (("blue", (60, 60, 200)), ("red", (200, 60, 60))):
-        (root / name).mkdir(parents=True)
-        for number in range(14):
-            pixels = np.array(colour) + rng.integers(-40, 40, (48, 56, 3))
-            Image.fromarray(pixels.astype(np.uint8)).save(root / name / f"{number:02d}.jpg", quality=90)
-    return root
-
-
 def outcome(run: Path) -> dict[str, Any]:
     """What a run has computed: metrics without timings, all weights."""
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    rows = [{key: value for key, value in line.items() if key not in _TIMED} for line in lines]
     last = RunFolder(run).load_last()["trainer"]["network"]
     weights = {f"last {name}": tensor.numpy().tobytes() for name, tensor in last.items()}
     for name, array in load_file(run / "best" / "model.safetensors").items():
         weights[f"best {name}"] = array.tobytes()
-    return {"rows": rows, **weights}
+    return {"rows": history(run), **weights}
 
 
 def _check_line(error: BaseException, tally: Tally) -> None:
@@ -155,7 +141,7 @@ class _Work:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.photos = paint(folder / "photos")
+        self.photos = paint(folder / "photos", 14, (56, 48))
         Photos(self.photos)  # its headers are kept
         self.whole = self.train(folder / "whole")
         self.expected = outcome(folder / "whole")

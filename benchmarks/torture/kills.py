@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from benchmarks.torture.small import history
 from benchmarks.torture.trial import Tally, Trial
 from flowerfast.commands.cli import main
 from flowerfast.config import Augment, DataConfig
@@ -149,9 +150,7 @@ def _content(folder: Path, *patterns: str) -> dict[str, str]:
 def _untimed(file: Path) -> bytes:
     if file.name != "metrics.jsonl":
         return file.read_bytes()
-    rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-    timed = ("seconds", "images_per_sec", "data_wait")
-    return json.dumps([{k: v for k, v in row.items() if k not in timed} for row in rows]).encode()
+    return json.dumps(history(file.parent)).encode()
 
 
 def _run_content(folder: Path) -> dict[str, str]:

@@ -58,16 +58,18 @@ def _printed() -> Iterator[list[str]]:
     """What is printed within, on streams as the command has them."""
     said: list[str] = []
     kept = sys.stdout, sys.stderr
-    streams = [io.TextIOWrapper(io.BytesIO(), encoding=code, newline="") for code in ("ascii", "utf-8")]
+    taken = io.BytesIO(), io.BytesIO()
+    codes = "ascii", "utf-8"
+    streams = [io.TextIOWrapper(t, encoding=code, newline="") for t, code in zip(taken, codes, strict=True)]
     sys.stdout, sys.stderr = streams
     try:
         output.print_text_alone()
         yield said
     finally:
         sys.stdout, sys.stderr = kept
-        for stream in streams:
+        for stream, bytes_ in zip(streams, taken, strict=True):
             stream.flush()
-            said.append(stream.buffer.getvalue().decode())  # type: ignore[attr-defined]
+            said.append(bytes_.getvalue().decode())
 
 
 class _World:

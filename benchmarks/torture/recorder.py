@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 
@@ -135,9 +136,7 @@ def _hook(event: str, arguments: tuple[object, ...]) -> None:
 def recording(root: Path) -> Iterator[Recorder]:
     """Record what this process does below `root` while the block lasts."""
     global _recorder
-    sys.addaudithook(
-        _hook
-    )  # for good: there is no way to take one away, but it does nothing without a recorder
+    sys.addaudithook(_hook)  # for good: none can be taken away, but it does nothing without a recorder
     recorder, fsync, pwrite = Recorder(root), os.fsync, os.pwrite
 
     def forcing(file: int) -> None:
@@ -149,12 +148,13 @@ def recording(root: Path) -> Iterator[Recorder]:
         return pwrite(file, data, at)
 
     recorder.look()
-    _recorder, os.fsync, os.pwrite = recorder, forcing, writing  # type: ignore[assignment]
+    _recorder = recorder
     try:
-        yield recorder
-        recorder.look()
+        with patch.multiple(os, fsync=forcing, pwrite=writing):
+            yield recorder
+            recorder.look()
     finally:
-        _recorder, os.fsync, os.pwrite = None, fsync, pwrite
+        _recorder = None
 
 
 def leave(looks: list[Look], at: int, rng: np.random.Generator, power: bool, out: Path) -> None:

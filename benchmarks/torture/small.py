@@ -29,13 +29,13 @@ SETTINGS = {
 _TIMED = ("seconds", "images_per_sec", "data_wait")
 
 
-def paint(folder: Path) -> Path:
-    """Two classes of six photos, 40x32, of noise around a colour each."""
+def paint(folder: Path, each: int = 6, size: tuple[int, int] = (40, 32)) -> Path:
+    """Two classes of so many photos of `size` (width, height), of noise around a colour each."""
     rng = np.random.default_rng(0)
     for name, colour in (("blue", (60, 60, 200)), ("red", (200, 60, 60))):
         (folder / name).mkdir(parents=True)
-        for i in range(6):
-            pixels = np.array(colour) + rng.integers(-40, 40, (32, 40, 3))
+        for i in range(each):
+            pixels = np.array(colour) + rng.integers(-40, 40, (size[1], size[0], 3))
             Image.fromarray(pixels.astype(np.uint8)).save(folder / name / f"{i}.jpg", quality=90)
     return folder
 
@@ -44,7 +44,7 @@ def quiet() -> None:
     """One thread of torch, no pictures at the end of a run, no asking of the network for its least batch."""
     torch.set_num_threads(1)
     run_module.draw = lambda *_: None
-    run_module.least_batch = lambda *_: 2  # what it finds, by half of the time that such a run takes
+    run_module.least_batch = lambda *_: 2  # what it finds, which would take long
 
 
 def begin(photos: Path, run: Path, stop: Stop | None = None) -> None:
@@ -52,13 +52,17 @@ def begin(photos: Path, run: Path, stop: Stop | None = None) -> None:
     train(photos, out=run, settings=SETTINGS, stop=nullcontext(stop) if stop else None)
 
 
+def history(run: Path) -> list[dict[str, Any]]:
+    """The rows of metrics.jsonl, without timings."""
+    lines = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    return [{k: v for k, v in json.loads(line).items() if k not in _TIMED} for line in lines]
+
+
 def outcome(run: Path) -> dict[str, Any]:
     """What of a run follows from its settings alone: history without timings, and all weights as bytes."""
-    lines = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    rows = [{k: v for k, v in json.loads(line).items() if k not in _TIMED} for line in lines]
     files = sorted(run.rglob("*.safetensors"))
     weights = {
         str(file.relative_to(run)): {name: t.numpy().tobytes() for name, t in load_file(file).items()}
         for file in files
     }
-    return {"rows": rows, **weights}
+    return {"rows": history(run), **weights}

@@ -48,7 +48,7 @@ class _TextConsole(Console):
 
 for _name in ("stdout", "stderr"):
     if getattr(sys, _name) is None:  # closed by whoever started this: what is said goes nowhere
-        setattr(sys, _name, open(os.devnull, "w"))  # noqa: SIM115
+        setattr(sys, _name, open(os.devnull, "w"))  # noqa: SIM115 - as long as the process
 out = _TextConsole()
 _as_python_has_it = warnings.formatwarning
 

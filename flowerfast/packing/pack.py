@@ -24,7 +24,7 @@ from flowerfast.packing.tar_shard import Photo
 from flowerfast.philox import generator
 from flowerfast.photos.decode import DecodeError
 from flowerfast.photos.photos import Photos, iter_chunks
-from flowerfast.photos.shards import Index, read_index
+from flowerfast.photos.shard_index import Index, read_index
 from flowerfast.photos.table import BadFile, Table
 from flowerfast.photos.workers import Task, Workers, results
 from flowerfast.pixels.reference import resize

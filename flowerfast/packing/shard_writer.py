@@ -20,16 +20,8 @@ from flowerfast.documents import read_json
 from flowerfast.errors import UserError, WriteFailed
 from flowerfast.machine import write_text, writing
 from flowerfast.packing.tar_shard import ROW, OpenShard, Photo
-from flowerfast.photos.shards import (
-    INDEX,
-    NPZ_ERRORS,
-    STATE,
-    Index,
-    Shard,
-    load_arrays,
-    save_arrays,
-    write_index,
-)
+from flowerfast.photos.arrays import NPZ_ERRORS, load_arrays, save_arrays
+from flowerfast.photos.shard_index import INDEX, STATE, Index, Shard, write_index
 from flowerfast.photos.table import Table
 
 _FOLD_NAMES = ("shard", "train", "val", "test")

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from flowerfast.machine import sync_folder, writing
-from flowerfast.photos.shards import Shard
+from flowerfast.photos.shard_index import Shard
 
 ROW = {
     "row": np.int64,

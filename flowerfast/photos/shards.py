@@ -9,239 +9,22 @@ has cut meanwhile, is killed.
 """
 
 import errno
-import hashlib
-import json
 import os
-import re
 import stat
-import struct
-import tokenize
-import zipfile
 import zlib
 from contextlib import suppress
 from dataclasses import dataclass, field
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 from weakref import finalize
 
 import numpy as np
-from pydantic import BaseModel, NonNegativeInt
 
-from flowerfast.documents import MOST_JSON, conform, parse_json, shown
 from flowerfast.errors import UserError, one_line
-from flowerfast.machine import open_regular, read_bytes, replacing
+from flowerfast.machine import open_regular
+from flowerfast.photos.shard_index import TAR_BLOCK, Shard
 
-INDEX = "flowerfast-index.npz"
-STATE = "flowerfast-pack.json"
-INDEX_VERSION = 1
-COLUMNS = {
-    "label": np.int32,
-    "width": np.int32,
-    "height": np.int32,
-    "orientation": np.uint8,
-    "size": np.int64,
-    "fold": np.uint8,
-    "shard": np.int32,
-    "offset": np.int64,
-    "crc32": np.uint32,
-    "path_bytes": np.uint8,
-    "path_ends": np.int64,
-}
-"""Arrays of the index: those of `Table`, and where each photo's bytes lie, with their checksum.
-
-Earlier versions wrote no orientations; they are read as 0, not known."""
-
-_TAR_BLOCK = 512  # bytes; a member's header is the block before its content, and begins with its name
-_NAME_BYTES = 100
-NPZ_ERRORS = (
-    *(OSError, LookupError, ValueError, TypeError, EOFError, RuntimeError, AttributeError, ArithmeticError),
-    *(MemoryError, struct.error, zlib.error, zipfile.BadZipFile, zipfile.LargeZipFile),
-)
-"""What is raised for a damaged .npz file."""
-
-
-@dataclass(frozen=True)
-class Shard:
-    """One tar file: its name in the folder and its bytes."""
-
-    name: str
-    size: int
-
-
-class _About(BaseModel, extra="ignore"):
-    """What describes the arrays of an index, in its file."""
-
-    classes: tuple[str, ...]
-    shards: tuple[tuple[str, NonNegativeInt], ...]
-    settings: dict[str, Any]
-    bad: tuple[tuple[str, str], ...]
-    fingerprint: str
-    suffixes: dict[str, NonNegativeInt] = {}
-    recoded: NonNegativeInt = 0
-
-
-@dataclass(frozen=True)
-class Index:
-    """What a folder of shards holds.
-
-    Attributes:
-        classes: class names; the label is the position.
-        shards: the tar files.
-        settings: how the photos were packed.
-        bad: (path, reason) of photos that were left out.
-        suffixes: photos per suffix of their members, the key by which other readers find them; empty where an
-            earlier version packed.
-        recoded: photos that became JPEG without being shrunk.
-        columns: arrays named in COLUMNS, one row per photo (the paths: one run of bytes, and their ends).
-    """
-
-    classes: tuple[str, ...]
-    shards: tuple[Shard, ...]
-    settings: dict[str, Any]
-    bad: tuple[tuple[str, str], ...]
-    columns: dict[str, np.ndarray]
-    suffixes: dict[str, int] = field(default_factory=dict)
-    recoded: int = 0
-
-    @property
-    def fingerprint(self) -> str:
-        """Hex digest of all that is packed: labels, paths and checksums of the photos, not where they lie."""
-        digest = hashlib.sha256(repr((INDEX_VERSION, self.classes)).encode("utf-8", "surrogateescape"))
-        for name in ("label", "width", "height", "size", "fold", "crc32", "path_bytes", "path_ends"):
-            digest.update(np.ascontiguousarray(self.columns[name]).data)
-        return digest.hexdigest()
-
-
-def write_index(index: Index, folder: Path) -> None:
-    """Write the index; with it the folder is complete. Raises OSError."""
-    about = {
-        "version": INDEX_VERSION,
-        "classes": index.classes,
-        "shards": [(shard.name, shard.size) for shard in index.shards],
-        "settings": index.settings,
-        "bad": index.bad,
-        "suffixes": index.suffixes,
-        "recoded": index.recoded,
-        "fingerprint": index.fingerprint,
-    }
-    columns = {name: index.columns[name].astype(kind, copy=False) for name, kind in COLUMNS.items()}
-    save_arrays(folder / INDEX, about, columns)
-
-
-def read_index(folder: Path) -> Index:
-    """The index of a folder of shards. Raises UserError when it is damaged or of another version."""
-    try:
-        about, columns = load_arrays(folder / INDEX)
-        columns.setdefault("orientation", np.zeros(len(columns["label"]), np.uint8))
-        if about["version"] != INDEX_VERSION:
-            raise ValueError(f"version {shown(about['version'])}, this flowerfast reads {INDEX_VERSION}")
-        known = conform(_About, about)
-        index = Index(
-            classes=known.classes,
-            shards=tuple(Shard(name, size) for name, size in known.shards),
-            settings=known.settings,
-            bad=known.bad,
-            columns={name: columns[name] for name in COLUMNS},
-            suffixes=known.suffixes,
-            recoded=known.recoded,
-        )
-        _check_rows(index)
-        if known.fingerprint != index.fingerprint:
-            raise ValueError("its rows are not those that were written")
-    except NPZ_ERRORS as error:
-        raise UserError(
-            f"{folder / INDEX}: no index of this flowerfast ({one_line(error)}); pack again"
-        ) from error
-    return index
-
-
-def _check_rows(index: Index) -> None:
-    """Raise ValueError unless every row is of a photo within a shard of this folder.
-
-    The fingerprint tells damage, not intent: whoever makes up rows makes up theirs.
-    """
-    c, count = index.columns, len(index.columns["label"])
-    for name, kind in COLUMNS.items():
-        if c[name].dtype != kind or c[name].ndim != 1 or (name != "path_bytes" and len(c[name]) != count):
-            raise ValueError(f"column {name} is not {count} of {np.dtype(kind).name}")
-    odd = [s.name for s in index.shards if s.name in ("", ".", "..") or set(s.name) & set("/\\\0:")]
-    if odd:
-        raise ValueError(f"{shown(odd[0])} is no name of a shard")
-    if not count or not index.shards:
-        raise ValueError("no photos")
-    if not 0 <= c["shard"].min() <= c["shard"].max() < len(index.shards):
-        raise ValueError("a photo lies in no shard")
-    sizes = np.array([min(shard.size, 1 << 62) for shard in index.shards])
-    left = sizes[c["shard"]] - c["offset"]
-    if c["offset"].min() < _TAR_BLOCK or c["size"].min() < 1 or (left < c["size"]).any():
-        raise ValueError("a photo lies outside its shard")
-    highest = {"label": len(index.classes) - 1, "fold": 3, "orientation": 8}
-    if any(c[name].max() > most for name, most in highest.items()) or c["label"].min() < 0:
-        raise ValueError("a label, fold or orientation that there is not")
-    if min(c["width"].min(), c["height"].min()) < 1:
-        raise ValueError("a photo without pixels")
-    _check_paths(c["path_bytes"], c["path_ends"])
-
-
-def _check_paths(content: np.ndarray, ends: np.ndarray) -> None:
-    """Raise ValueError for a path that could lead out of the folder of photos."""
-    starts = np.concatenate([[0], ends[:-1]])
-    if (ends <= starts).any() or ends[-1] != len(content):
-        raise ValueError("paths that are none")
-    text = content.tobytes()
-    borders = {*starts.tolist(), *ends.tolist()} if b".." in text else set()
-    climbs = any(
-        (found.start() in borders or text[found.start() - 1 : found.start()] == b"/")
-        and (found.end() in borders or text[found.end() : found.end() + 1] == b"/")
-        for found in re.finditer(rb"\.\.", text)
-    )
-    if climbs or b"\0" in text or (content[starts] == ord("/")).any():
-        raise ValueError("a path out of the folder")
-
-
-def is_packed(folder: Path) -> bool:
-    """Whether a folder holds shards. Raises UserError when packing has begun there and not ended."""
-    if (folder / INDEX).is_file():
-        return True
-    if (folder / STATE).is_file():
-        raise UserError(f"{folder}: packing was not finished; run the same `flowerfast pack` again to go on")
-    return False
-
-
-def save_arrays(file: Path, about: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
-    """Write arrays and what describes them (JSON) as .npz; same content, same bytes. Raises OSError."""
-    # ASCII: JSON escapes what is no valid UTF-8 in file names, and gives it back.
-    text = np.frombuffer(json.dumps(about).encode("ascii"), np.uint8)
-    content: dict[str, Any] = {"about": text, **arrays}
-    with replacing(file, durable=True) as fresh, fresh.open("wb") as out:
-        np.savez(out, **content)
-
-
-def load_arrays(file: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """What `save_arrays` wrote. Raises one of NPZ_ERRORS when the file is missing or damaged."""
-    arrays = read_npz(file)
-    about = arrays.pop("about").tobytes()  # names each photo that was left out: as large as it must be
-    return parse_json(about, most=max(MOST_JSON, len(about))), arrays
-
-
-def read_npz(file: Path) -> dict[str, np.ndarray]:
-    """Arrays of an .npz file. Raises one of NPZ_ERRORS when it is missing or damaged."""
-    content = BytesIO(read_bytes(file))
-    try:
-        with zipfile.ZipFile(content) as members:
-            # Stored as they are: of a compressed one nobody knows what it takes.
-            if any(member.compress_type for member in members.infolist()):
-                raise ValueError("compressed")
-            damaged = members.testzip()  # numpy compares no checksum where an array ends before its member
-        if damaged is not None:
-            raise ValueError(f"{damaged} is damaged")
-        content.seek(0)
-        with np.load(content, allow_pickle=False) as stored:
-            return {name: stored[name] for name in stored.files}
-    except (MemoryError, OverflowError, tokenize.TokenError, SyntaxError, struct.error) as error:
-        # What numpy and zipfile make of headers that are none.
-        raise ValueError(f"damaged ({one_line(error)})") from error
+_NAME_BYTES = 100  # of a member, with which its header begins
 
 
 class _OpenFile:
@@ -369,7 +152,7 @@ class Shards:
 
     def where(self, index: int) -> str:
         """Name of the shard and of the photo's member in it, as far as they can be read."""
-        shard, start = int(self.shard[index]), int(self.offset[index]) - _TAR_BLOCK
+        shard, start = int(self.shard[index]), int(self.offset[index]) - TAR_BLOCK
         try:
             name = self._opened(shard).read(_NAME_BYTES, start).split(b"\0")[0]
         except OSError:

@@ -19,12 +19,14 @@ from PIL import UnidentifiedImageError
 
 from flowerfast.errors import UserError, one_line
 from flowerfast.machine import Progress, folder_problem, logger, open_regular, replacing, user_cache_dir
+from flowerfast.photos.arrays import NPZ_ERRORS, read_npz
 from flowerfast.photos.decode import reason
 from flowerfast.photos.formats import is_clipped, is_raw, not_photos
 from flowerfast.photos.header import LimitError, check_bytes, read_header
 from flowerfast.photos.layout import Layout
 from flowerfast.photos.listing import Listing, list_photos, path_at, split_paths
-from flowerfast.photos.shards import NPZ_ERRORS, Shards, is_packed, read_index, read_npz
+from flowerfast.photos.shard_index import is_packed, read_index
+from flowerfast.photos.shards import Shards
 from flowerfast.photos.walk import some
 
 CACHE_VERSION = 3

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from flowerfast.errors import UserError
 from flowerfast.photos.formats import SUFFIXES, open_image
-from flowerfast.photos.shards import INDEX, STATE
+from flowerfast.photos.shard_index import INDEX, STATE
 
 ENDINGS = tuple(sorted(SUFFIXES))
 _LITTER = frozenset({"thumbs.db", "desktop.ini", "__macosx"})  # and all whose names begin with a dot

@@ -104,7 +104,8 @@ def check_shapes(network: nn.Module, weights: Path) -> None:
     Raises ValueError, OSError and SafetensorError.
     """
     with safe_open(weights, "pt") as stored:
-        shapes = {name: tuple(stored.get_slice(name).get_shape()) for name in stored.keys()}  # noqa: SIM118
+        names = stored.keys()
+        shapes = {name: tuple(stored.get_slice(name).get_shape()) for name in names}
     for name, tensor in network.state_dict().items():
         if shapes.pop(name, None) != tuple(tensor.shape):
             raise ValueError(f"{weights.name} does not fit the network, first at {shown(name)}")

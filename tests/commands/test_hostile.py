@@ -3,24 +3,16 @@
 import io
 import os
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import EpsImagePlugin, Image
+from PIL import Image
 
 from flowerfast.photos.header import MAX_SIDE
 
 Cli = Callable[..., tuple[int, str, str]]
-PAGE = b"""%!PS-Adobe-3.0 EPSF-3.0
-%%BoundingBox: 0 0 40 30
-%%EndComments
-newpath 5 5 moveto 35 25 lineto stroke
-showpage
-%%EOF
-"""
 TINY = ("train.epochs=1", "train.batch_size=8", "model.name=test_resnet", "model.pretrained=false")
 SMALL = ("data.image_size=32", "data.workers=2", "data.max_bad=0.5")
 BAD_AT_SCAN = {
@@ -43,10 +35,10 @@ def encoded(kind: str, size: tuple[int, int] = (64, 48), **options: Any) -> byte
 
 
 @pytest.fixture
-def hostile(photos: Path, zoo: Path) -> Path:
+def hostile(photos: Path, zoo: Path, postscript: bytes) -> Path:
     """Good photos, one of them a 4:4:1 JPEG, and bad ones among them: `red/cut.jpg` only when decoded."""
     shutil.copy(zoo / "odd/sampled441.jpg", photos / "red")
-    (photos / "blue/page.jpg").write_bytes(PAGE)
+    (photos / "blue/page.jpg").write_bytes(postscript)
     (photos / "blue/texture.jpg").write_bytes(encoded("DDS"))
     with (photos / "green/sparse.jpg").open("wb") as file:
         file.truncate(1 << 40)
@@ -54,18 +46,6 @@ def hostile(photos: Path, zoo: Path) -> Path:
     avif = encoded("AVIF")
     (photos / "red/cut.jpg").write_bytes(avif[: len(avif) - 40])
     return photos
-
-
-@pytest.fixture
-def ghostscript(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A `gs` on the PATH that only leaves a file behind; the path of that file."""
-    trace, folder = tmp_path / "gs-was-run", tmp_path / "bin"
-    folder.mkdir()
-    (folder / "gs").write_text(f"#!{sys.executable}\nopen({str(trace)!r}, 'a').write('run\\n')\n")
-    (folder / "gs").chmod(0o755)
-    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
-    monkeypatch.setattr(EpsImagePlugin, "gs_binary", None)  # Pillow looks once
-    return trace
 
 
 COMMANDS = {

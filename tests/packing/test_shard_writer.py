@@ -27,8 +27,9 @@ from flowerfast.config import DataConfig
 from flowerfast.errors import UserError
 from flowerfast.packing.pack import pack, shard_order
 from flowerfast.packing.shard_writer import PackSettings
+from flowerfast.photos.arrays import load_arrays, save_arrays
 from flowerfast.photos.photos import Photos
-from flowerfast.photos.shards import INDEX, load_arrays, save_arrays
+from flowerfast.photos.shard_index import INDEX
 
 Write = Callable[..., Path]
 SMALL = PackSettings(shard_bytes=20_480)

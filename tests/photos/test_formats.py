@@ -2,54 +2,35 @@
 
 import io
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import EpsImagePlugin, Image, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from flowerfast.photos.decode import DecodeError, decode
 from flowerfast.photos.formats import FORMATS, is_clipped, is_raw, not_photos, open_image
 from flowerfast.photos.photos import Photos
 
-EPS = b"""%!PS-Adobe-3.0 EPSF-3.0
-%%BoundingBox: 0 0 40 30
-%%EndComments
-newpath 5 5 moveto 35 25 lineto stroke
-showpage
-%%EOF
-"""
-
-
-@pytest.fixture
-def ghostscript(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A `gs` on the PATH that only leaves a file behind; the path of that file."""
-    trace, folder = tmp_path / "gs-was-run", tmp_path / "bin"
-    folder.mkdir()
-    (folder / "gs").write_text(f"#!{sys.executable}\nopen({str(trace)!r}, 'a').write('run\\n')\n")
-    (folder / "gs").chmod(0o755)
-    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
-    monkeypatch.setattr(EpsImagePlugin, "gs_binary", None)  # Pillow looks once
-    return trace
-
 
 @pytest.mark.skipif(os.name != "posix", reason="the program is a script")
-def test_postscript_named_jpg_starts_no_program(ghostscript: Path, photo_folder: Callable[..., Path]) -> None:
-    with Image.open(io.BytesIO(EPS)) as image:  # what the test would miss if Pillow had no such plugin
+def test_postscript_named_jpg_starts_no_program(
+    ghostscript: Path, postscript: bytes, photo_folder: Callable[..., Path]
+) -> None:
+    with Image.open(io.BytesIO(postscript)) as image:  # what the test would miss if Pillow had no such plugin
         assert image.format == "EPS"
         with pytest.raises(OSError, match=r"."):
             image.load()
     assert ghostscript.exists()
     ghostscript.unlink()
     root = photo_folder({"a": 3, "b": 3})
-    (root / "a/x.jpg").write_bytes(EPS)
+    (root / "a/x.jpg").write_bytes(postscript)
     (root / "b/x.pdf").write_bytes(b"%PDF-1.4\n")
     photos = Photos(root, max_bad=1)
     assert [(bad.path, bad.error) for bad in photos.bad] == [("a/x.jpg", "not an image")]
     with pytest.raises(DecodeError, match="not an image"):
-        decode(np.frombuffer(EPS, np.uint8), 40, 30)
+        decode(np.frombuffer(postscript, np.uint8), 40, 30)
     assert not ghostscript.exists()
 
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from flowerfast.errors import UserError
-from flowerfast.photos.shards import COLUMNS, INDEX, Index, Shard, read_index, save_arrays, write_index
+from flowerfast.photos.arrays import save_arrays
+from flowerfast.photos.shard_index import COLUMNS, INDEX, Index, Shard, read_index, write_index
 
 PATHS = b"daisy/a.jpgrose/b.jpg"
 

@@ -22,8 +22,9 @@ from flowerfast.packing.pack import pack
 from flowerfast.packing.shard_writer import PackSettings
 from flowerfast.photos import shards as module
 from flowerfast.photos import table as table_module
+from flowerfast.photos.arrays import load_arrays, save_arrays
 from flowerfast.photos.photos import Photos
-from flowerfast.photos.shards import INDEX, STATE, load_arrays, read_index, save_arrays
+from flowerfast.photos.shard_index import INDEX, STATE, read_index
 
 Write = Callable[..., Path]
 ROWS = ("label", "width", "height", "size", "fold", "path_bytes", "path_ends")

@@ -14,7 +14,7 @@ from PIL import Image
 from flowerfast.errors import UserError
 from flowerfast.photos.listing import photos_in
 from flowerfast.photos.photos import Photos
-from flowerfast.photos.shards import INDEX, STATE
+from flowerfast.photos.shard_index import INDEX, STATE
 from flowerfast.photos.walk import Walk
 
 Write = Callable[..., Path]
