@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.compare_chart import draw, is_drawn_from
 from benchmarks.compare_tables import PAPER, headline, section
 from benchmarks.markdown import machine, made, photos, table
-from flowerfast.machine import write_text
+from flowerfast.files import write_text
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"

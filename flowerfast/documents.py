@@ -17,7 +17,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from flowerfast.errors import printable
-from flowerfast.machine import open_regular
+from flowerfast.files import open_regular
 
 MOST_JSON = 64 << 20  # bytes; what holds a line per photo may be larger, and says so
 MOST_YAML = 64 << 10  # bytes; PyYAML is slow

@@ -15,7 +15,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from flowerfast.errors import RunFailed, UserError, WriteFailed, memory_line
-from flowerfast.machine import replacing, writing
+from flowerfast.files import replacing, writing
 
 LINE = r"File too large: at least [\d,]+ bytes needed, [\d,]+ free"
 CUDA = "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 8.00 GiB.\nMore"

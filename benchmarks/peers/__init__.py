@@ -19,7 +19,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
-from flowerfast.machine import write_text
+from flowerfast.files import write_text
 
 STEPS = ("decode", "crop", "flip", "rotate", "jitter", "translate", "normalise", "shuffle")
 """What the paper's recipe does to a photo; shuffle: a new random order of all photos each epoch."""

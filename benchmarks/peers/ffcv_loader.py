@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.peers import Peer
-from flowerfast.machine import replacing
+from flowerfast.files import replacing
 
 PEERS = tuple(
     Peer(

@@ -10,8 +10,9 @@ import torch
 from PIL import features
 
 from flowerfast.bench.usage import nvidia_smi, said_by
+from flowerfast.files import delivering, to_json
 from flowerfast.loaders.device import device_name
-from flowerfast.machine import cpu_name, delivering, to_json, total_memory, usable_cores, versions
+from flowerfast.machine import cpu_name, total_memory, usable_cores, versions
 from flowerfast.photos.photos import Photos
 
 SCHEMA = 2

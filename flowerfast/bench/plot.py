@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from flowerfast.bench.result import BESIDE, Row, check_result, measured, present, training_step
 from flowerfast.errors import UserError
-from flowerfast.machine import delivering
+from flowerfast.files import delivering
 
 # Okabe and Ito: told apart by the colour-blind too.
 STAGE, PRESENT, OTHER, MODEL, TRAIN = "#009e73", "#0072b2", "#9ac7e0", "#d55e00", "#e69f00"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from flowerfast.commands.output import PipeClosed, complain, out
 from flowerfast.errors import UserError, printable
-from flowerfast.machine import delivering, to_json, writing
+from flowerfast.files import delivering, to_json, writing
 
 if TYPE_CHECKING:
     from flowerfast.training.trained import Prediction

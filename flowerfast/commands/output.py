@@ -17,7 +17,7 @@ from rich.text import Text
 
 from flowerfast.config import describe_sections
 from flowerfast.errors import UserError, printable
-from flowerfast.machine import delivering, to_json
+from flowerfast.files import delivering, to_json
 
 if TYPE_CHECKING:
     from flowerfast.commands.parity import Parity

@@ -28,7 +28,8 @@ from flowerfast.demo.painting.canvas import SUPERSAMPLE, Array, Canvas, Rng, bac
 from flowerfast.demo.painting.parts import paint_grass
 from flowerfast.documents import read_json
 from flowerfast.errors import RunFailed, UserError, one_line
-from flowerfast.machine import Progress, usable_cores, user_cache_dir, writing
+from flowerfast.files import writing
+from flowerfast.machine import Progress, usable_cores, user_cache_dir
 
 CLASSES: tuple[str, ...] = tuple(PAINTERS)
 RENDER_VERSION = 1  # raise it whenever a change of the painters changes pixels

@@ -14,7 +14,8 @@ import llvmlite
 import numba
 from numba.core.serialize import dumps
 
-from flowerfast.machine import logger, read_bytes, replacing
+from flowerfast.files import read_bytes, replacing
+from flowerfast.machine import logger
 
 SUFFIX = ".code"
 _DIGEST = hashlib.sha256().digest_size  # bytes: a file begins with the digest of what follows

@@ -19,9 +19,10 @@ from pydantic import BaseModel, Field
 
 from flowerfast.config import Config, DataConfig
 from flowerfast.documents import DocumentError, conform, read_json
+from flowerfast.files import write_text
 from flowerfast.kernels import numba_problem
 from flowerfast.loaders.device import device_name
-from flowerfast.machine import cpu_name, usable_cores, user_cache_dir, versions, write_text
+from flowerfast.machine import cpu_name, usable_cores, user_cache_dir, versions
 from flowerfast.photos.photos import Photos
 
 WIDE = 0.15

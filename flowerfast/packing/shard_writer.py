@@ -18,7 +18,7 @@ import numpy as np
 
 from flowerfast.documents import read_json
 from flowerfast.errors import UserError, WriteFailed
-from flowerfast.machine import write_text, writing
+from flowerfast.files import write_text, writing
 from flowerfast.packing.tar_shard import ROW, OpenShard, Photo
 from flowerfast.photos.arrays import NPZ_ERRORS, load_arrays, save_arrays
 from flowerfast.photos.shard_index import INDEX, STATE, Index, Shard, write_index

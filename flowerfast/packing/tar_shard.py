@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from flowerfast.machine import sync_folder, writing
+from flowerfast.files import sync_folder, writing
 from flowerfast.photos.shard_index import Shard
 
 ROW = {

@@ -13,7 +13,7 @@ import numpy as np
 
 from flowerfast.documents import MOST_JSON, parse_json
 from flowerfast.errors import one_line
-from flowerfast.machine import read_bytes, replacing
+from flowerfast.files import read_bytes, replacing
 
 NPZ_ERRORS = (
     *(OSError, LookupError, ValueError, TypeError, EOFError, RuntimeError, AttributeError, ArithmeticError),

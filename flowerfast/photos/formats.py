@@ -9,7 +9,8 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
-from flowerfast.machine import ignore_warnings, open_regular
+from flowerfast.files import open_regular
+from flowerfast.machine import ignore_warnings
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "PPM")
 """Pillow's names of the formats that are read; MPO comes by way of JPEG. None that starts a program or

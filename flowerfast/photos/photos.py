@@ -12,8 +12,9 @@ import numpy as np
 
 from flowerfast.config import DataConfig, Exif, speaking_of, validate
 from flowerfast.errors import UserError
+from flowerfast.files import open_regular
 from flowerfast.kernels import numba_problem
-from flowerfast.machine import Progress, open_regular
+from flowerfast.machine import Progress
 from flowerfast.photos.bad import BadFiles
 from flowerfast.photos.decode import ChangedError, DecodeError, decode
 from flowerfast.photos.header import check_bytes

@@ -21,7 +21,7 @@ from weakref import finalize
 import numpy as np
 
 from flowerfast.errors import UserError, one_line
-from flowerfast.machine import open_regular
+from flowerfast.files import open_regular
 from flowerfast.photos.shard_index import TAR_BLOCK, Shard
 
 _NAME_BYTES = 100  # of a member, with which its header begins

@@ -18,7 +18,8 @@ import numpy as np
 from PIL import UnidentifiedImageError
 
 from flowerfast.errors import UserError, one_line
-from flowerfast.machine import Progress, folder_problem, logger, open_regular, replacing, user_cache_dir
+from flowerfast.files import open_regular, replacing
+from flowerfast.machine import Progress, folder_problem, logger, user_cache_dir
 from flowerfast.photos.arrays import NPZ_ERRORS, read_npz
 from flowerfast.photos.decode import reason
 from flowerfast.photos.formats import is_clipped, is_raw, not_photos

@@ -18,7 +18,7 @@ from torch import nn
 
 from flowerfast.documents import conform
 from flowerfast.errors import RunFailed, UserError, WriteFailed, one_line
-from flowerfast.machine import writing
+from flowerfast.files import writing
 from flowerfast.nearest import did_you_mean, nearest
 from flowerfast.training.described import WEIGHTS, Described
 

@@ -22,7 +22,8 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from flowerfast.documents import DocumentError, parse_json
 from flowerfast.errors import UserError, printable
-from flowerfast.machine import ignore_warnings, read_text, write_bytes, write_text
+from flowerfast.files import read_text, write_bytes, write_text
+from flowerfast.machine import ignore_warnings
 from flowerfast.training.charts import (
     MAX_MARKED,
     MAX_NUMBERED,

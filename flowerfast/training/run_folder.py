@@ -21,8 +21,8 @@ from torch import nn
 
 from flowerfast.config import Config, Exif
 from flowerfast.errors import RunFailed, UserError, WriteFailed
+from flowerfast.files import read_bytes, replacing, sync_folder, to_json, write_text, writing
 from flowerfast.locks import only_writer
-from flowerfast.machine import read_bytes, replacing, sync_folder, to_json, write_text, writing
 from flowerfast.settings import change_config, load_config
 from flowerfast.training.saves import NewerVersion, read_save, write_save
 from flowerfast.training.seal import METADATA, Damaged, check, seal, write_sealed

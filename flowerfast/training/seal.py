@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 
 from flowerfast.documents import MOST_JSON, read_json
 from flowerfast.errors import UserError
-from flowerfast.machine import open_regular, replacing
+from flowerfast.files import open_regular, replacing
 
 BLANK = "0" * 64
 """What stands in the place of a checksum until `seal` puts it there."""

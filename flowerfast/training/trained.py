@@ -18,9 +18,10 @@ from PIL import Image
 
 from flowerfast.config import DataConfig, Exif
 from flowerfast.errors import UserError, one_line
+from flowerfast.files import read_bytes
 from flowerfast.loaders.device import pick_device
 from flowerfast.loaders.loader import Loader
-from flowerfast.machine import Progress, read_bytes
+from flowerfast.machine import Progress
 from flowerfast.photos.decode import DecodeError, decode, decode_image, reason
 from flowerfast.photos.formats import advice
 from flowerfast.photos.header import checked_header

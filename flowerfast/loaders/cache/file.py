@@ -28,7 +28,7 @@ from weakref import finalize
 
 import numpy as np
 
-from flowerfast.machine import open_regular, replacing
+from flowerfast.files import open_regular, replacing
 from flowerfast.photos.photos import Photos
 
 try:
