@@ -11,7 +11,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from flowerfast.training import run as run_module
-from flowerfast.training.fit import Stop
+from flowerfast.training.progress import Stop
 from flowerfast.training.run import train
 
 SETTINGS = {

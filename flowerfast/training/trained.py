@@ -31,8 +31,8 @@ from flowerfast.photos.photos import Photos
 from flowerfast.pixels.reference import augment
 from flowerfast.plans.plan import make_eval_plan
 from flowerfast.training.described import WEIGHTS, Described, check_shapes, on_meta
-from flowerfast.training.fit import Evaluation
-from flowerfast.training.fit import evaluate as evaluate_model
+from flowerfast.training.evaluation import Evaluation
+from flowerfast.training.evaluation import evaluate as evaluate_model
 from flowerfast.training.model import Classifier, with_normalisation
 from flowerfast.training.run_folder import RunFolder
 from flowerfast.training.scores import classification_report
