@@ -13,7 +13,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
 
-from flowerfast.documents import shown
+from flowerfast.documents import first_problem, shown
 from flowerfast.errors import UserError
 from flowerfast.nearest import hint
 
@@ -249,19 +249,16 @@ def validate(tree: Mapping[str, Any], origin: str) -> Config:
 
 def _explain(error: ValidationError, origin: str, model: type[BaseModel] = Config) -> str:
     """One line for the first problem of a `model`: file, key, rule, value."""
-    first = error.errors()[0]
-    key = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "extra_forbidden":
+    key, value, rule = first_problem(error)
+    if error.errors()[0]["type"] == "extra_forbidden":
         if model is not Config:
             return f"{origin}: unknown argument {shown(key)}{hint(key, [*model.model_fields])}"
         sections = () if "." in key else Config.model_fields
         return f"{origin}: unknown key {shown(key)}{hint(key, [*known_keys(), *sections])}"
-    field = ".".join(str(part) for part in first["loc"][: 2 if model is Config else 1])
+    field = ".".join(key.split(".")[: 2 if model is Config else 1])
     info = find_field(field) if model is Config else model.model_fields.get(field)
-    rule = first["msg"][0].lower() + first["msg"][1:]
-    rule = rule.removeprefix("value error, ")
     about = _description(info)
-    return f"{origin}: {field}={shown(first['input'])}: {rule}{f' ({about})' if about else ''}"
+    return f"{origin}: {field}={value}: {rule}{f' ({about})' if about else ''}"
 
 
 @contextmanager
