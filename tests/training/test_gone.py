@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from flowerfast.errors import RunFailed, UserError
-from flowerfast.training import run as run_module
 from flowerfast.training.progress import Silent
 from flowerfast.training.run import TrainResult
 from flowerfast.training.run_folder import RunFolder
@@ -54,8 +53,7 @@ def left(run: Path) -> list[str] | None:
     return sorted(os.listdir(run)) if run.exists() else None
 
 
-@pytest.mark.parametrize("epoch", [0, 1])
-@pytest.mark.parametrize("become", GONE)
+@pytest.mark.parametrize(("become", "epoch"), [(deleted, 0), (moved, 0), (moved, 1), (replaced, 0)])
 def test_a_run_whose_folder_is_gone_ends_and_makes_nothing_anew(
     train_tiny: Train, run: Path, outcome: Outcome, become: Callable[[Path], None], epoch: int
 ) -> None:
@@ -63,7 +61,7 @@ def test_a_run_whose_folder_is_gone_ends_and_makes_nothing_anew(
     with pytest.raises(RunFailed, match=rf"^{run}: {LINE}"):
         train_tiny(reporter=After(epoch, lambda: become(run)))
     assert left(run) == (["mine.txt"] if become is replaced else None)
-    if become is not deleted:
+    if (become, epoch) == (moved, 0):
         train_tiny("elsewhere", resume=True)
         assert_same(outcome(run.with_name("elsewhere")), outcome(train_tiny("undisturbed").folder))
 
@@ -72,13 +70,13 @@ def test_a_run_whose_folder_is_gone_ends_and_makes_nothing_anew(
 def test_so_does_one_that_is_done_but_for_its_report(
     train_tiny: Train, run: Path, monkeypatch: pytest.MonkeyPatch, become: Callable[[Path], None]
 ) -> None:
-    draw = run_module.draw
+    write = RunFolder.write_summary
 
-    def gone(folder: RunFolder, *rest: Any) -> None:
+    def then_gone(folder: RunFolder, summary: dict[str, Any]) -> None:
+        write(folder, summary)
         become(run)
-        draw(folder, *rest)
 
-    monkeypatch.setattr(run_module, "draw", gone)
+    monkeypatch.setattr(RunFolder, "write_summary", then_gone)
     with pytest.raises(RunFailed, match=LINE):
         train_tiny(plots=True, settings={"train.epochs": 1})
     assert left(run) == (["mine.txt"] if become is replaced else None)
