@@ -134,6 +134,7 @@ class RunFolder:
             mine = self._mine and not self._trained and self.path.is_dir() and self._is_there()
             if mine and (not _names(self.path) or self._unsaved(self.last.name, self.previous.name)):
                 shutil.rmtree(self.path, ignore_errors=True)
+                self._held = None  # gone by this hand: what failed is what counts
             raise
 
     def create(self, config: Config) -> None:
