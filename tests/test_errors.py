@@ -3,8 +3,10 @@
 import errno
 import io
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -118,3 +120,20 @@ def test_too_little_memory_says_what_to_lower(error: Exception, part: str) -> No
 
 def test_other_errors_are_not_of_memory() -> None:
     assert memory_line(RuntimeError("CUDA error: device-side assert triggered")) is None
+
+
+@pytest.mark.skipif(not hasattr(os, "statvfs"), reason="this system does not count inodes")
+@pytest.mark.parametrize(
+    ("files", "left", "needed", "inodes"),
+    [(100, 0, 9, True), (100, 5, 9, False), (0, 0, 9, False), (100, 0, 10**18, False)],
+)
+def test_a_disk_without_inodes_is_not_said_to_lack_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: int, left: int, needed: int, inodes: bool
+) -> None:
+    """Some file systems, which count none, say 0 of 0."""
+    monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(f_files=files, f_favail=left))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+    with pytest.raises(WriteFailed) as caught, writing(tmp_path / "file", needed):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert ("1,000 bytes are free, but it may hold no more files" in caught.value.what) == inodes
+    assert ("bytes needed" in caught.value.what) != inodes

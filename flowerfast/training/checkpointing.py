@@ -148,8 +148,7 @@ class TrainingRun:
         if problem is None:
             return
         if not folder.epoch_file(best).is_file():
-            raise UserError(
-                f"{problem}; bring a good copy back, or train on in a new run, --from {folder.last}"
-            )
+            saved = folder.last if folder.last.is_file() else folder.previous
+            raise UserError(f"{problem}; bring a good copy back, or train on in a new run, --from {saved}")
         folder.save_best(self.state.model.network, self.classes, best, self.config.data.exif)
         self.reporter.note(f"{problem}; made anew from {folder.epoch_file(best).name}")

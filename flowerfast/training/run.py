@@ -1,5 +1,6 @@
 """A training run from settings to a complete run folder."""
 
+import os
 import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext
@@ -81,7 +82,7 @@ def train(
         bars: makes progress bars for what comes before.
 
     Raises UserError before anything is written, as when another process writes to the run folder; Stopped
-    after saving; RunFailed when a loss is no number.
+    after saving; RunFailed when a loss is no number, a disk is full, or the run folder is moved or deleted.
     """
     changes = {**({"data.path": str(Path(data).resolve())} if data is not None else {}), **(settings or {})}
     folder = RunFolder(Path(out)) if out is not None else None
@@ -225,7 +226,8 @@ def _with_photos(config: Config, resumed: RunFolder | None, bars: ProgressBars) 
 def _name(config: Config) -> str:
     """What a run without a name is called: as its photos."""
     path = Path(str(config.data.path))
-    return DEMO if path == demo_folder().resolve() else path.name or "run"
+    name = os.fsencode(path.name).decode(errors="replace")  # no run folder without a name in UTF-8
+    return DEMO if path == demo_folder().resolve() else name or "run"
 
 
 def _start(config: Config, resumed: RunFolder | None) -> ModelConfig:
@@ -247,8 +249,11 @@ def draw(folder: RunFolder, history: list[dict[str, Any]], summary: dict[str, An
     # Only now: matplotlib takes long to import, and the best weights need not wait for it.
     from flowerfast.training.report import plot_confusion, plot_curves, write_report
 
+    folder.check_there()
     plot_curves(history, folder.curves)
+    folder.check_there()
     plot_confusion(summary["confusion"], summary["classes"], folder.confusion)
+    folder.check_there()
     write_report(folder.path)
 
 
