@@ -183,9 +183,7 @@ class Photos:
 
     def place(self, index: int) -> str:
         """The same without a look at the disk, which may be what is waited for: no member of a shard."""
-        shards = self.table.shards
-        path = self.path(index)
-        return path if shards is None else f"{shards.files[int(shards.shard[index])].name} ({path})"
+        return self.table.place(index)
 
     # ------------------------------------------------------------------------------------------- subsets
 
