@@ -146,6 +146,10 @@ def forget(root: Path) -> None:
 
 
 def _check_classes(root: Path, classes: tuple[str, ...], min_classes: int) -> None:
+    if 1 < len(classes) < min_classes:
+        raise UserError(
+            f"{root}: {len(classes)} classes with photos; min_classes={min_classes} are asked for"
+        )
     if 0 < len(classes) < min_classes:
         raise UserError(
             f"{root}: only one class with photos ({classes[0]}); a classifier needs two or more class folders"
