@@ -127,11 +127,10 @@ def delivering(file: Path) -> Iterator[Path]:
 
     Links are followed; a device or a pipe is written into.
     """
-    file = Path(os.path.realpath(file))
     if file.exists() and not file.is_file():
         yield file
     else:
-        with replacing(file, shared=True) as fresh:  # FILE.partial may be somebody's
+        with replacing(Path(os.path.realpath(file)), shared=True) as fresh:  # FILE.partial may be somebody's
             yield fresh
 
 

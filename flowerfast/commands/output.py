@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
+from flowerfast.commands.find import check_outputs
 from flowerfast.config import describe_sections
 from flowerfast.errors import RunFailed, UserError, WriteFailed, printable
 from flowerfast.files import delivering, to_json, writing
@@ -200,7 +201,11 @@ def writing_to(option: str, file: Path) -> Iterator[None]:
 
 
 def write_json(file: Path | None, result: Any) -> None:
-    """Write a result where --json says: nowhere, standard output for -, or a file, see `writing_to`."""
+    """Write a result where --json says: nowhere, standard output for -, or a file, see `writing_to`.
+
+    What `check_outputs` refuses was refused before the work, but for what the work itself has made.
+    """
+    check_outputs({"json": file})
     text = to_json(result, indent=1) + "\n"
     if file == Path("-"):
         with printing():

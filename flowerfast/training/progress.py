@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
@@ -121,6 +121,7 @@ class Spent:
         }
 
 
+@runtime_checkable
 class Reporter(Protocol):
     """What a run tells while it works."""
 

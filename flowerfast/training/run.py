@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from flowerfast.arguments import of_kind, path
 from flowerfast.config import Config, ModelConfig
 from flowerfast.demo.synthetic import demo_folder, demo_photos
 from flowerfast.errors import UserError
@@ -84,6 +85,12 @@ def train(
     Raises UserError before anything is written, as when another process writes to the run folder; Stopped
     after saving; RunFailed when a loss is no number, a disk is full, or the run folder is moved or deleted.
     """
+    of_kind("settings", settings, Mapping | None, "a mapping from dotted keys to values")
+    of_kind("bars", bars, Callable, "a function that makes progress bars")
+    of_kind("reporter", reporter, Reporter | None, "an object with the methods of Reporter")
+    of_kind("stop", stop, AbstractContextManager | None, "a context manager")
+    given = {"data": data, "out": out, "start_from": start_from}
+    data, out, start_from = (each if each is None else path(name, each) for name, each in given.items())
     changes = {**({"data.path": str(Path(data).resolve())} if data is not None else {}), **(settings or {})}
     folder = RunFolder(Path(out)) if out is not None else None
     if resume:
