@@ -63,7 +63,8 @@ def one_line(error: BaseException) -> str:
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _DISK = _FULL | {errno.EROFS, errno.EIO}
-_FOREIGN = re.compile(r"\(os error (\d+)\)")  # as Rust has it, in which safetensors is written
+# As Rust has it, in which safetensors is written: its words, and those that it has for programmers.
+_FOREIGN = re.compile(r"(?:\(os error|Os \{ code:) (\d+)\b")
 
 
 class WriteFailed(OSError):

@@ -144,7 +144,7 @@ def _loaders(result: dict[str, Any], ax: Axes) -> None:
     labels, colours, rows = zip(*_rates(result), strict=True)
     wide = max(row["high"] for row in rows)
     rates = [row["images_per_sec"] for row in rows]
-    ax.barh(range(len(rows)), rates, color=colours, xerr=whiskers(rows), error_kw=_WHISKER)
+    ax.barh(range(len(rows)), rates, color=list(colours), xerr=whiskers(rows), error_kw=_WHISKER)
     for place, (rate, row) in enumerate(zip(rates, rows, strict=True)):
         text = f"{rate:,.0f}" if rate >= 10 else f"{rate:.1f}"
         if row.get("data_wait") is not None:
