@@ -22,7 +22,7 @@ from benchmarks.torture.small import SHORT, history, paint
 from benchmarks.torture.trial import Tally, Trial
 from flowerfast.commands.answers import answers
 from flowerfast.config import Augment, DataConfig
-from flowerfast.errors import RunFailed, UserError
+from flowerfast.errors import RunFailed, WriteFailed
 from flowerfast.loaders.loader import Loader
 from flowerfast.packing.pack import damaged, pack
 from flowerfast.packing.shard_writer import PackSettings
@@ -111,8 +111,8 @@ def outcome(run: Path) -> dict[str, Any]:
 
 
 def _check_line(error: BaseException, tally: Tally) -> None:
-    text = str(error)
-    if not isinstance(error, RunFailed | UserError):
+    text = error.line("run it again") if isinstance(error, WriteFailed) else str(error)
+    if not isinstance(error, RunFailed | WriteFailed):
         raise Broken(f"{type(error).__name__}: {text}")
     if "\n" in text or " free" not in text or "cannot be written" not in text:
         raise Broken(f"does not say what is needed: {text}")

@@ -1,10 +1,12 @@
 """A run of seconds, and what of it must come out the same."""
 
 import json
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from itertools import islice
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -48,11 +50,18 @@ def paint(folder: Path, each: int = 6, size: tuple[int, int] = (40, 32), classes
     return folder
 
 
-def quiet() -> None:
-    """One thread of torch, no pictures at the end of a run, no asking of the network for its least batch."""
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Within, one thread of torch, no pictures at the end of a run, no asking of the network for its least
+    batch.
+    """
     torch.set_num_threads(1)
-    run_module.draw = lambda *_: None
-    run_module.least_batch = lambda *_: 2  # what it finds, which would take long
+    found = 2  # what `least_batch` finds for `TINY`, which would take long
+    with (
+        patch.object(run_module, "draw", lambda *_: None),
+        patch.object(run_module, "least_batch", lambda *_: found),
+    ):
+        yield
 
 
 def options(settings: dict[str, Any]) -> list[str]:
