@@ -14,6 +14,7 @@ except ImportError:  # Windows, which cannot lock a folder
 
 _TABLE = Path("/proc/locks")
 _TRIES = 100
+_Made = tuple[Path, os.stat_result]  # a folder, and which one it is
 _UNLOCKED = "{}: not locked ({}); see that nothing else writes there"
 
 
@@ -34,7 +35,7 @@ def only_writer(folder: Path, other: str) -> Iterator[str | None]:
     Raises UserError when another process holds it, or another thread of this one, and when it cannot be made
     or read; RunFailed when its disk is full, broken or read-only.
     """
-    made: list[Path] = []
+    made: list[_Made] = []
     lock: int | None = None
     try:
         try:
@@ -46,15 +47,16 @@ def only_writer(folder: Path, other: str) -> Iterator[str | None]:
             raise UserError(f"{folder}: cannot be written ({error.strerror}); {other}") from error
         yield problem
     finally:
-        for each in made:
-            with suppress(OSError):  # it is not empty
-                each.rmdir()
+        for each, status in made:
+            with suppress(OSError):  # it is not empty, or gone
+                if os.path.samestat(status, os.lstat(each)):  # else it was moved, and this is another's
+                    each.rmdir()
         if lock is not None:
             fcntl.flock(lock, fcntl.LOCK_UN)  # closing is not enough where a child process has it too
             os.close(lock)
 
 
-def _lock(folder: Path, made: list[Path], other: str) -> tuple[int | None, str | None]:
+def _lock(folder: Path, made: list[_Made], other: str) -> tuple[int | None, str | None]:
     """(descriptor of the locked folder, None) or (None, why there is no lock); adds what it has made."""
     for left in reversed(range(_TRIES)):
         try:
@@ -84,13 +86,16 @@ def _lock(folder: Path, made: list[Path], other: str) -> tuple[int | None, str |
     raise UserError(f"{folder}: other processes make it and take it away; {other}")
 
 
-def _make(folder: Path, made: list[Path]) -> None:
-    """Make a folder and those above it; `made` gets the ones that were not there, innermost first."""
+def _make(folder: Path, made: list[_Made]) -> None:
+    """Make a folder and those above it; `made` gets the ones that were not there, innermost first.
+
+    Raises FileNotFoundError when one is taken away at once.
+    """
     for each in reversed((folder, *folder.parents)):
         try:
             if not each.is_dir():
                 each.mkdir()
-                made.insert(0, each)
+                made.insert(0, (each, os.lstat(each)))
         except FileExistsError:
             if os.path.lexists(each) and not each.is_dir():  # a file, or a link to nowhere
                 raise

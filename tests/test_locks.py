@@ -56,6 +56,14 @@ def test_another_process_is_refused_until_the_first_is_killed(
         assert list(folder.iterdir()) == []  # no file of the lock
 
 
+def test_what_takes_the_place_of_a_folder_that_was_made_and_moved_is_kept(tmp_path: Path) -> None:
+    folder = tmp_path / "a/b"
+    with only_writer(folder, OTHER):
+        folder.rename(tmp_path / "moved")
+        folder.mkdir()
+    assert folder.is_dir()
+
+
 def test_what_was_made_and_is_empty_in_the_end_goes_again(tmp_path: Path) -> None:
     with only_writer(tmp_path / "a/b", OTHER):
         assert (tmp_path / "a/b").is_dir()

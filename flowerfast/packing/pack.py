@@ -87,7 +87,8 @@ def pack(
     copies keep their EXIF), and what is to be done with photos that cannot be read; `bars` makes a progress
     bar with a title, which is told (done, total).
     Raises UserError when `data` holds no photos, too many are bad, `out` holds something else or one of the
-    two lies in the other, or another process is packing there; RunFailed when writing fails.
+    two lies in the other, or another process is packing there; RunFailed when writing fails, or shards are
+    taken away meanwhile.
     """
     _check_apart(data, out)
     with bars("reading headers") as bar:
@@ -130,6 +131,7 @@ def _write(photos: Photos, writer: ShardWriter, threads: int, bars: ProgressBars
                     bar(writer.done, len(table))
         return writer.finish()
     except OSError as error:
+        writer.check_there()
         raise _failed(error, writer.folder) from error
     finally:
         writer.close()

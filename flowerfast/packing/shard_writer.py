@@ -7,6 +7,7 @@ OUT/.packing/                rows of the finished shards, until the index is wri
 """
 
 import json
+import os
 import re
 from collections import Counter
 from contextlib import suppress
@@ -17,17 +18,27 @@ from typing import Any
 import numpy as np
 
 from flowerfast.documents import read_json
-from flowerfast.errors import UserError, WriteFailed
-from flowerfast.files import write_text, writing
+from flowerfast.errors import RunFailed, UserError, WriteFailed, one_line
+from flowerfast.files import sync_folder, write_text, writing
 from flowerfast.packing.tar_shard import ROW, OpenShard, Photo
 from flowerfast.photos.arrays import NPZ_ERRORS, load_arrays, save_arrays
-from flowerfast.photos.shard_index import INDEX, STATE, Index, Shard, write_index
+from flowerfast.photos.shard_index import (
+    BRING_BACK,
+    INDEX,
+    PART_NAME,
+    PARTS,
+    SHARD_NAME,
+    STATE,
+    Index,
+    Shard,
+    check_unfinished,
+    read_index,
+    write_index,
+)
+from flowerfast.photos.shards import shard_problem
 from flowerfast.photos.table import Table
 
 _FOLD_NAMES = ("shard", "train", "val", "test")
-_SHARD_NAME = re.compile(r"(shard|train|val|test)-\d{6}\.tar(\.partial)?")
-_PARTS = ".packing"
-_PART_NAME = re.compile(r"\d{6}\.npz(\.partial)?")
 _FIRST_MEMBER = re.compile(rb"\d{9}\.cls\0|\Z")  # or empty: nothing of it was written
 
 
@@ -93,6 +104,10 @@ class ShardWriter:
     _open: OpenShard | None = None
     done: int = 0
     """How many samples of the order are dealt with."""
+    _held: os.stat_result = field(init=False)  # the folder, which no other one is
+
+    def __post_init__(self) -> None:
+        self._held = os.stat(self.folder)
 
     @property
     def bad(self) -> list[tuple[int, str]]:
@@ -100,13 +115,14 @@ class ShardWriter:
         return [bad for part in self._parts for bad in part.bad] + self._bad
 
     def add(self, row: int, photo: Photo) -> None:
-        """Write the next sample. Raises OSError."""
+        """Write the next sample. Raises OSError; RunFailed, see `check_there`."""
         label, fold = int(self.table.label[row]), int(self.table.fold[row])
         if self._open is not None:
             grown = self._open.bytes_with(label, photo)
             if fold != self._open.fold or grown > self.settings.shard_bytes:
                 self._finish_shard()
         if self._open is None:
+            self.check_there()
             number = sum(part.fold == fold for part in self._parts)
             self._open = OpenShard(self.folder / f"{_FOLD_NAMES[fold]}-{number:06d}.tar", fold)
         self._open.add(row, label, photo)
@@ -118,15 +134,34 @@ class ShardWriter:
         self.done += 1
 
     def finish(self) -> Index:
-        """Write the last shard and the index. Raises OSError; UserError when there is no photo."""
+        """Write the last shard and the index.
+
+        Raises OSError; UserError when there is no photo; RunFailed when a shard or the folder is gone.
+        """
         if self._open is not None:
             self._finish_shard()
         if not self._parts:
             raise UserError(f"{self.table.root}: none of {self.done} photos can be packed; mend them")
         index = self._index()
+        self.check_there()
+        problem = next(filter(None, (shard_problem(self.folder, shard) for shard in index.shards)), None)
+        if problem is not None:
+            raise RunFailed(f"{problem}; run the same command again: it packs again from there on")
         write_index(index, self.folder)
         _remove_parts(self.folder)
         return index
+
+    def check_there(self) -> None:
+        """Raise RunFailed when the folder was moved or deleted: shards would be made in its place."""
+        try:
+            if os.path.samestat(self._held, os.stat(self.folder)):
+                return
+        except (FileNotFoundError, NotADirectoryError):
+            pass
+        raise RunFailed(
+            f"{self.folder}: moved, deleted or replaced while shards were written there; run the same "
+            "command with its new place as OUT, which goes on, or bring it back"
+        )
 
     def close(self) -> None:
         """Remove the shard under way, if any."""
@@ -138,6 +173,7 @@ class ShardWriter:
         opened = self._open
         assert opened is not None
         shard = opened.finish()
+        self.check_there()
         self._open = None
         values = zip(*opened.rows, strict=True)
         columns = {name: np.array(v, kind) for (name, kind), v in zip(ROW.items(), values, strict=True)}
@@ -181,7 +217,8 @@ def open_writer(folder: Path, table: Table, settings: PackSettings) -> ShardWrit
     """Writer that goes on with an earlier run of the same photos and settings; None when that has finished.
 
     An unfinished run of other photos or settings is thrown away; a finished one never is.
-    Raises UserError when `folder` holds anything else or cannot be written, WriteFailed on a full disk.
+    Raises UserError when `folder` holds anything else, has lost shards or their index, or cannot be written;
+    WriteFailed on a full disk.
     """
     # The classes are for people and other readers, who find labels in the tars as numbers only.
     state = {
@@ -193,8 +230,9 @@ def open_writer(folder: Path, table: Table, settings: PackSettings) -> ShardWrit
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
         before = _read_state(folder)
-        if (folder / INDEX).exists():
+        if os.path.lexists(folder / INDEX):
             if before == state:
+                _check_shards(folder)
                 _remove_parts(folder)
                 return None
             raise UserError(
@@ -202,11 +240,13 @@ def open_writer(folder: Path, table: Table, settings: PackSettings) -> ShardWrit
             )
         if before is None and any(not entry.name.startswith(STATE) for entry in folder.iterdir()):
             raise UserError(f"{folder}: is neither empty nor of packed photos; name another folder")
+        check_unfinished(folder)
         if before != state:
             _clear(folder)
             _write_state(folder, state)
-        with writing(folder / _PARTS):
-            (folder / _PARTS).mkdir(exist_ok=True)
+        with writing(folder / PARTS):
+            (folder / PARTS).mkdir(exist_ok=True)
+            sync_folder(folder)
     except WriteFailed:
         raise
     except OSError as error:
@@ -215,6 +255,13 @@ def open_writer(folder: Path, table: Table, settings: PackSettings) -> ShardWrit
         ) from error
     parts = _finished_parts(folder)
     return ShardWriter(folder, table, settings, parts, done=parts[-1].done if parts else 0)
+
+
+def _check_shards(folder: Path) -> None:
+    """Raise UserError unless all that was packed is there, as far as names and sizes tell."""
+    problem = next(filter(None, (shard_problem(folder, shard) for shard in read_index(folder).shards)), None)
+    if problem is not None:
+        raise UserError(f"{problem}; {BRING_BACK}")
 
 
 def _finished_parts(folder: Path) -> list[_Part]:
@@ -233,11 +280,15 @@ def _finished_parts(folder: Path) -> list[_Part]:
 def _read_state(folder: Path) -> dict[str, Any] | None:
     try:
         state = read_json(folder / STATE)
+        if not isinstance(state, dict):
+            raise ValueError("no mapping")
     except FileNotFoundError:
         return None
-    except ValueError:
-        return {}
-    return state if isinstance(state, dict) else {}
+    except ValueError as error:
+        raise UserError(f"{folder / STATE}: damaged ({one_line(error)}); {BRING_BACK}") from None
+    except OSError as error:
+        raise UserError(f"{folder / STATE}: cannot be read ({one_line(error)}); {BRING_BACK}") from error
+    return state
 
 
 def _write_state(folder: Path, state: dict[str, Any]) -> None:
@@ -246,13 +297,14 @@ def _write_state(folder: Path, state: dict[str, Any]) -> None:
 
 def _clear(folder: Path) -> None:
     """Remove what an unfinished run has left. Raises UserError where something else has a shard's name."""
-    shards = [file for file in folder.iterdir() if _SHARD_NAME.fullmatch(file.name)]
+    shards = [file for file in folder.iterdir() if SHARD_NAME.fullmatch(file.name.removesuffix(".partial"))]
     foreign = next((file for file in shards if not _is_ours(file)), None)
     if foreign is not None:
         raise UserError(f"{foreign}: flowerfast did not write this; move it away, or name another folder")
-    _remove_parts(folder)
     for file in shards:
         file.unlink()
+    sync_folder(folder)
+    _remove_parts(folder)  # last: shards without them are finished ones
 
 
 def _is_ours(shard: Path) -> bool:
@@ -265,15 +317,15 @@ def _is_ours(shard: Path) -> bool:
 
 def _remove_parts(folder: Path) -> None:
     """Remove what is known of the finished shards, and nothing else that may lie there."""
-    parts = folder / _PARTS
+    parts = folder / PARTS
     if parts.is_symlink() or not parts.is_dir():
         return
     for file in parts.iterdir():
-        if _PART_NAME.fullmatch(file.name) and not file.is_dir():
+        if PART_NAME.fullmatch(file.name.removesuffix(".partial")) and not file.is_dir():
             file.unlink()
     with suppress(OSError):  # somebody else's files are in it
         parts.rmdir()
 
 
 def _part_file(folder: Path, number: int) -> Path:
-    return folder / _PARTS / f"{number:06d}.npz"
+    return folder / PARTS / f"{number:06d}.npz"

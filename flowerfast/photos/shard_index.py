@@ -4,6 +4,7 @@ It may come from anywhere, and is checked row by row.
 """
 
 import hashlib
+import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,10 @@ from flowerfast.photos.arrays import NPZ_ERRORS, load_arrays, save_arrays
 
 INDEX = "flowerfast-index.npz"
 STATE = "flowerfast-pack.json"
+PARTS = ".packing"
+"""Folder that is there from before the first shard has its name until the index is written."""
+PART_NAME = re.compile(r"\d{6}\.npz")
+SHARD_NAME = re.compile(r"(shard|train|val|test)-\d{6}\.tar")
 INDEX_VERSION = 1
 COLUMNS = {
     "label": np.int32,
@@ -36,6 +41,7 @@ COLUMNS = {
 
 Earlier versions wrote no orientations; they are read as 0, not known."""
 
+BRING_BACK = "bring back what was packed, or pack into another folder"
 TAR_BLOCK = 512  # bytes; a member's header is the block before its content, and begins with its name
 
 
@@ -129,7 +135,7 @@ def read_index(folder: Path) -> Index:
             raise ValueError("its rows are not those that were written")
     except NPZ_ERRORS as error:
         raise UserError(
-            f"{folder / INDEX}: no index of this flowerfast ({one_line(error)}); pack again"
+            f"{folder / INDEX}: no index of this flowerfast ({one_line(error)}); {BRING_BACK}"
         ) from error
     return index
 
@@ -180,8 +186,23 @@ def _check_paths(content: np.ndarray, ends: np.ndarray) -> None:
 
 def is_packed(folder: Path) -> bool:
     """Whether a folder holds shards. Raises UserError when packing has begun there and not ended."""
-    if (folder / INDEX).is_file():
+    if os.path.lexists(folder / INDEX):
         return True
     if (folder / STATE).is_file():
+        check_unfinished(folder)
         raise UserError(f"{folder}: packing was not finished; run the same `flowerfast pack` again to go on")
     return False
+
+
+def check_unfinished(folder: Path) -> None:
+    """Raise UserError where a folder without an index holds more than a packing under way has left.
+
+    Each finished shard has its part in `PARTS`, but for one: packing may have ended between the two.
+    """
+    shards = [entry for entry in os.listdir(folder) if SHARD_NAME.fullmatch(entry)]
+    parts = folder / PARTS
+    if not shards or (
+        parts.is_dir() and len(shards) <= 1 + sum(map(bool, map(PART_NAME.fullmatch, os.listdir(parts))))
+    ):
+        return
+    raise UserError(f"{folder}: holds shards without their index, {INDEX}; {BRING_BACK}")

@@ -22,7 +22,7 @@ import numpy as np
 
 from flowerfast.errors import UserError, one_line
 from flowerfast.files import open_regular
-from flowerfast.photos.shard_index import TAR_BLOCK, Shard
+from flowerfast.photos.shard_index import BRING_BACK, TAR_BLOCK, Shard
 
 _NAME_BYTES = 100  # of a member, with which its header begins
 
@@ -84,20 +84,9 @@ class Shards:
         Their modification times are no criterion: shards are made to be copied.
         """
         for file in self.files:
-            path = self.folder / file.name
-            try:
-                status = path.stat()
-            except OSError as error:
-                what = "no such shard" if isinstance(error, FileNotFoundError) else one_line(error)
-                raise UserError(
-                    f"{path}: {what}, yet the index lists it; bring it back or pack again"
-                ) from None
-            regular = stat.S_ISREG(status.st_mode)
-            problem = (
-                _size_problem(path, status.st_size, file.size) if regular else f"{path}: no regular file"
-            )
-            if problem:
-                raise UserError(f"{problem}; bring the whole shard back or pack again")
+            problem = shard_problem(self.folder, file)
+            if problem is not None:
+                raise UserError(f"{problem}; {BRING_BACK}")
         fresh = np.zeros(len(self.shard), np.bool_)
         self._checked.update(dict.fromkeys(range(len(self.files)), (None, fresh)))
 
@@ -168,7 +157,7 @@ class Shards:
             self._checked[shard] = opened.state, checked
         if not checked[index]:
             if zlib.crc32(encoded.data) != self.crc32[index]:
-                return OSError("its bytes are not those that were packed; bring the shard back or pack again")
+                return OSError(f"its bytes are not those that were packed; {BRING_BACK}")
             checked[index] = True
         return None
 
@@ -212,6 +201,19 @@ def _most_open() -> int:
 
 
 _MOST_OPEN = _most_open()
+
+
+def shard_problem(folder: Path, shard: Shard) -> str | None:
+    """What is wrong with a shard as far as its name and size tell; None: nothing."""
+    path = folder / shard.name
+    try:
+        status = path.stat()
+    except OSError as error:
+        missing = isinstance(error, FileNotFoundError)
+        return f"{path}: {'no such shard, though it was packed' if missing else one_line(error)}"
+    if not stat.S_ISREG(status.st_mode):
+        return f"{path}: no regular file"
+    return _size_problem(path, status.st_size, shard.size)
 
 
 def _size_problem(file: Path, size: int, expected: int) -> str | None:

@@ -1,9 +1,11 @@
 """Packing photos: order, shrinking, what is left out, progress, a full disk, checking what was packed."""
 
 import io
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from PIL import Image
 
 from flowerfast.config import DataConfig
 from flowerfast.errors import RunFailed, UserError
+from flowerfast.machine import ProgressBars
 from flowerfast.packing import pack as module
 from flowerfast.packing.pack import damaged, pack, shard_order
 from flowerfast.packing.shard_writer import PackSettings
@@ -158,6 +161,52 @@ def test_a_full_disk_is_told_in_one_line_and_the_run_can_go_on(photo_folder: Wri
     assert not list(out.glob("*.partial"))
     pack(photos, out, PackSettings(), CONFIG)
     assert damaged(out) == []
+
+
+def lose_a_shard(out: Path) -> None:
+    (out / "shard-000000.tar").unlink()
+
+
+def cut_a_shard(out: Path) -> None:
+    os.truncate(out / "shard-000000.tar", 999)
+
+
+@pytest.mark.parametrize("harm", [lose_a_shard, cut_a_shard])
+def test_shards_taken_away_while_it_packs_are_told_and_packed_again(
+    photo_folder: Write, tmp_path: Path, harm: Callable[[Path], None]
+) -> None:
+    photos, out = photo_folder(), tmp_path / "out"
+    told = r"shard-000000\.tar: .+; run the same command again: it packs again from there on"
+    with pytest.raises(RunFailed, match=told):
+        pack(photos, out, SMALL, CONFIG, bars=at_the_fourteenth(partial(harm, out)))
+    pack(photos, out, SMALL, CONFIG)
+    assert damaged(out) == []
+
+
+def at_the_fourteenth(act: Callable[[], object]) -> ProgressBars:
+    """Bars that act when some shards are finished, and one is under way."""
+    return lambda _: nullcontext(lambda done, total: act() if done == 14 else None)
+
+
+@pytest.mark.parametrize("then", ["nothing", "another"])
+def test_a_folder_moved_while_it_is_packed_is_told_and_goes_on_in_its_place(
+    photo_folder: Write, tmp_path: Path, then: str
+) -> None:
+    photos, out, moved = photo_folder(), tmp_path / "out", tmp_path / "moved"
+
+    def move() -> None:
+        out.rename(moved)
+        if then == "another":
+            out.mkdir()
+
+    with pytest.raises(RunFailed, match=r"out: moved, deleted or replaced .+ with its new place as OUT"):
+        pack(photos, out, SMALL, CONFIG, bars=at_the_fourteenth(move))
+    assert out.exists() == (then == "another")
+    assert not (out.exists() and list(out.iterdir()))
+    finished = {file: file.stat().st_mtime_ns for file in moved.glob("*.tar")}
+    pack(photos, moved, SMALL, CONFIG)
+    assert {file: file.stat().st_mtime_ns for file in finished} == finished
+    assert damaged(moved) == []
 
 
 def test_verify_names_photos_that_were_altered(photo_folder: Write, tmp_path: Path) -> None:

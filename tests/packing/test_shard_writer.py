@@ -29,7 +29,7 @@ from flowerfast.packing.pack import pack, shard_order
 from flowerfast.packing.shard_writer import PackSettings
 from flowerfast.photos.arrays import load_arrays, save_arrays
 from flowerfast.photos.photos import Photos
-from flowerfast.photos.shard_index import INDEX
+from flowerfast.photos.shard_index import INDEX, STATE
 
 Write = Callable[..., Path]
 SMALL = PackSettings(shard_bytes=20_480)
@@ -49,6 +49,18 @@ def stock_reader(folder: Path, stages: Callable[[Any], Any] = lambda dataset: da
         samples = list(stages(webdataset.WebDataset(urls, shardshuffle=False)))
         gc.collect()
     return samples
+
+
+def interrupt(photos: Path, out: Path) -> None:
+    """Pack until some shards are finished."""
+
+    def stop(done: int, _: int) -> None:
+        if done == 14:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        pack(photos, out, SMALL, CONFIG, bars=lambda _: nullcontext(stop))
+    assert list(out.glob("*.tar"))
 
 
 def test_webdataset_reads_the_original_bytes_and_labels(photo_folder: Write, tmp_path: Path) -> None:
@@ -162,6 +174,74 @@ def test_a_finished_run_is_not_repeated_and_not_overwritten(photo_folder: Write,
     assert {p: p.stat().st_mtime_ns for p in out.iterdir()} == before
 
 
+def no_index(out: Path) -> None:
+    (out / INDEX).unlink()
+
+
+def no_index_and_notes(out: Path) -> None:
+    """Of somebody, where packing has its own."""
+    (out / INDEX).unlink()
+    (out / ".packing").mkdir()
+    (out / ".packing/notes").write_text("x")
+
+
+def index_of_garbage(out: Path) -> None:
+    (out / INDEX).write_bytes(b"garbage")
+
+
+def index_as_folder(out: Path) -> None:
+    (out / INDEX).unlink()
+    (out / INDEX).mkdir()
+
+
+def shard_lost(out: Path) -> None:
+    (out / "shard-000001.tar").unlink()
+
+
+def shard_cut(out: Path) -> None:
+    os.truncate(out / "shard-000001.tar", 999)
+
+
+def state_as_pipe(out: Path) -> None:
+    (out / STATE).unlink()
+    os.mkfifo(out / STATE)
+
+
+def state_of_garbage(out: Path) -> None:
+    (out / INDEX).unlink()
+    (out / STATE).write_text("[")
+
+
+@pytest.mark.parametrize("settings", [SMALL, replace(SMALL, max_side=24)])
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (no_index, rf"out: holds shards without their index, {INDEX}"),
+        (no_index_and_notes, rf"out: holds shards without their index, {INDEX}"),
+        (index_of_garbage, rf"{INDEX}: no index of this flowerfast \(.+\)"),
+        (index_as_folder, rf"{INDEX}: no index of this flowerfast \(Is a directory\)"),
+        (shard_lost, r"shard-000001\.tar: no such shard, though it was packed"),
+        (shard_cut, r"shard-000001\.tar: has 999 bytes, \d+ were packed"),
+        (state_as_pipe, rf"{STATE}: cannot be read \(not a regular file\)"),
+        (state_of_garbage, rf"{STATE}: damaged \(.+\)"),
+    ],
+)
+def test_a_finished_folder_that_has_lost_something_is_told_and_kept(
+    photo_folder: Write, tmp_path: Path, harm: Callable[[Path], None], message: str, settings: PackSettings
+) -> None:
+    photos, out = photo_folder(), tmp_path / "out"
+    pack(photos, out, SMALL, CONFIG)
+    harm(out)
+    before = content(out)
+    if settings != SMALL and (out / INDEX).exists() and STATE not in message:
+        message = "holds shards of other photos or settings; name another folder"
+    else:
+        message += "; bring back what was packed, or pack into another folder"
+    with pytest.raises(UserError, match=message):
+        pack(photos, out, settings, CONFIG)
+    assert content(out) == before
+
+
 def test_shards_keep_to_their_size(photo_folder: Write, tmp_path: Path) -> None:
     result = pack(photo_folder(), tmp_path / "out", SMALL, CONFIG)
     sizes = [p.stat().st_size for p in sorted((tmp_path / "out").glob("*.tar"))]
@@ -218,9 +298,7 @@ def test_a_killed_run_goes_on_with_the_same_bytes(photo_folder: Write, tmp_path:
 
 def test_other_settings_after_a_kill_start_anew(photo_folder: Write, tmp_path: Path) -> None:
     photos, out = photo_folder(), tmp_path / "out"
-    pack(photos, out, SMALL, CONFIG)
-    (out / "flowerfast-index.npz").unlink()  # as if killed just before the end
-    (out / ".packing").mkdir()
+    interrupt(photos, out)
     (out / "shard-000009.tar.partial").write_bytes((out / "shard-000000.tar").read_bytes()[:100])
     other = replace(SMALL, shard_bytes=40_960)
     pack(photos, out, other, CONFIG)
@@ -231,8 +309,7 @@ def test_other_settings_after_a_kill_start_anew(photo_folder: Write, tmp_path: P
 @pytest.mark.parametrize("name", ["shard-000000.tar", "shard-000009.tar"])
 def test_a_shard_of_somebody_else_is_kept(photo_folder: Write, tmp_path: Path, name: str) -> None:
     photos, out = photo_folder(), tmp_path / "out"
-    pack(photos, out, SMALL, CONFIG)
-    (out / "flowerfast-index.npz").unlink()
+    interrupt(photos, out)
     (out / name).write_bytes(b"theirs".ljust(10_240))
     with pytest.raises(UserError, match=f"{name}: flowerfast did not write this; move it away"):
         pack(photos, out, replace(SMALL, shard_bytes=40_960), CONFIG)
@@ -251,16 +328,7 @@ def test_what_else_lies_among_the_parts_is_kept(photo_folder: Write, tmp_path: P
 
 def test_a_finished_shard_that_was_cut_is_packed_again(photo_folder: Write, tmp_path: Path) -> None:
     photos, out = photo_folder(), tmp_path / "out"
-
-    class Stop(Exception):
-        pass
-
-    def interrupt(done: int, _: int) -> None:
-        if done == 14:
-            raise Stop
-
-    with pytest.raises(Stop):
-        pack(photos, out, SMALL, CONFIG, bars=lambda _: nullcontext(interrupt))
+    interrupt(photos, out)
     assert not list(out.glob("*.partial"))
     first = out / "shard-000000.tar"
     first.write_bytes(first.read_bytes()[:-1])
@@ -280,8 +348,9 @@ def test_what_an_earlier_version_packed_is_known_again_and_read(photo_folder: Wr
     assert len(Photos(out)) == len(Photos(photos))
     (out / INDEX).unlink()
     (out / ".packing").mkdir()
-    part = {"shard": ["shard-000000.tar", 20_480], "fold": 0, "done": 3, "bad": []}
-    save_arrays(out / ".packing/000000.npz", part, {})
+    for number in range(first.shards):
+        part = {"shard": [f"shard-{number:06d}.tar", 20_480], "fold": 0, "done": 3, "bad": []}
+        save_arrays(out / f".packing/{number:06d}.npz", part, {})
     assert pack(photos, out, SMALL, CONFIG) == first
 
 

@@ -44,7 +44,7 @@ def test_an_index_is_read_as_it_was_written(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_rows_that_lead_elsewhere_are_refused(tmp_path: Path, column: str, value: list[int] | bytes) -> None:
     write_index(index(**{column: value}), tmp_path)
-    with pytest.raises(UserError, match=r"flowerfast-index\.npz: no index of this flowerfast \(.+\); pack"):
+    with pytest.raises(UserError, match=r"flowerfast-index\.npz: no index of this flowerfast \(.+\); bring"):
         read_index(tmp_path)
 
 
@@ -56,7 +56,7 @@ def test_dots_within_a_name_lead_nowhere(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["../../etc/passwd", "/etc/passwd", "..", "", "a\\b", "a\0b", "C:a"])
 def test_a_shard_lies_beside_its_index(tmp_path: Path, name: str) -> None:
     write_index(replace(index(), shards=(Shard(name, 4096),)), tmp_path)
-    with pytest.raises(UserError, match=r"\((.+ is no name of a shard|holds the character U\+0000)\); pack"):
+    with pytest.raises(UserError, match=r"\((.+ is no name of a shard|holds the character U\+0000)\); bring"):
         read_index(tmp_path)
 
 
@@ -85,11 +85,11 @@ def test_columns_of_another_shape_are_refused(
     columns = {name: good.columns[name] for name in COLUMNS}
     spoil(columns)
     save_arrays(tmp_path / INDEX, {**about, "fingerprint": ""}, columns)
-    with pytest.raises(UserError, match=r"no index of this flowerfast \(.+\); pack again"):
+    with pytest.raises(UserError, match=r"no index of this flowerfast \(.+\); bring back"):
         read_index(tmp_path)
 
 
 def test_a_compressed_index_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
     np.savez_compressed(tmp_path / INDEX, about=np.zeros(1 << 20, np.uint8))
-    with pytest.raises(UserError, match=r"\(compressed\); pack again"):
+    with pytest.raises(UserError, match=r"\(compressed\); bring back"):
         read_index(tmp_path)

@@ -239,22 +239,35 @@ def as_shard_folder(root: Path) -> None:
     (root / "shard-000001.tar").mkdir()
 
 
+def index_missing(root: Path) -> None:
+    (root / INDEX).unlink()
+
+
+def index_as_folder(root: Path) -> None:
+    (root / INDEX).unlink()
+    (root / INDEX).mkdir()
+
+
 def unfinished(root: Path) -> None:
     (root / INDEX).unlink()
+    for shard in root.glob("*.tar"):
+        shard.unlink()
 
 
 @pytest.mark.parametrize(
     ("harm", "message"),
     [
-        (shards_missing, r"shard-000001\.tar: no such shard, yet the index lists it"),
+        (shards_missing, r"shard-000001\.tar: no such shard, though it was packed; bring back"),
         (lambda root: cut(root / "shard-000001.tar"), r"shard-000001\.tar: has \d+ bytes, \d+ were packed"),
-        (index_cut, rf"{INDEX}: no index of this flowerfast \(.*\); pack again"),
+        (index_cut, rf"{INDEX}: no index of this flowerfast \(.*\); bring back"),
         (index_of_text, rf"{INDEX}: no index of this flowerfast"),
         (index_of_another_version, r"version 99, this flowerfast reads 1"),
         (index_elsewhere, r"'\.\./shard-000000\.tar' is no name of a shard"),
         (index_without_a_shard, r"a photo lies in no shard"),
         (as_shard_folder, r"shard-000001\.tar: no regular file"),
         (index_altered, r"its rows are not those that were written"),
+        (index_missing, rf"shards: holds shards without their index, {INDEX}; bring back"),
+        (index_as_folder, rf"{INDEX}: no index of this flowerfast \(Is a directory\); bring back"),
         (unfinished, r"shards: packing was not finished; run the same `flowerfast pack` again"),
     ],
 )
