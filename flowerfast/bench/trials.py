@@ -15,8 +15,7 @@ from flowerfast.bench.child import Variant
 from flowerfast.bench.sources import sample
 from flowerfast.config import Config, known_keys
 from flowerfast.errors import RunFailed, UserError
-from flowerfast.loaders.cache.choice import cache_budget, cache_folder
-from flowerfast.loaders.cache.file import disk_problem
+from flowerfast.loaders.cache.choice import cache_budget, cache_folder, why_no_disk
 from flowerfast.loaders.cache.store import cache_bytes
 from flowerfast.loaders.engine import choose_backend
 from flowerfast.loaders.speeds import gpu_decodes
@@ -187,7 +186,7 @@ def _kept(bench: Bench, backend: str, place: str, left_out: dict[str, str]) -> I
     changes = [f"{key}={value}" for key, (value, now) in wanted.items() if value != now]
     name, setting, problem = _name(backend, place), " ".join(changes), None
     if place == "disk":
-        problem = disk_problem(cache_folder(bench.config.data))
+        problem = why_no_disk(cache_folder(bench.config.data))
         changes.append(f"data.cache_dir={json.dumps(str(bench.scratch / 'photos'))}")
     problem = problem or (_no_room(bench, place) if place != "none" else None)
     if problem:

@@ -53,7 +53,7 @@ def check_outputs(
 
     wanted = [(form, file) for form, file in files.items() if file is not None and file != Path("-")]
     for place, (form, file) in enumerate(wanted):
-        if any(file == other for _, other in wanted[:place]):
+        if any(_is_one(file, other) for _, other in wanted[:place]):
             raise UserError(f"--{form} {file}: named twice; give each a file of its own")
         if file.is_dir():
             raise UserError(f"--{form} {file}: is a folder; name a file in it")
@@ -67,6 +67,13 @@ def check_outputs(
             raise UserError(f"--{form} {file}: part of a {own}; name another file")
         if file.is_file() and (_is_among(file, photos) or _is_photo_in(data, whole)):
             raise UserError(f"--{form} {file}: one of the photos; name another file")
+
+
+def _is_one(file: Path, other: Path) -> bool:
+    """Whether two paths name one file, which need not be there."""
+    if file.exists() and other.exists():
+        return os.path.samefile(file, other)
+    return os.path.realpath(file) == os.path.realpath(other)
 
 
 def _closed(file: Path) -> str | None:

@@ -160,7 +160,7 @@ class ShardWriter:
             pass
         raise RunFailed(
             f"{self.folder}: moved, deleted or replaced while shards were written there; run the same "
-            "command with its new place as OUT, which goes on, or bring it back"
+            "command with its new place as OUT, which goes on, or with this one, which starts again"
         )
 
     def close(self) -> None:

@@ -21,6 +21,7 @@ RUN = "--model test_resnet --set model.pretrained=false --image-size 32 --device
 FORMATS = ("json", "jsonl", "csv")
 COMMANDS = {
     "train": f"train PHOTOS --out new/out {RUN}",
+    "train cache": f"train PHOTOS --out run {RUN} --set data.cache=disk --set data.cache_dir=new/out",
     "pack": "pack PHOTOS new/out",
     "pack --json": "pack --verify SHARDS --json new/out",
     "synth": "synth new/out --per-class 1",
@@ -76,7 +77,7 @@ def test_a_full_disk_exits_with_1(
     line = err.splitlines()[-1]
     assert code == 1, err
     assert re.fullmatch(
-        r"flowerfast: error: (/.*/)?new/out\S*: cannot be written \(File too large.+\); make room, then .+",
+        r"flowerfast: error: (data\.cache=disk: )?(/.*/)?new/out\S*: cannot be written \(File too large.+\); make room, then .+",
         line,
     )
     assert not [*tmp_path.rglob("*.partial")]

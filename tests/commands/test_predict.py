@@ -61,8 +61,23 @@ def test_no_output_is_one_of_the_photos_or_anothers(cli: Cli, trained: Any, tmp_
         said_so = f"flowerfast: error: --{form} photo.jpg: one of the photos; name another file\n"
         assert (code, said) == (2, said_so)
     assert photo.read_bytes() == before
-    code, _, said = cli("predict", trained.run, photo, "--jsonl", "out", "--csv", "out")
-    assert (code, "named twice" in said, (tmp_path / "out").exists()) == (2, True, False)
+
+
+@pytest.mark.parametrize("there", [False, True])
+@pytest.mark.parametrize("other", ["out", "folder/../out", "link/out", "to-out", "hard"])
+def test_no_output_is_anothers_by_whatever_name(
+    cli: Cli, trained: Any, tmp_path: Path, other: str, there: bool
+) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path)
+    (tmp_path / "to-out").symlink_to("out")
+    if there or other == "hard":
+        (tmp_path / "out").write_text("kept")
+        (tmp_path / "hard").hardlink_to(tmp_path / "out")
+    before = {file: file.read_text() for file in tmp_path.iterdir() if file.is_file()}
+    code, _, said = cli("predict", trained.run, trained.photos / "red", "--jsonl", other, "--csv", "out")
+    assert (code, "--csv out: named twice" in said) == (2, True)
+    assert {file: file.read_text() for file in tmp_path.iterdir() if file.is_file()} == before
 
 
 def test_names_that_look_like_patterns_and_photos_of_other_kinds(

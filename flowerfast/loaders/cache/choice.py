@@ -6,12 +6,14 @@ import numpy as np
 import torch
 
 from flowerfast.config import DataConfig
-from flowerfast.errors import RunFailed, UserError, write_failure
+from flowerfast.errors import RunFailed, UserError, WriteFailed
+from flowerfast.files import writing
 from flowerfast.loaders.cache.file import cache_key, disk_problem, held_bytes, open_cache_file, pixels_start
 from flowerfast.loaders.cache.store import PhotoCache, cache_bytes
 from flowerfast.machine import free_disk, free_memory, user_cache_dir
 from flowerfast.photos.photos import Photos
 
+_OTHER = "set data.cache_dir, or use ram or none"
 _SHARE = 3
 """Without data.cache_gb a cache takes at most one part in so many of what is free."""
 
@@ -20,7 +22,8 @@ def choose_cache(data: DataConfig, backend: str, device: torch.device, photos: P
     """Cache of decoded photos for a set: (none, ram, vram or disk; why).
 
     `auto` takes the memory where all photos fit into the budget, else the disk where they fit, else none.
-    Raises UserError when the executor has no such cache, or the disk cannot be used.
+    Raises UserError when the executor has no such cache, or the folder cannot be used; RunFailed where its disk
+    is why.
     """
     if data.cache == "none":
         return "none", "data.cache=none"
@@ -31,13 +34,12 @@ def choose_cache(data: DataConfig, backend: str, device: torch.device, photos: P
                 f"data.cache={data.cache}: the {backend} backend keeps photos in {' or on '.join(places)}; "
                 "use that or auto"
             )
-        problem = disk_problem(cache_folder(data)) if data.cache == "disk" else None
-        if problem is not None:
-            raise UserError(_no_file(problem))
+        if data.cache == "disk":
+            _check_disk(cache_folder(data))
         return data.cache, f"data.cache={data.cache}"
     reasons = []
     for place in places[:2]:  # cpu takes vram only when told to
-        if place == "disk" and (problem := disk_problem(cache_folder(data))) is not None:
+        if place == "disk" and (problem := why_no_disk(cache_folder(data))) is not None:
             reasons.append(f"disk: {problem}")
             continue
         needed = _needed(place, photos, data.cache_side)
@@ -57,8 +59,30 @@ def cache_places(backend: str, device: torch.device) -> tuple[str, ...]:
     return ("ram", "disk", "vram") if backend == "cpu" and device.type == "cuda" else ("ram", "disk")
 
 
+def why_no_disk(folder: Path) -> str | None:
+    """See `disk_problem`, of a full, broken or read-only disk too."""
+    try:
+        return disk_problem(folder)
+    except WriteFailed as error:
+        return error.what
+
+
+def _check_disk(folder: Path) -> None:
+    """Raise UserError when no cache file can be kept in a folder, RunFailed where its disk is why."""
+    try:
+        problem = disk_problem(folder)
+    except WriteFailed as error:
+        raise _failed(error) from error
+    if problem is not None:
+        raise UserError(_no_file(problem))
+
+
 def _no_file(problem: str) -> str:
-    return f"data.cache=disk: {problem}; set data.cache_dir, or use ram or none"
+    return f"data.cache=disk: {problem}; {_OTHER}"
+
+
+def _failed(error: WriteFailed) -> RunFailed:
+    return RunFailed(f"data.cache=disk: {error.line(f'try again, or {_OTHER}')}")
 
 
 def _needed(place: str, photos: Photos, side: int) -> int:
@@ -101,15 +125,15 @@ def open_cache(place: str, data: DataConfig, photos: Photos, device: torch.devic
         return PhotoCache(photos, data.cache_side, device, cache_budget(data, place, device))
     folder, count = cache_folder(data), len(photos.table)
     total = cache_bytes(photos, np.arange(count), data.cache_side)
-    problem = disk_problem(folder)
+    _check_disk(folder)
     try:
-        if problem is not None:
-            raise UserError(_no_file(problem))
         key, budget = cache_key(photos, data.cache_side), cache_budget(data, place, device)
-        file = open_cache_file(folder, key, count, total, budget)
+        with writing(folder):
+            file = open_cache_file(folder, key, count, total, budget)
+    except WriteFailed as error:
+        raise _failed(error) from error
     except OSError as error:
-        failed = RunFailed if write_failure(error, folder, 0) is not None else UserError
-        raise failed(_no_file(f"{folder}: {error.strerror}")) from error
+        raise UserError(_no_file(f"{folder}: {error.strerror}")) from error
     if data.cache_dir is not None and (taken := held_bytes(Path(data.cache_dir))):
         earlier = f"disk cache: *.photos in {data.cache_dir} are of an earlier version and no longer used"
         file.notes.append(f"{earlier}: delete them to free {taken / 1e9:.2f} GB")

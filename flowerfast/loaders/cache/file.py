@@ -28,7 +28,8 @@ from weakref import finalize
 
 import numpy as np
 
-from flowerfast.files import open_regular, replacing
+from flowerfast.errors import WriteFailed
+from flowerfast.files import open_regular, replacing, writing
 from flowerfast.photos.photos import Photos
 
 try:
@@ -45,11 +46,17 @@ _MARK = b"flowerfast decoded photos "
 
 
 def disk_problem(folder: Path) -> str | None:
-    """Why no cache file can be kept in `folder`, which is made if need be; None: it can."""
+    """Why no cache file can be kept in `folder`, which is made if need be; None: it can.
+
+    Raises WriteFailed when its disk is why.
+    """
     if fcntl is None or not hasattr(os, "pwrite"):
         return "this system lacks the file locks that a shared cache needs"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+    except WriteFailed:
+        raise
     except OSError as error:
         return f"{folder} cannot be made ({error.strerror})"
     return None if os.access(folder, os.W_OK | os.X_OK) else f"{folder} cannot be written to"
