@@ -77,7 +77,8 @@ def test_a_full_disk_exits_with_1(
     line = err.splitlines()[-1]
     assert code == 1, err
     assert re.fullmatch(
-        r"flowerfast: error: (data\.cache=disk: )?(/.*/)?new/out\S*: cannot be written \(File too large.+\); make room, then .+",
+        r"flowerfast: error: (data\.cache=disk: )?(/.*/)?new/out\S*: cannot be written "
+        r"\(File too large.+\); make room, then .+",
         line,
     )
     assert not [*tmp_path.rglob("*.partial")]

@@ -22,8 +22,8 @@ def choose_cache(data: DataConfig, backend: str, device: torch.device, photos: P
     """Cache of decoded photos for a set: (none, ram, vram or disk; why).
 
     `auto` takes the memory where all photos fit into the budget, else the disk where they fit, else none.
-    Raises UserError when the executor has no such cache, or the folder cannot be used; RunFailed where its disk
-    is why.
+    Raises UserError when the executor has no such cache, or the folder cannot be used; RunFailed where
+    its disk is why.
     """
     if data.cache == "none":
         return "none", "data.cache=none"
