@@ -1,12 +1,16 @@
 """Arguments of the Python API: what is none that could be meant is refused in one line."""
 
 import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from operator import index
 from pathlib import Path
 from typing import Any
 
 from flowerfast.documents import shown
-from flowerfast.errors import UserError, one_line
+from flowerfast.errors import RunFailed, UserError, one_line
+from flowerfast.machine import Progress, ProgressBars
 
 
 def whole(name: str, value: Any, least: int, below: int = 2**63) -> int:
@@ -42,3 +46,35 @@ def of_kind(name: str, value: Any, kind: Any, wanted: str) -> None:
     """Raise UserError unless a value is of a kind, as `isinstance` has it; `wanted` says what to give."""
     if not isinstance(value, kind):
         raise UserError(f"{name}={shown(value)}: give {wanted}")
+
+
+def progress_bars(bars: ProgressBars) -> ProgressBars:
+    """Progress bars that raise UserError where `bars`, or what it gives, makes none."""
+    of_kind("bars", bars, Callable, "a function that makes progress bars")
+
+    @contextmanager
+    def make(title: str) -> Iterator[Progress | None]:
+        made = bars(title)
+        of_kind("bars: its result", made, AbstractContextManager, "a context manager, as nullcontext()")
+        with made as bar:
+            of_kind("bars: what it enters", bar, Callable | None, "a function (done, total), or None")
+            yield bar
+
+    return make
+
+
+def signal_asked(stop: Any) -> Callable[[], int | None]:
+    """The function `stop`, which raises RunFailed when it gives neither the number of a signal nor None.
+
+    Raises UserError when it is no function.
+    """
+    of_kind("stop: what it enters", stop, Callable, "a function that gives the number of a signal, or None")
+
+    def ask() -> int | None:
+        given = stop()
+        if given is None or (given in [*signal.Signals] and not isinstance(given, bool)):
+            return given
+        wanted = "the number of a signal, as signal.SIGTERM, or None"
+        raise RunFailed(f"stop: its function gave {shown(given)}; let it give {wanted}")
+
+    return ask

@@ -133,6 +133,9 @@ def _check_key(key: str, origin: str) -> None:
     """Refuse unknown keys here, where the spelling the user typed is known."""
     keys = list(known_keys())
     of_kind(f"{origin}: key", key, str, "a dotted key, as 'train.lr'")
+    first = next((each for each in keys if each.startswith(f"{key}.")), None)
+    if first is not None:
+        raise UserError(f"{origin}: {key} is a section; give its settings by dotted keys, as {first}")
     if key not in keys:
         raise UserError(f"{origin}: unknown key {shown(key)}{hint(key, keys)}")
 

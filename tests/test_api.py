@@ -5,11 +5,12 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from importlib import import_module, resources
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -18,6 +19,8 @@ import torch
 from PIL import Image
 
 import flowerfast as ff
+from flowerfast.packing.pack import pack
+from flowerfast.packing.shard_writer import PackSettings
 
 Write = Callable[..., Path]
 TINY = {
@@ -185,7 +188,8 @@ WRONG: dict[str, tuple[Callable[[Path, Any], object], list[object]]] = {
     "read": (lambda r, v: ff.Photos(r).read(v), [[-1], [15], [1.5], [[1]], None, 5, "x"]),
     "sizes": (lambda r, v: ff.Photos(r).sizes(v), [[-1], [15], None, 5]),
     "orientations": (lambda r, v: ff.Photos(r).orientations(v), [[-1], [15], None, 5]),
-    "with_classes": (lambda r, v: ff.Photos(r).with_classes(v), [["a"], [], None, 5, "ab", [1, 2]]),
+    "with_classes": (lambda r, v: ff.Photos(r).with_classes(v), [["a"], [], None, 5, "ab", [1, 2],
+                     ["daisy", "rose", "tulip", "rose"]]),
     "decode": (lambda r, v: ff.Photos(r).decode(v), [1.5, "1", None, NAN, True, 10**30]),
     "open": (lambda r, v: ff.Photos.open(r, v), [{}, None]),
     "max_pixels": (lambda r, v: ff.Photos(r, max_pixels=v), [0, True, NAN, None, 10**30]),
@@ -197,6 +201,9 @@ WRONG: dict[str, tuple[Callable[[Path, Any], object], list[object]]] = {
     "crop_pct": (lambda r, v: _loader(r, crop_pct=v), [0, 2, NAN, None, True]),
     "device": (lambda r, v: _loader(r, device=v),
                [5, -1, "cuda:99", "", "meta", "xla", None, True, [], "a\0b", LONG, torch.device("meta")]),
+    "shuffle": (lambda r, v: _loader(r, shuffle=v), ["x", 1, []]),
+    "keep": (lambda r, v: _loader(r, keep=v), ["x", 1, None]),
+    "fold_last": (lambda r, v: _loader(r, fold_last=v), ["x", 1, None]),
     "rank": (lambda r, v: _loader(r, rank=v), [-1, 1, 0.5, "0", None, True]),
     "world_size": (lambda r, v: _loader(r, world_size=v), [0, 1.5, "1", None, True]),
     "options": (lambda r, v: _loader(r, options=v), [5, {}, ff.DataConfig]),
@@ -212,11 +219,17 @@ WRONG: dict[str, tuple[Callable[[Path, Any], object], list[object]]] = {
     "evaluate.options": (lambda r, v: ff.evaluate(r, r, options=v), [5, {}]),
     "settings": (lambda r, v: ff.train(r, settings=v),
                  [5, "x", [("a", 1)], {1: 2}, {None: 1}, {"train.epochs": 2**70}, {"data.cache_gb": 1e300},
-                  {"train.batch_size": True}, {"model.name": "a\0b"}, {"model.name": b"x"}]),
+                  {"train.batch_size": True}, {"model.name": "a\0b"}, {"model.name": b"x"},
+                  {"train": {"epochs": 1}}]),
     "resume": (lambda r, v: ff.train(out=v, resume=True), ["a\0b", LONG, 5]),
+    "resume itself": (lambda r, v: ff.train(r, settings=TINY, resume=v), ["x", 1, None]),
     "reporter": (lambda r, v: ff.train(r, settings=TINY, reporter=v), [5, "x"]),
-    "stop": (lambda r, v: ff.train(r, settings=TINY, stop=v), [5]),
-    "bars": (lambda r, v: ff.train(r, settings=TINY, bars=v), [5]),
+    "stop": (lambda r, v: ff.train(r, out=r.with_name("run"), settings=TINY, stop=v),
+             [5, nullcontext(None), nullcontext(5)]),
+    "bars": (lambda r, v: ff.train(r, settings=TINY, bars=v),
+             [5, lambda _: None, lambda _: nullcontext(5)]),
+    "pack.bars": (lambda r, v: pack(r, r.with_name("out"), PackSettings(), ff.DataConfig(), v),
+                  [5, lambda _: None, lambda _: nullcontext(5)]),
     "crop_scale": (lambda _, v: ff.Augment(crop_scale=v), [5, (1,), (NAN, 1), (True, 1), None]),
     "with_normalisation": (lambda _, v: ff.with_normalisation(v), [None, 5, torch.nn.Identity()]),
 }  # fmt: skip
@@ -235,6 +248,39 @@ def test_wrong_arguments_are_one_line(
         assert "\n" not in str(caught.value)
         assert len(str(caught.value)) < 350
     assert {*tmp_path.rglob("*")} == before
+
+
+def test_what_was_given_is_named(photo_folder: Write) -> None:
+    with pytest.raises(ff.UserError, match=r"^with_normalisation: network=5: give a model of timm"):
+        ff.with_normalisation(5)  # type: ignore[arg-type]
+    with pytest.raises(ff.UserError, match=r"network=Identity\(\): has no pretrained_cfg; give a model"):
+        ff.with_normalisation(torch.nn.Identity())
+    with pytest.raises(ff.UserError, match=r"^settings: train is a section; .+ by dotted keys, as train\."):
+        ff.train(photo_folder(), settings={"train": {"epochs": 1}})
+    with pytest.raises(ff.UserError, match=r"^with_classes: class 'rose' is named twice; name each once"):
+        ff.Photos(photo_folder()).with_classes(["daisy", "rose", "tulip", "rose"])
+
+
+@pytest.mark.parametrize("given", [0, 999, True, "x", 15.5])
+def test_a_stop_that_gives_no_signal_ends_the_run_in_one_line(
+    photo_folder: Write, tmp_path: Path, given: object
+) -> None:
+    out, stop = tmp_path / "run", cast(Any, nullcontext(lambda: given))
+    with pytest.raises(
+        ff.RunFailed, match=r"^stop: its function gave .+; let it give the number of a signal"
+    ):
+        ff.train(photo_folder(), out=out, settings=TINY, stop=stop)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("backend", ["cpu"])
+def test_an_epoch_of_a_loader_that_was_closed_says_so(photo_folder: Write, backend: str) -> None:
+    loader = _loader(photo_folder(), backend=backend, options=ff.DataConfig(prefetch=1))
+    batches = loader.epoch(0)
+    next(batches)
+    loader.close()
+    with pytest.raises(ff.UserError, match=r"^this loader is closed; open another$"):
+        list(batches)
 
 
 @pytest.mark.parametrize("index", [-1, 15, 10**6])

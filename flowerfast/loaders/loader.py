@@ -95,6 +95,9 @@ class Loader:
         of_kind("Loader: photos", photos, Photos, "ff.Photos(...)")
         of_kind("Loader: augment", augment, Augment | None, "ff.Augment(...)")
         of_kind("Loader: options", options, DataConfig | None, "ff.DataConfig(...)")
+        of_kind("Loader: shuffle", shuffle, bool | np.bool_ | None, "True, False or None")
+        of_kind("Loader: keep", keep, bool | np.bool_, "True or False")
+        of_kind("Loader: fold_last", fold_last, bool | np.bool_, "True or False")
         ranks = {"rank": rank, "world_size": world_size}
         checked = {"data": {"image_size": size}, "train": {"batch_size": batch_size, "seed": seed}}
         with speaking_of(_ARGUMENTS):
@@ -278,9 +281,13 @@ class Loader:
     def _counted(
         self, epoch: int, start_batch: int, batches: Iterator[Batch]
     ) -> Generator[Batch, None, None]:
-        for number, batch in enumerate(batches, start_batch + 1):
-            self._next = epoch, number
-            yield batch
+        try:
+            for number, batch in enumerate(batches, start_batch + 1):
+                self._next = epoch, number
+                yield batch
+        except RuntimeError:
+            self._check_open()  # closed meanwhile
+            raise
         self._next = epoch + 1, 0
 
 

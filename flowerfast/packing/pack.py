@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import simplejpeg
 
+from flowerfast.arguments import progress_bars
 from flowerfast.config import DataConfig
 from flowerfast.errors import RunFailed, UserError, WriteFailed, one_line
 from flowerfast.locks import only_writer
@@ -90,6 +91,7 @@ def pack(
     two lies in the other, or another process is packing there; RunFailed when writing fails, or shards are
     taken away meanwhile.
     """
+    bars = progress_bars(bars)
     _check_apart(data, out)
     with bars("reading headers") as bar:
         photos = Photos.open(data, config, bar, min_classes=1)

@@ -3,6 +3,7 @@
 import copy
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -230,6 +231,10 @@ class Photos:
     def with_classes(self, classes: Sequence[str]) -> "Photos":
         """The same photos, labelled by position in `classes`, which holds all of theirs, NFC or NFD."""
         of_kind("with_classes: classes", classes, list | tuple, "the names in a list")
+        names = Counter(nfc(str(name)) for name in classes)
+        twice = next((name for name, count in names.items() if count > 1), None)
+        if twice is not None:
+            raise UserError(f"with_classes: class {shown(twice)} is named twice; name each once")
         same = copy.copy(self)
         known = {nfc(str(name)): label for label, name in enumerate(classes)}
         absent = next((name for name in self.classes if nfc(name) not in known), None)

@@ -9,6 +9,8 @@ from torch import nn
 
 from flowerfast.arguments import of_kind, path
 from flowerfast.config import ModelConfig
+from flowerfast.documents import shown
+from flowerfast.errors import UserError
 from flowerfast.training.architecture import Architecture, find_architecture
 from flowerfast.training.image_size import check_forward
 from flowerfast.training.weights import labels_of, load_weights
@@ -117,7 +119,9 @@ def pretrained_cfg(network: nn.Module) -> dict[str, Any]:
 
 def with_normalisation(network: nn.Module) -> Classifier:
     """The network behind the normalisation layer of its own `pretrained_cfg`. UserError: it has none."""
-    known = network if hasattr(network, "pretrained_cfg") else None
-    of_kind("with_normalisation: network", known, nn.Module, "a model of timm.create_model(...)")
+    wanted = "a model of timm.create_model(...)"
+    of_kind("with_normalisation: network", network, nn.Module, wanted)
+    if not hasattr(network, "pretrained_cfg"):
+        raise UserError(f"with_normalisation: network={shown(network)}: has no pretrained_cfg; give {wanted}")
     cfg = pretrained_cfg(network)
     return Classifier(network, cfg["mean"], cfg["std"])

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from flowerfast.arguments import of_kind, path
+from flowerfast.arguments import of_kind, path, progress_bars, signal_asked
 from flowerfast.config import Config, ModelConfig
 from flowerfast.demo.synthetic import demo_folder, demo_photos
 from flowerfast.errors import UserError
@@ -83,10 +83,12 @@ def train(
         bars: makes progress bars for what comes before.
 
     Raises UserError before anything is written, as when another process writes to the run folder; Stopped
-    after saving; RunFailed when a loss is no number, a disk is full, or the run folder is moved or deleted.
+    after saving; RunFailed when a loss is no number, a disk is full, the run folder is moved or deleted, or
+    `stop` gives something else.
     """
     of_kind("settings", settings, Mapping | None, "a mapping from dotted keys to values")
-    of_kind("bars", bars, Callable, "a function that makes progress bars")
+    of_kind("resume", resume, bool, "True or False")
+    bars = progress_bars(bars)
     of_kind("reporter", reporter, Reporter | None, "an object with the methods of Reporter")
     of_kind("stop", stop, AbstractContextManager | None, "a context manager")
     given = {"data": data, "out": out, "start_from": start_from}
@@ -163,7 +165,14 @@ def _train(
             record |= {"compile": compiled["compile"], "run": folder.identity()}
             with stop or nullcontext(lambda: None) as asked:
                 run = TrainingRun(
-                    config, folder, list(photos.classes), state, *loaders, reporter, record, asked
+                    config,
+                    folder,
+                    list(photos.classes),
+                    state,
+                    *loaders,
+                    reporter,
+                    record,
+                    signal_asked(asked),
                 )
                 run.named = announced
                 try:
