@@ -13,6 +13,7 @@ import simplejpeg
 from numba import njit
 from PIL import Image
 
+from flowerfast.kernels.jpeg_codes import stream_size
 from flowerfast.kernels.jpeg_header import read_header
 from flowerfast.kernels.jpeg_rows import rgb_row
 from flowerfast.kernels.jpeg_scan import coefficient_count, read_planes, region_of
@@ -33,7 +34,8 @@ def _window(data, tables, shrink, window, chroma, out):
         return 1  # the header was damaged; callers compare it with the size that they know
     coefficients = np.empty(coefficient_count(frame, region), np.int32)
     planes = np.empty(region.size, np.uint8)
-    if not read_planes(data, tables, region, coefficients, planes):
+    stream = np.empty(stream_size(len(data)), np.uint8)
+    if not read_planes(data, tables, region, coefficients, planes, stream):
         return 2
     for y in range(height):
         rgb_row(planes, region, top + y, left, chroma, out[y])
