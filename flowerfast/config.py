@@ -7,13 +7,13 @@ one.
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
 
-from flowerfast.documents import shown
+from flowerfast.documents import first_problem, shown
 from flowerfast.errors import UserError
 from flowerfast.nearest import hint
 
@@ -32,6 +32,25 @@ class Section(BaseModel):
             super().__init__(**values)
         except ValidationError as error:
             raise UserError(_explain(error, type(self).__name__, type(self))) from None
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _plain(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuse what pydantic would take for text or a number, and what no file or loop could hold."""
+        if isinstance(value, bytes):
+            raise ValueError("give text, not bytes")
+        if isinstance(value, str) and "\0" in value:
+            raise ValueError("holds the character U+0000")
+        kind = cls.model_fields[info.field_name or ""].annotation
+        kinds = {kind, *get_args(kind)}
+        if value == "" and str in kinds:
+            raise ValueError("is empty; leave it out, or give a value")
+        parts = [*value] if isinstance(value, list | tuple) else [value]
+        if bool in map(type, parts) and {int, float} & kinds:
+            raise ValueError("give a number, not true or false")
+        if any(isinstance(part, int) and abs(part) >= 2**64 for part in parts):
+            raise ValueError("that is too large a number")
+        return value
 
     # For who calls the class: a section within a whole configuration is explained with its key (`validate`).
     __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
@@ -60,7 +79,7 @@ class DataConfig(Section):
     """Batches made ahead of the training step."""
     cache: Literal["auto", "none", "ram", "disk", "vram"] = "none"
     """Keep decoded photos in ram, on disk or on the GPU in vram; auto: in the first that has room for all."""
-    cache_gb: float | None = Field(default=None, gt=0)
+    cache_gb: float | None = Field(default=None, gt=0, le=1e9)
     """Most GB (1e9 bytes) of the cache, on disk of all its files; null: a third of what is free."""
     cache_dir: str | None = None
     """Folder in which `flowerfast-photos` holds the disk cache; null: `photos` in the user's cache folder."""
@@ -249,19 +268,16 @@ def validate(tree: Mapping[str, Any], origin: str) -> Config:
 
 def _explain(error: ValidationError, origin: str, model: type[BaseModel] = Config) -> str:
     """One line for the first problem of a `model`: file, key, rule, value."""
-    first = error.errors()[0]
-    key = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "extra_forbidden":
+    key, value, rule = first_problem(error)
+    if error.errors()[0]["type"] == "extra_forbidden":
         if model is not Config:
             return f"{origin}: unknown argument {shown(key)}{hint(key, [*model.model_fields])}"
         sections = () if "." in key else Config.model_fields
         return f"{origin}: unknown key {shown(key)}{hint(key, [*known_keys(), *sections])}"
-    field = ".".join(str(part) for part in first["loc"][: 2 if model is Config else 1])
+    field = ".".join(key.split(".")[: 2 if model is Config else 1])
     info = find_field(field) if model is Config else model.model_fields.get(field)
-    rule = first["msg"][0].lower() + first["msg"][1:]
-    rule = rule.removeprefix("value error, ")
     about = _description(info)
-    return f"{origin}: {field}={shown(first['input'])}: {rule}{f' ({about})' if about else ''}"
+    return f"{origin}: {field}={value}: {rule}{f' ({about})' if about else ''}"
 
 
 @contextmanager

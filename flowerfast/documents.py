@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from flowerfast.errors import printable
 from flowerfast.files import open_regular
@@ -27,7 +27,7 @@ _LARGEST = 2**64
 _NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 _SHOWN = 80  # characters of a value in a message
 
-Model = TypeVar("Model", bound=BaseModel)
+Model = TypeVar("Model")
 
 
 class DocumentError(ValueError):
@@ -75,16 +75,22 @@ def parse_json(content: bytes, *, most: int = MOST_JSON, finite: bool = True) ->
 
 
 def conform(model: type[Model], content: Any) -> Model:
-    """Content as a pydantic model. Raises DocumentError with the first thing that is not as it should be."""
+    """Content as a pydantic model or a dataclass.
+
+    Raises DocumentError with the first thing that is not as it should be.
+    """
     try:
-        return model.model_validate(content)
+        return TypeAdapter(model).validate_python(content)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"])) or "the whole"
-        rule = first["msg"][0].lower() + first["msg"][1:]
-        raise DocumentError(
-            f"{place}={shown(first['input'])}: {rule.removeprefix('value error, ')}"
-        ) from None
+        place, value, rule = first_problem(error)
+        raise DocumentError(f"{place or 'the whole'}={value}: {rule}") from None
+
+
+def first_problem(error: ValidationError) -> tuple[str, str, str]:
+    """(dotted place, value there as `shown`, rule) of the first thing that is not as it should be."""
+    first = error.errors()[0]
+    rule = first["msg"][0].lower() + first["msg"][1:]
+    return ".".join(map(str, first["loc"])), shown(first["input"]), rule.removeprefix("value error, ")
 
 
 def shown(value: Any) -> str:

@@ -39,7 +39,10 @@ class UserError(ValueError):
 
 
 class RunFailed(RuntimeError):
-    """The run cannot go on; the message is one line with the way out. Commands exit with 1."""
+    """The run cannot go on; the message is one line with the way out. Commands exit with 1.
+
+    So it is where a disk is full, broken or read-only: what was asked for is right.
+    """
 
     def __init__(self, message: str) -> None:
         super().__init__(printable(message))
@@ -60,7 +63,8 @@ def one_line(error: BaseException) -> str:
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _DISK = _FULL | {errno.EROFS, errno.EIO}
-_FOREIGN = re.compile(r"\(os error (\d+)\)")  # as Rust has it, in which safetensors is written
+# As Rust has it, in which safetensors is written: its words, and those that it has for programmers.
+_FOREIGN = re.compile(r"(?:\(os error|Os \{ code:) (\d+)\b")
 
 
 class WriteFailed(OSError):
@@ -103,9 +107,11 @@ def write_failure(error: BaseException, file: Path, needed: int) -> WriteFailed 
 
 
 def _lies_with(file: Path, error: BaseException) -> bool:
-    """Whether what the system named, if anything, is the file, or something beside it or within."""
+    """Whether what the system named, if anything, is the file, beside, within or above it."""
     named = getattr(error, "filename2", None) or getattr(error, "filename", None)  # of a copy, where it goes
-    return not isinstance(named, str) or Path(named).is_relative_to(file.parent)
+    if not isinstance(named, str | os.PathLike):
+        return True
+    return Path(named).is_relative_to(file.parent) or file.is_relative_to(named)
 
 
 def _room(code: int, file: Path, needed: int) -> str:
@@ -115,12 +121,23 @@ def _room(code: int, file: Path, needed: int) -> str:
     words = [f"at least {needed:,} bytes needed"] if needed else []
     try:
         there = next(folder for folder in file.absolute().parents if folder.is_dir())
-        words.append(f"{shutil.disk_usage(there).free:,} free")
+        free = shutil.disk_usage(there).free
+        if code == errno.ENOSPC and free > needed and _is_out_of_inodes(there):
+            return f": {free:,} bytes are free, but it may hold no more files, whatever their size; see df -i"
+        words.append(f"{free:,} free")
     except OSError:
         pass  # a disk that cannot even say that
     if code == errno.EFBIG:
         words.append("files of this process may be limited, see ulimit -f")
     return ": " * bool(words) + ", ".join(words)
+
+
+def _is_out_of_inodes(folder: Path) -> bool:
+    """Whether a disk that counts its inodes has none left. Raises OSError."""
+    if not hasattr(os, "statvfs"):
+        return False
+    disk = os.statvfs(folder)
+    return disk.f_files > 0 and disk.f_favail == 0
 
 
 _NO_MEMORY = re.compile(r"out of memory|allocate memory|can't allocate", re.IGNORECASE)

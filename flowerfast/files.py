@@ -68,7 +68,7 @@ def replacing(file: Path, *, durable: bool = False, shared: bool = False, needed
         raise failed from error
 
 
-_FLAGS = os.O_RDONLY | sum(
+READ_FLAGS = os.O_RDONLY | sum(
     getattr(os, name, 0) for name in ("O_NONBLOCK", "O_NOCTTY", "O_CLOEXEC", "O_BINARY")
 )
 """Without O_NONBLOCK whoever opens a pipe waits until somebody writes to it; regular files do not mind."""
@@ -79,7 +79,7 @@ def open_regular(path: Path | str) -> int:
 
     A pipe, socket, device or folder may have taken the place of a file at any time, and would be waited for.
     """
-    file = os.open(path, _FLAGS)
+    file = os.open(path, READ_FLAGS)
     mode = os.fstat(file).st_mode
     if stat.S_ISREG(mode):
         return file
@@ -127,11 +127,10 @@ def delivering(file: Path) -> Iterator[Path]:
 
     Links are followed; a device or a pipe is written into.
     """
-    file = Path(os.path.realpath(file))
     if file.exists() and not file.is_file():
         yield file
     else:
-        with replacing(file, shared=True) as fresh:  # FILE.partial may be somebody's
+        with replacing(Path(os.path.realpath(file)), shared=True) as fresh:  # FILE.partial may be somebody's
             yield fresh
 
 

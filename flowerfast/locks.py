@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from flowerfast.errors import UserError
+from flowerfast.errors import RunFailed, UserError, write_failure
 
 try:
     import fcntl
@@ -32,7 +32,7 @@ def only_writer(folder: Path, other: str) -> Iterator[str | None]:
     Yields None, or a line that says why it could not be locked: Windows, a file system without locks.
 
     Raises UserError when another process holds it, or another thread of this one, and when it cannot be made
-    or read.
+    or read; RunFailed when its disk is full, broken or read-only.
     """
     made: list[Path] = []
     lock: int | None = None
@@ -40,6 +40,9 @@ def only_writer(folder: Path, other: str) -> Iterator[str | None]:
         try:
             lock, problem = _lock(folder, made, other)
         except OSError as error:
+            failed = write_failure(error, folder, 0)
+            if failed is not None:
+                raise RunFailed(failed.line(f"try again, or {other}")) from error
             raise UserError(f"{folder}: cannot be written ({error.strerror}); {other}") from error
         yield problem
     finally:

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from flowerfast.arguments import of_kind
+from flowerfast.arguments import path as given_path
 from flowerfast.config import Config, find_field, known_keys, validate
 from flowerfast.documents import DocumentError, parse_yaml, read_yaml, shown
 from flowerfast.errors import UserError, one_line
@@ -24,6 +26,7 @@ def load_config(
     `base` is a path, or the name of a config that ships with the package (`paper`, `demo`).
     Raises UserError on an unreadable file, an unknown key or a value out of bounds.
     """
+    of_kind("settings", settings, Mapping | None, "a mapping from dotted keys to values")
     tree = _read_yaml(_find(base)) if base is not None else {}
     origin = str(base) if base is not None else "settings"
     return _apply(tree, overrides, settings or {}, origin)
@@ -93,7 +96,7 @@ def config_folder() -> Path:
 
 
 def _find(base: Path | str) -> Path:
-    path = Path(base)
+    path = given_path("config", base)
     if path.is_file():
         return path
     shipped = config_folder() / f"{base}.yaml"
@@ -129,6 +132,7 @@ def _put(tree: dict[str, Any], key: str, value: Any, origin: str) -> None:
 def _check_key(key: str, origin: str) -> None:
     """Refuse unknown keys here, where the spelling the user typed is known."""
     keys = list(known_keys())
+    of_kind(f"{origin}: key", key, str, "a dotted key, as 'train.lr'")
     if key not in keys:
         raise UserError(f"{origin}: unknown key {shown(key)}{hint(key, keys)}")
 

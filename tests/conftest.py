@@ -14,7 +14,8 @@ import torch
 from PIL import EpsImagePlugin, Image, ImageDraw, ImageOps
 
 # Networks here are tiny: threads of torch would spend their time waiting for each other.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+torch.set_num_threads(1)
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the commands that tests start, with the same rounding
 # One place for the machine code of the CPU loops, for all tests and the commands they start: compiling takes
 # seconds, and the cache of each test is new.
 os.environ.setdefault("NUMBA_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache" / "kernels"))

@@ -5,12 +5,15 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from importlib import import_module, resources
 from operator import attrgetter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import timm
 import torch
 from PIL import Image
 
@@ -136,6 +139,120 @@ def test_errors_speak_of_the_arguments_that_were_typed(
     message = str(caught.value)
     assert "\n" not in message
     assert not [word for word in ("data.image_size", "train.", "eval.", "--") if word in message]
+
+
+NAN, LONG = float("nan"), "x" * 5000
+PATHS = ["", "a\0b", LONG, "x" * 300, 5, None, b"photos", True, []]
+
+
+@pytest.mark.parametrize("given", PATHS, ids=lambda value: repr(value)[:9])
+def test_what_is_no_path_is_refused_by_every_function(
+    photo_folder: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: object
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder, calls = photo_folder(), [ff.Photos, ff.load_run, partial(ff.evaluate, data="photos")]
+    named = [{key: given} for key in ("data", "out", "config", "start_from")] if given is not None else []
+    named += [{"settings": {key: given}} for key in ("data.path", "data.cache_dir", "model.weights")]
+    before = {*tmp_path.rglob("*")}
+    for call in calls:
+        with pytest.raises(ff.UserError) as caught:
+            call(given)
+        assert len(str(caught.value)) < 250
+    for more in named:
+        if more == {"settings": {"data.path": None}} or (given is None and "settings" in more):
+            continue  # not given
+        changes = {**TINY, "data.cache": "disk", **more.get("settings", {})}
+        with pytest.raises(ff.UserError) as caught:
+            ff.train(**{"data": folder, "out": "run", **more, "settings": changes})
+        assert "\n" not in str(caught.value)
+    assert {*tmp_path.rglob("*")} == before
+
+
+def _loader(root: Path, **given: object) -> ff.Loader:
+    return ff.Loader(ff.Photos(root), **{"size": 32, "batch_size": 4, "device": "cpu", **given})
+
+
+def _model(_: Path) -> ff.TrainedModel:
+    network = ff.with_normalisation(timm.create_model("test_resnet", num_classes=3)).eval()
+    return ff.TrainedModel(network, ("a", "b", "c"), 32, 0.875, torch.device("cpu"), "apply")
+
+
+PHOTO = np.zeros((40, 30, 3), np.uint8)
+WRONG: dict[str, tuple[Callable[[Path, Any], object], list[object]]] = {
+    "split.seed": (lambda r, v: ff.Photos(r).split(seed=v), [-1, 2**64, 1.5, NAN, "0", None, True]),
+    "split": (lambda r, v: ff.Photos(r).split(v), [0, 1, NAN, None, True, [], np.ones(2)]),
+    "subset": (lambda r, v: ff.Photos(r).subset(v), [[-1], [15], [1, [2]], [2**70], "x", None]),
+    "read": (lambda r, v: ff.Photos(r).read(v), [[-1], [15], [1.5], [[1]], None, 5, "x"]),
+    "sizes": (lambda r, v: ff.Photos(r).sizes(v), [[-1], [15], None, 5]),
+    "orientations": (lambda r, v: ff.Photos(r).orientations(v), [[-1], [15], None, 5]),
+    "with_classes": (lambda r, v: ff.Photos(r).with_classes(v), [["a"], [], None, 5, "ab", [1, 2]]),
+    "decode": (lambda r, v: ff.Photos(r).decode(v), [1.5, "1", None, NAN, True, 10**30]),
+    "open": (lambda r, v: ff.Photos.open(r, v), [{}, None]),
+    "max_pixels": (lambda r, v: ff.Photos(r, max_pixels=v), [0, True, NAN, None, 10**30]),
+    "min_classes": (lambda r, v: ff.Photos(r, min_classes=v), [-1, "2", None, NAN, True, 4]),
+    "progress": (lambda r, v: ff.Photos(r, progress=v), [5]),
+    "batch_size": (lambda r, v: _loader(r, batch_size=v), [0, -1, 8.5, True, NAN, None, 10**30, []]),
+    "size": (lambda r, v: _loader(r, size=v), [0, 33.5, True, NAN, None, 10**30]),
+    "seed": (lambda r, v: _loader(r, seed=v), [-1, 2**63, 1.5, True, None]),
+    "crop_pct": (lambda r, v: _loader(r, crop_pct=v), [0, 2, NAN, None, True]),
+    "device": (lambda r, v: _loader(r, device=v),
+               [5, -1, "cuda:99", "", "meta", "xla", None, True, [], "a\0b", LONG, torch.device("meta")]),
+    "rank": (lambda r, v: _loader(r, rank=v), [-1, 1, 0.5, "0", None, True]),
+    "world_size": (lambda r, v: _loader(r, world_size=v), [0, 1.5, "1", None, True]),
+    "options": (lambda r, v: _loader(r, options=v), [5, {}, ff.DataConfig]),
+    "workers": (lambda r, v: _loader(r, workers=v), [-1, 1.5, True, NAN]),
+    "epoch": (lambda r, v: _loader(r).epoch(v), [-1, 2**48, 1.5, "0", None, NAN, True]),
+    "start_batch": (lambda r, v: _loader(r).epoch(0, v), [-1, 5, 1.5, "0", NAN, True]),
+    "execute": (lambda r, v: _loader(r).execute(v), [None, 5, "x"]),
+    "state": (lambda r, v: _loader(r).load_state_dict(_loader(r).state_dict() | {"epoch": v}), [-1, 2**70]),
+    "top_k": (lambda r, v: _model(r).predict(PHOTO, v), [-1, 0, 1.5, "3", None, NAN, True]),
+    "predict.max_pixels": (lambda r, v: _model(r).predict(PHOTO, max_pixels=v), [0, 1.5, "3", None, NAN]),
+    "prepare": (lambda r, v: _model(r).prepare(v), [None, 5, "x", PHOTO[:0], PHOTO[0], PHOTO / 2]),
+    "evaluate": (lambda r, v: ff.evaluate(r, r, batch_size=v), [0, "8", 1.5, None, True]),
+    "evaluate.options": (lambda r, v: ff.evaluate(r, r, options=v), [5, {}]),
+    "settings": (lambda r, v: ff.train(r, settings=v),
+                 [5, "x", [("a", 1)], {1: 2}, {None: 1}, {"train.epochs": 2**70}, {"data.cache_gb": 1e300},
+                  {"train.batch_size": True}, {"model.name": "a\0b"}, {"model.name": b"x"}]),
+    "resume": (lambda r, v: ff.train(out=v, resume=True), ["a\0b", LONG, 5]),
+    "reporter": (lambda r, v: ff.train(r, settings=TINY, reporter=v), [5, "x"]),
+    "stop": (lambda r, v: ff.train(r, settings=TINY, stop=v), [5]),
+    "bars": (lambda r, v: ff.train(r, settings=TINY, bars=v), [5]),
+    "crop_scale": (lambda _, v: ff.Augment(crop_scale=v), [5, (1,), (NAN, 1), (True, 1), None]),
+    "with_normalisation": (lambda _, v: ff.with_normalisation(v), [None, 5, torch.nn.Identity()]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_wrong_arguments_are_one_line(
+    photo_folder: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    root, (call, values) = photo_folder(), WRONG[what]
+    before = {*tmp_path.rglob("*")}
+    for value in values:
+        with pytest.raises(ff.UserError) as caught:
+            call(root, value)
+        assert "\n" not in str(caught.value)
+        assert len(str(caught.value)) < 350
+    assert {*tmp_path.rglob("*")} == before
+
+
+@pytest.mark.parametrize("index", [-1, 15, 10**6])
+@pytest.mark.parametrize("name", ["decode", "read_one", "path", "where", "place", "problem"])
+def test_a_sample_that_is_not_there_is_an_index_error(photo_folder: Write, name: str, index: int) -> None:
+    with pytest.raises(IndexError, match=rf"^no sample {index} in .*photos: there are 15, counted from 0$"):
+        getattr(ff.Photos(photo_folder()), name)(index)
+
+
+def test_numbers_of_numpy_are_numbers(photo_folder: Write) -> None:
+    photos, n = ff.Photos(photo_folder(), max_pixels=np.int64(10**6), min_classes=np.uint8(3)), np.int64
+    train, _ = photos.split(np.float64(0.2), seed=np.uint64(3))
+    assert np.array_equal(train.indices, photos.split(0.2, seed=3)[0].indices)
+    assert np.array_equal(photos.decode(n(2)), photos.decode(2))
+    given = {"size": n(32), "batch_size": np.int32(4), "seed": n(1), "rank": n(0), "world_size": n(1)}
+    with _loader(photos.root, **given, crop_pct=np.float32(0.5), workers=n(1)) as loader:
+        assert [len(batch) for batch in loader.epoch(n(0), n(1))] == [4, 4, 3]
+    assert len(_model(photos.root).predict(PHOTO, n(2), n(5000))[0].top) == 2
 
 
 def test_errors_of_options_speak_of_the_settings(photo_folder: Write) -> None:

@@ -54,9 +54,9 @@ def _try_all(
 # -------------------------------------------------------------------------------------------------- training
 
 
+@quiet()
 def try_run(cases: range, folder: Path) -> Tally:
     """A run of two epochs that saves after each batch."""
-    quiet()
     photos, place = paint(folder / "photos"), folder / "place"
     looks, saved = _record_run(photos, place)
     expected = outcome(place / "run")

@@ -35,9 +35,9 @@ class _Runs:
     stopped: Path
 
 
+@quiet()
 def try_flips(cases: range, folder: Path) -> Tally:
     """Each case damages one file of a copy of a run and asks something of it."""
-    quiet()
     runs, tally, place = _make(folder), Tally(), folder / "place"
     answers: dict[tuple[str, str], Any] = {}
     for case in cases:

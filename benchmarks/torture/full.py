@@ -18,11 +18,11 @@ from unittest.mock import patch
 import numpy as np
 from safetensors.numpy import load_file
 
-from benchmarks.torture.small import history, paint
+from benchmarks.torture.small import SHORT, history, paint
 from benchmarks.torture.trial import Tally, Trial
 from flowerfast.commands.answers import answers
 from flowerfast.config import Augment, DataConfig
-from flowerfast.errors import RunFailed, UserError
+from flowerfast.errors import RunFailed, WriteFailed
 from flowerfast.loaders.loader import Loader
 from flowerfast.packing.pack import damaged, pack
 from flowerfast.packing.shard_writer import PackSettings
@@ -31,17 +31,6 @@ from flowerfast.training import run as training
 from flowerfast.training.run_folder import RunFolder
 from flowerfast.training.trained import Prediction
 
-_TINY: dict[str, Any] = {
-    "model.name": "test_resnet",
-    "model.pretrained": False,
-    "data.image_size": 32,
-    "data.workers": 1,
-    "train.epochs": 2,
-    "train.batch_size": 8,
-    "train.lr": 0.05,
-    "train.device": "cpu",
-    "checkpoints.every_seconds": 0,
-}
 _TRAINING = 3_000_000
 """Bytes of what a training run of the tiny network leaves, about; other work leaves far less."""
 _WHOLE = 64 << 20  # bytes of a disk with room
@@ -122,8 +111,8 @@ def outcome(run: Path) -> dict[str, Any]:
 
 
 def _check_line(error: BaseException, tally: Tally) -> None:
-    text = str(error)
-    if not isinstance(error, RunFailed | UserError):
+    text = error.line("run it again") if isinstance(error, WriteFailed) else str(error)
+    if not isinstance(error, RunFailed | WriteFailed):
         raise Broken(f"{type(error).__name__}: {text}")
     if "\n" in text or " free" not in text or "cannot be written" not in text:
         raise Broken(f"does not say what is needed: {text}")
@@ -148,7 +137,7 @@ class _Work:
         pack(self.photos, folder / "whole-shards", PackSettings(shard_bytes=20_480), DataConfig(workers=1))
 
     def train(self, out: Path, plots: bool = False, **options: Any) -> Any:
-        settings = {**_TINY, **options.pop("settings", {})}
+        settings = {**SHORT, **options.pop("settings", {})}
         draw = training.draw if plots else lambda *_: None
         with patch.object(training, "draw", draw):
             data = None if options.get("resume") else self.photos

@@ -19,9 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from benchmarks.torture.small import history
+from benchmarks.torture.small import SHORT, history, options, paint
 from benchmarks.torture.trial import Tally, Trial
 from flowerfast.commands.cli import main
 from flowerfast.config import Augment, DataConfig
@@ -32,11 +31,7 @@ from flowerfast.training import report, run
 
 _LOADED = pack, report, run  # by the children's parent: commands import them when they are called
 
-_TINY = (
-    "model.name=test_resnet", "model.pretrained=false", "data.image_size=32", "data.workers=2",
-    "train.epochs=2", "train.batch_size=8", "train.lr=0.05", "train.device=cpu",
-    "checkpoints.every_seconds=0",
-)  # fmt: skip
+_TRAINING = options({**SHORT, "data.workers": 2})
 _PATIENCE = 600.0  # seconds: a command that takes longer hangs; the first on a machine compiles the loops
 _WRITERS = 4
 _KILL = signal.SIGKILL
@@ -57,13 +52,7 @@ class _Place:
     """Generated photos, and commands about them whose working folder, cache and output lie in `folder`."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.photos = folder, folder / "photos"
-        for label, colour in enumerate(((60, 60, 200), (60, 200, 60), (200, 60, 60))):
-            (self.photos / str(label)).mkdir(parents=True)
-            for i in range(12):
-                noise = np.random.default_rng([label, i]).integers(-40, 40, (96, 112, 3))
-                pixels = (np.array(colour) + noise).astype(np.uint8)
-                Image.fromarray(pixels).save(self.photos / f"{label}/{i:02d}.jpg", quality=90)
+        self.folder, self.photos = folder, paint(folder / "photos", 12, (112, 96), classes=3)
 
     def start(self, work: Callable[..., object], *given: Any) -> tuple[ForkServerProcess, Path]:
         """Begin a piece of work in a child: (its process, what it says); returns once it has begun."""
@@ -101,8 +90,7 @@ class _Place:
 
     def train(self, out: str, **how: Any) -> Ended:
         """`flowerfast train`."""
-        settings = [word for setting in _TINY for word in ("--set", setting)]
-        return self.do(_command, "train", str(self.photos), "--out", out, *settings, **how)
+        return self.do(_command, "train", str(self.photos), "--out", out, *_TRAINING, **how)
 
     def pack(self, out: str, **how: Any) -> Ended:
         """`flowerfast pack`, into about ten shards."""
@@ -132,9 +120,9 @@ def _command(*arguments: str) -> None:
 def _draw(photos: Path, store: Path, seed: int) -> None:
     """Draw two epochs from a cache on the disk, filling it, and say what came."""
     pixels = hashlib.sha256()
-    options = DataConfig(workers=2, backend="cpu", cache="disk", cache_dir=str(store))
+    read = DataConfig(workers=2, backend="cpu", cache="disk", cache_dir=str(store))
     given = {"size": 32, "batch_size": 4, "seed": seed, "augment": Augment(), "device": "cpu"}
-    with Loader(Photos(photos), **given, options=options) as loader:
+    with Loader(Photos(photos), **given, options=read) as loader:
         for epoch in range(2):
             for batch in loader.epoch(epoch):
                 pixels.update(np.ascontiguousarray(batch.images.numpy()).data)
@@ -240,8 +228,7 @@ def cache_kills(cases: range, folder: Path) -> Tally:
 def writers(cases: range, folder: Path) -> Tally:
     """Trainings, or packings in odd cases, that begin at once on one folder."""
     tally, place = Tally(len(cases)), _Place(folder)
-    settings = [word for setting in _TINY for word in ("--set", setting)]
-    commands = ("train", str(place.photos), *settings, "--out"), ("pack", str(place.photos), *_PACKING)
+    commands = ("train", str(place.photos), *_TRAINING, "--out"), ("pack", str(place.photos), *_PACKING)
     contents, expected = (_run_content, _shards), list[dict[str, str]]()
     for kind in range(2):
         place.do(_command, *commands[kind], f"whole-{kind}")

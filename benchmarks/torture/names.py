@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from benchmarks.torture.small import TINY, options
 from benchmarks.torture.trial import Tally, Trial
 from flowerfast.commands import output
 from flowerfast.commands.cli import run as run_command
@@ -129,12 +130,8 @@ class _World:
 
 def _train(world: _World) -> Path:
     run = world.folder / "runs[" / "bold]" / "[" / "x]" / next(iter(world.names))
-    settings = {
-        "model.name": "test_resnet", "model.pretrained": "false", "train.epochs": "1", "train.device": "cpu",
-        "train.batch_size": "16", "data.image_size": "32", "data.workers": "1", "data.kernels": "torchvision",
-    }  # fmt: skip
-    given = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
-    world.run((0,), "train", str(world.photos), f"--out={run}", *given)
+    given = {**TINY, "train.epochs": 1, "train.batch_size": 16, "data.kernels": "torchvision"}
+    world.run((0,), "train", str(world.photos), f"--out={run}", *options(given))
     for part in (
         "report.html",
         "metrics.jsonl",

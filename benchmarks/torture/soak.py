@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
+from benchmarks.torture.small import TINY, paint
 from benchmarks.torture.trial import MOST, Tally, Trial
 from flowerfast.bench.usage import memory_bytes
 from flowerfast.training.progress import Silent
@@ -22,22 +22,12 @@ from flowerfast.training.run import train
 BACKENDS = ("cpu", "dali-cpu")
 EPOCHS = 1000
 """Of each backend."""
-GOOD = 98
 WARM = 0.2
 """Share of the epochs in which memory may still grow: pools and buffers are filled."""
 LIMIT = 1.0
 """MB that 100 epochs may add after that, by the slope of all of them."""
 LEAST = 300
 """Epochs from which on a slope says something: below, only descriptors and threads are judged."""
-TINY = {
-    "model.name": "test_resnet",
-    "model.pretrained": False,
-    "data.image_size": 32,
-    "data.workers": 2,
-    "train.batch_size": 16,
-    "train.lr": 0.01,
-    "train.device": "cpu",
-}
 
 
 @dataclass
@@ -60,26 +50,22 @@ class Watch(Silent):
 
 def photo_folder(root: Path) -> Path:
     """A hundred files in two classes, of which two are bad."""
-    rng = np.random.default_rng(0)
-    for number in range(GOOD):
-        kind = root / "ab"[number % 2]
-        kind.mkdir(parents=True, exist_ok=True)
-        pixels = rng.integers(100 * (number % 2), 150 + 100 * (number % 2), (48, 64, 3))
-        Image.fromarray(pixels.astype(np.uint8)).save(kind / f"{number:03d}.jpg", quality=85)
-    whole = (root / "a" / "000.jpg").read_bytes()
-    (root / "a" / "cut.jpg").write_bytes(whole[: len(whole) // 2])
-    (root / "b" / "text.jpg").write_text("no photo")
+    paint(root, 49, (64, 48))
+    whole = (root / "blue/0.jpg").read_bytes()
+    (root / "blue/cut.jpg").write_bytes(whole[: len(whole) // 2])
+    (root / "red/text.jpg").write_text("no photo")
     return root
 
 
 def soak(cases: range, folder: Path) -> Tally:
     """Epochs on the backend that the first case belongs to."""
     backend, watch, tally = BACKENDS[cases.start // EPOCHS], Watch(), Tally()
-    settings = {**TINY, "data.backend": backend, "train.epochs": len(cases), "data.cache": "none"}
+    settings = {**TINY, "data.backend": backend, "data.workers": 2, "data.cache": "none"}
+    settings |= {"train.epochs": len(cases), "train.batch_size": 16, "train.lr": 0.01}
     with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
         result = train(photo_folder(folder / "photos"), out=folder / "run", settings=settings, reporter=watch)
     tally.tried = result.summary["epochs_run"]
-    if watch.skipped != {"a/cut.jpg", "b/text.jpg"}:
+    if watch.skipped != {"blue/cut.jpg", "red/text.jpg"}:
         tally.fail(cases.start, f"left out {sorted(watch.skipped)}")
     memory, descriptors, threads = np.array(watch.rows[int(len(watch.rows) * WARM) :]).T
     for name, values in (("descriptors", descriptors), ("threads", threads)):

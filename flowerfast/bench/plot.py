@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from flowerfast.bench.result import BESIDE, Row, check_result, measured, present, training_step
-from flowerfast.errors import UserError
+from flowerfast.errors import UserError, WriteFailed
 from flowerfast.files import delivering
 
 # Okabe and Ito: told apart by the colour-blind too.
@@ -42,7 +42,8 @@ def check_plot_path(path: Path) -> None:
 def plot_result(result: dict[str, Any], path: Path) -> None:
     """Draw a result into a .png, .svg or .pdf file.
 
-    Raises UserError on another suffix, a file that cannot be written, or a result without figures.
+    Raises UserError on another suffix, a file that cannot be written, or a result without figures;
+    WriteFailed where its disk is full, broken or read-only.
     """
     check_result(result, "--plot")
     check_plot_path(path)
@@ -50,6 +51,8 @@ def plot_result(result: dict[str, Any], path: Path) -> None:
         figure = _figure(result, path)
         try:
             save(figure, path)
+        except WriteFailed:
+            raise
         except OSError as error:
             raise UserError(f"--plot {path}: {error.strerror}; give a file that can be written") from error
 
@@ -141,7 +144,7 @@ def _loaders(result: dict[str, Any], ax: Axes) -> None:
     labels, colours, rows = zip(*_rates(result), strict=True)
     wide = max(row["high"] for row in rows)
     rates = [row["images_per_sec"] for row in rows]
-    ax.barh(range(len(rows)), rates, color=colours, xerr=whiskers(rows), error_kw=_WHISKER)
+    ax.barh(range(len(rows)), rates, color=list(colours), xerr=whiskers(rows), error_kw=_WHISKER)
     for place, (rate, row) in enumerate(zip(rates, rows, strict=True)):
         text = f"{rate:,.0f}" if rate >= 10 else f"{rate:.1f}"
         if row.get("data_wait") is not None:

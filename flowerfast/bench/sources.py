@@ -22,9 +22,9 @@ from flowerfast.settings import load_config
 from flowerfast.training.architecture import find_architecture
 from flowerfast.training.compiling import choose_compile, compile_network
 from flowerfast.training.fit import train_step
+from flowerfast.training.half_loaders import training_loader
 from flowerfast.training.image_size import least_batch
 from flowerfast.training.model import build_network, with_normalisation
-from flowerfast.training.run import training_loader
 from flowerfast.training.state import TrainState, place_model
 from flowerfast.training.waiting import WaitClock
 

@@ -28,7 +28,7 @@ from flowerfast.pixels.executor import Executor, open_executor
 from flowerfast.pixels.reference import PlainExecutor
 from flowerfast.pixels.source import Files
 from flowerfast.plans.plan import Plan
-from flowerfast.training.run import training_loader
+from flowerfast.training.half_loaders import training_loader
 
 NAMES = {
     End.read: "read",

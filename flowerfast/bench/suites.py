@@ -28,7 +28,7 @@ from flowerfast.loaders.speeds import WIDE, remember
 from flowerfast.machine import ProgressBars, no_bars, usable_cores, user_cache_dir
 from flowerfast.photos.photos import Photos
 from flowerfast.settings import change_config
-from flowerfast.training.run import training_loader
+from flowerfast.training.half_loaders import training_loader
 
 _CPU_BATCH, _QUICK_BATCH = 4, 2  # a photo takes a tenth of a second of training on two cores
 _HOPELESS = 2 * WIDE

@@ -1,15 +1,17 @@
 """What `predict` says, photo by photo: lines for people; JSON, JSON lines and CSV for scripts."""
 
 import csv
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from flowerfast.commands.output import PipeClosed, complain, out
-from flowerfast.errors import UserError, printable
-from flowerfast.files import delivering, to_json, writing
+from flowerfast.commands.output import complain, out, printing, writing_to
+from flowerfast.errors import printable
+from flowerfast.files import delivering, read_bytes, to_json
 
 if TYPE_CHECKING:
     from flowerfast.training.trained import Prediction
@@ -25,13 +27,11 @@ def answers(files: dict[str, Path | None], top: int) -> Iterator[Write]:
         files: of "json", "jsonl" and "csv"; None: not wanted, `-`: standard output, and no lines for people.
         top: classes per photo, at most.
 
-    Raises UserError when a file cannot be written.
+    Raises UserError when a file cannot be written, WriteFailed or RunFailed where a disk is why.
     """
     with ExitStack() as stack:
         writers = [
-            stack.enter_context(_WRITERS[form](stack.enter_context(_opened(form, file)), top))
-            for form, file in files.items()
-            if file is not None
+            stack.enter_context(_writer(form, file, top)) for form, file in files.items() if file is not None
         ]
         quiet = Path("-") in files.values()
 
@@ -42,7 +42,21 @@ def answers(files: dict[str, Path | None], top: int) -> Iterator[Write]:
                 complain(f"skipped: {prediction.path}: {prediction.error}")
             elif not quiet:
                 named = ", ".join(f"{name} {chance:.1%}" for name, chance in prediction.top)
-                out.print(f"{prediction.path}: {named}", soft_wrap=True)
+                with printing():
+                    out.print(f"{prediction.path}: {named}", soft_wrap=True)
+
+        yield write
+
+
+@contextmanager
+def _writer(form: str, file: Path, top: int) -> Iterator[Write]:
+    """A function that writes a prediction to a file; only what this file itself refuses is said of it."""
+    refused = printing if file == Path("-") else partial(writing_to, form, file)
+    with refused(), _opened(form, file) as stream, _WRITERS[form](stream, top) as write_row:
+
+        def write(prediction: "Prediction") -> None:
+            with refused():  # before another output sees the error on its way out
+                write_row(prediction)
 
         yield write
 
@@ -51,22 +65,15 @@ def answers(files: dict[str, Path | None], top: int) -> Iterator[Write]:
 def _opened(form: str, file: Path) -> Iterator[TextIO]:
     """The stream of a file. JSON is whole or not at all; of the others a kill leaves the answers so far."""
     encoding: Any = {"encoding": "utf-8", "errors": "backslashreplace", "newline": ""}
-    try:
-        if file == Path("-"):
-            yield sys.stdout
-        elif form == "json":
-            with delivering(file) as fresh, fresh.open("w", **encoding) as stream:
-                yield stream
-        else:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            with writing(file), _whole_lines(file), file.open("w", buffering=1, **encoding) as stream:
-                yield stream
-    except BrokenPipeError:
-        raise PipeClosed from None
-    except OSError as error:
-        raise UserError(
-            f"--{form} {file}: cannot be written ({error.strerror}); choose another file"
-        ) from error
+    if file == Path("-"):
+        yield sys.stdout
+    elif form == "json":
+        with delivering(file) as fresh, fresh.open("w", **encoding) as stream:
+            yield stream
+    else:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with _whole_lines(file), file.open("w", buffering=1, **encoding) as stream:
+            yield stream
 
 
 @contextmanager
@@ -75,9 +82,8 @@ def _whole_lines(file: Path) -> Iterator[None]:
     try:
         yield
     except OSError:
-        with suppress(OSError), file.open("rb+") as stream:
-            content = stream.read()
-            stream.truncate(content.rfind(b"\n") + 1)
+        with suppress(OSError):  # of a device, which has no end, nothing is read
+            os.truncate(file, read_bytes(file).rfind(b"\n") + 1)
         raise
 
 

@@ -1,7 +1,7 @@
 """Command line: translate, call, print.
 
-Exit codes: 0 success, 1 the run failed, 2 wrong input, 129/130/143 stopped by SIGHUP/SIGINT/SIGTERM, 141 the
-reader of standard output has closed it.
+Exit codes: 0 success, 1 the run failed, as on a disk that is full, broken or read-only, 2 wrong input,
+129/130/143 stopped by SIGHUP/SIGINT/SIGTERM, 141 the reader of standard output has closed it.
 """
 
 import errno

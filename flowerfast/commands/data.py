@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from flowerfast.commands.find import check_folder
+from flowerfast.commands.find import check_folder, check_outputs
 from flowerfast.commands.options import PACKING, JsonFile, SetOption
 from flowerfast.commands.output import complain, out, print_packed, write_json
 from flowerfast.errors import UserError
@@ -58,6 +58,7 @@ def pack(
     refuse_unused(set_ or [], "pack", PACKING)
     config = load_config(None, set_ or []).data
     check_folder(data)
+    check_outputs({"json": json_}, data=data)
     from flowerfast.commands.display import progress_bar
     from flowerfast.packing.pack import damaged
     from flowerfast.packing.pack import pack as pack_photos

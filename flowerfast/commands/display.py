@@ -138,6 +138,9 @@ class TrainDisplay:
 @contextmanager
 def progress_bar(console: Console, what: str) -> Iterator[Callable[[int, int], None]]:
     """A function (done, total) that shows a bar once the work has taken more than a second."""
+    if not console.is_terminal:  # a disabled Progress of rich before 14.3 ends with an empty line there
+        yield lambda done, total: None
+        return
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),
@@ -145,7 +148,7 @@ def progress_bar(console: Console, what: str) -> Iterator[Callable[[int, int], N
         TimeRemainingColumn(),
     )
     started = time.monotonic()
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
+    with Progress(*columns, console=console, transient=True) as bars:
         task = bars.add_task(printable(what), visible=False)
 
         def show(done: int, total: int) -> None:

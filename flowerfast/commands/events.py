@@ -36,7 +36,7 @@ class Events:
         self._note(Event(step=epoch, summary=Summary(value=values)))
         content = self._waiting.getvalue()
         with writing(self._file, len(content)):
-            self._file.parent.mkdir(parents=True, exist_ok=True)
+            self._file.parent.mkdir(exist_ok=True)  # never the run folder, should that be gone
             with self._file.open("ab", buffering=0) as stream:
                 whole = stream.tell()
                 try:

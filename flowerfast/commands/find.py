@@ -1,11 +1,16 @@
 """What a command line names, looked at before anything slow begins."""
 
+import errno
 import os
 from collections.abc import Mapping, Sequence
 from glob import escape, glob
 from pathlib import Path
 
 from flowerfast.errors import UserError
+from flowerfast.machine import folder_problem
+
+_IN_PLACE = ("jsonl", "csv")  # each answer is there at once
+_LONGEST_PID = 2**22
 
 
 def find_photos(arguments: Sequence[str]) -> tuple[list[Path], list[str]]:
@@ -36,17 +41,61 @@ def find_photos(arguments: Sequence[str]) -> tuple[list[Path], list[str]]:
     return listed, notes
 
 
-def check_outputs(files: Mapping[str, Path | None], photos: Sequence[Path]) -> None:
-    """Raise UserError where one of the files to write, by option, is one of the photos, or another's."""
-    wanted = [(form, file) for form, file in files.items() if file is not None]
+def check_outputs(
+    files: Mapping[str, Path | None], photos: Sequence[Path] = (), data: Path | None = None
+) -> None:
+    """Raise UserError where one of the files to write, by option, cannot be written or is not to be.
+
+    A file that is there is taken for an earlier output, and replaced. But none is that a run, shards or a
+    saved model consist of, nor one of `photos` or a photo in `data`, nor that of another option.
+    """
+    from flowerfast.photos.walk import part_of  # numpy: not for a command's --help
+
+    wanted = [(form, file) for form, file in files.items() if file is not None and file != Path("-")]
     for place, (form, file) in enumerate(wanted):
         if any(file == other for _, other in wanted[:place]):
             raise UserError(f"--{form} {file}: named twice; give each a file of its own")
         if file.is_dir():
             raise UserError(f"--{form} {file}: is a folder; name a file in it")
-        whole = file.resolve()
-        if any(photo.name == file.name and photo.resolve() == whole for photo in photos):
+        in_place = file.exists() and (not file.is_file() or form in _IN_PLACE)
+        problem = _closed(file) if in_place else _no_place(file)
+        if problem is not None:
+            raise UserError(f"--{form} {file}: cannot be written ({problem}); choose another file")
+        whole = Path(os.path.realpath(file))
+        own = part_of(whole)
+        if own is not None:
+            raise UserError(f"--{form} {file}: part of a {own}; name another file")
+        if file.is_file() and (_is_among(file, photos) or _is_photo_in(data, whole)):
             raise UserError(f"--{form} {file}: one of the photos; name another file")
+
+
+def _closed(file: Path) -> str | None:
+    return None if os.access(file, os.W_OK) else os.strerror(errno.EACCES)
+
+
+def _no_place(file: Path) -> str | None:
+    """Why there can be no new file, which has a longer name while it is written; None: there can."""
+    whole = Path(os.path.realpath(file))
+    try:
+        os.lstat(f"{whole}.{_LONGEST_PID}.partial")
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError as error:
+        return error.strerror
+    return folder_problem(whole.parent)
+
+
+def _is_among(file: Path, photos: Sequence[Path]) -> bool:
+    return any(photo.is_file() and os.path.samefile(file, photo) for photo in photos)
+
+
+def _is_photo_in(data: Path | None, whole: Path) -> bool:
+    """Whether a file, links followed, lies in a folder of photos and is one of them, by name or content."""
+    from flowerfast.photos.walk import ENDINGS, opens
+
+    if data is None or not whole.is_relative_to(data.resolve()):
+        return False
+    return whole.name.lower().endswith(ENDINGS) or opens(whole)
 
 
 def check_folder(folder: Path) -> None:

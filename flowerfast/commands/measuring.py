@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from flowerfast.commands.find import check_folder
+from flowerfast.commands.find import check_folder, check_outputs
 from flowerfast.commands.options import (
     PARITY,
     BackendOption,
@@ -48,6 +48,7 @@ def parity(
     settings = load_config(None, (), chosen_settings(set_, data, backend=backend))
     if settings.data.path is not None:
         check_folder(Path(settings.data.path))
+    check_outputs({"json": json_}, data=_folder(settings.data.path))
     said = say_compiling(settings.data.kernels)
     from flowerfast.commands.display import progress_bar
     from flowerfast.commands.parity import compare_backends
@@ -58,6 +59,10 @@ def parity(
         print_parity(result, said)
     write_json(json_, result.to_json())
     raise typer.Exit(0 if result.ok else 1)
+
+
+def _folder(path: str | None) -> Path | None:
+    return None if path is None else Path(path)
 
 
 def bench(
@@ -96,6 +101,7 @@ def bench(
     chosen = chosen_settings(set_, data, backend=backend)
     if from_ is None:
         check_start(None, chosen)
+    check_outputs({"json": json_, "plot": plot}, data=_folder(chosen.get("data.path")))
     from flowerfast.bench.compare import compare_results, read_result
     from flowerfast.bench.plot import check_plot_path, plot_result
     from flowerfast.bench.show import report

@@ -5,8 +5,8 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,9 +15,10 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
+from flowerfast.commands.find import check_outputs
 from flowerfast.config import describe_sections
-from flowerfast.errors import UserError, printable
-from flowerfast.files import delivering, to_json
+from flowerfast.errors import RunFailed, UserError, WriteFailed, printable
+from flowerfast.files import delivering, to_json, writing
 
 if TYPE_CHECKING:
     from flowerfast.commands.parity import Parity
@@ -167,23 +168,52 @@ def print_parity(result: "Parity", said: Sequence[str] = ()) -> None:
     )
 
 
+@contextmanager
+def printing() -> Iterator[None]:
+    """Within, standard output that takes no more is PipeClosed, or RunFailed in one line."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise PipeClosed from None
+    except OSError as error:
+        raise RunFailed(
+            f"standard output: cannot be written ({error.strerror}); mend that, then run it again"
+        ) from error
+
+
+@contextmanager
+def writing_to(option: str, file: Path) -> Iterator[None]:
+    """Within, a file that an option names and that cannot be written is a UserError.
+
+    Where its disk is why, WriteFailed: that is no wrong input.
+    """
+    try:
+        with writing(file):
+            yield
+    except BrokenPipeError:
+        raise PipeClosed from None
+    except WriteFailed:
+        raise
+    except OSError as error:
+        raise UserError(
+            f"--{option} {file}: cannot be written ({error.strerror}); choose another file"
+        ) from error
+
+
 def write_json(file: Path | None, result: Any) -> None:
-    """Write a result where --json says: nowhere, standard output for -, or a file. Raises UserError."""
+    """Write a result where --json says: nowhere, standard output for -, or a file, see `writing_to`.
+
+    What `check_outputs` refuses was refused before the work, but for what the work itself has made.
+    """
+    check_outputs({"json": file})
     text = to_json(result, indent=1) + "\n"
     if file == Path("-"):
-        try:
+        with printing():
             sys.stdout.write(text)
             sys.stdout.flush()
-        except BrokenPipeError:
-            raise PipeClosed from None
     elif file is not None:
-        try:
-            with delivering(file) as fresh:
-                fresh.write_text(text, encoding="utf-8")
-        except OSError as error:
-            raise UserError(
-                f"--json {file}: cannot be written ({error.strerror}); choose another file"
-            ) from error
+        with writing_to("json", file), delivering(file) as fresh:
+            fresh.write_text(text, encoding="utf-8")
 
 
 def complain(text: str) -> None:

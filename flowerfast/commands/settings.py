@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from flowerfast.commands.find import check_outputs
 from flowerfast.commands.options import JsonFile
 from flowerfast.commands.output import print_settings, write_json
 from flowerfast.config import describe_settings, known_keys
@@ -20,6 +21,7 @@ def settings(
     json_: JsonFile = None,
 ) -> None:
     """List every setting with its default and meaning, for --set and config files."""
+    check_outputs({"json": json_})
     rows = [row for row in describe_settings() if not words or _speaks_of(row, words)]
     if not rows:
         near = nearest_keys(words[0], [*known_keys()]) if words else []

@@ -115,6 +115,7 @@ def evaluate(
     config = load_config(None, (), chosen_settings(set_, backend=backend))
     check_run(run)
     check_folder(data)
+    check_outputs({"json": json_}, data=data)
     said = say_compiling(config.data.kernels)
     from flowerfast.commands.display import progress_bar
     from flowerfast.training.trained import evaluate as evaluate_run

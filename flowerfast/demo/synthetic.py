@@ -27,7 +27,7 @@ from flowerfast.demo.painting import PAINTERS
 from flowerfast.demo.painting.canvas import SUPERSAMPLE, Array, Canvas, Rng, backdrop, finish, tint
 from flowerfast.demo.painting.parts import paint_grass
 from flowerfast.documents import read_json
-from flowerfast.errors import RunFailed, UserError, one_line
+from flowerfast.errors import RunFailed, UserError, WriteFailed, one_line
 from flowerfast.files import writing
 from flowerfast.machine import Progress, usable_cores, user_cache_dir
 
@@ -118,7 +118,8 @@ def synthesize(
     The same arguments give the same bytes, whatever `processes` (default: one per core; 1 renders in
     the calling process). `progress` is called in the calling process with the number of pictures
     finished so far. OUT appears complete or not at all; if it already holds this very set, nothing is
-    rendered. Raises UserError when OUT holds anything else, cannot be written, or an argument is below 1.
+    rendered. Raises UserError when OUT holds anything else, cannot be written, or an argument is below 1;
+    RunFailed when its disk is full, broken or read-only.
     """
     for name, value in (("per_class", per_class), ("processes", processes)):
         if value is not None and value < 1:
@@ -131,12 +132,11 @@ def synthesize(
         raise UserError(f"{out} exists and is not this set of flowers: remove it or name another folder")
     partial = target.parent / f".{target.name}.partial-{os.getpid()}-{time.time_ns()}"
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial.mkdir()
-    except OSError as error:
-        raise UserError(f"{out} cannot be written ({one_line(error)}): name a folder that can") from error
-    try:
         with writing(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            partial.mkdir()
+            # First, so that a disk without any room is met before seconds are spent on pictures.
+            (partial / MARKER).write_text(json.dumps(marker) + "\n", encoding="utf-8")
             for kind in CLASSES:
                 (partial / kind).mkdir()
             finished = 0
@@ -144,8 +144,9 @@ def synthesize(
                 finished += count
                 if progress is not None:
                     progress(finished)
-            (partial / MARKER).write_text(json.dumps(marker) + "\n", encoding="utf-8")
             _move(partial, target, marker)
+    except WriteFailed as error:
+        raise RunFailed(error.line("try again, or name another folder")) from error
     except OSError as error:
         raise UserError(f"{out} cannot be written ({one_line(error)}): name a folder that can") from error
     finally:

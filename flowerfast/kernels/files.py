@@ -5,18 +5,16 @@ another thread is busy in Python it waits for that up to `sys.getswitchinterval(
 only: the C library's functions are found by their names.
 """
 
-import os
-
 import numpy as np
 from numba import types
 
+from flowerfast.files import READ_FLAGS
 from flowerfast.kernels.compiling import kernel
 from flowerfast.kernels.jpeg_header import is_plain
 
 FAILED, READ, PLAIN = 0, 1, 2
 """The file is not there or not as long as expected; it was read; and it is a plain JPEG, see `is_plain`."""
 
-_FLAGS = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0)  # waits for no pipe
 _open = types.ExternalFunction("open", types.intc(types.uintp, types.intc))
 _pread = types.ExternalFunction("pread", types.intp(types.intc, types.uintp, types.uintp, types.intp))
 _close = types.ExternalFunction("close", types.intc(types.intc))
@@ -87,7 +85,7 @@ def read_pieces(files, offset, at, room, width, height):
 @kernel
 def _read_file(name, address, size):
     """Bytes read of a file that should have `size`: another number if it has not, -1 if it cannot be read."""
-    file = _open(types.uintp(name.ctypes.data), types.intc(_FLAGS))
+    file = _open(types.uintp(name.ctypes.data), types.intc(READ_FLAGS))
     if file < 0:
         return -1
     done = _read_at(np.int64(file), address, size + 1, size, 0)

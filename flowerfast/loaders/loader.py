@@ -10,6 +10,7 @@ from typing import Any, Self
 import numpy as np
 import torch
 
+from flowerfast.arguments import of_kind, whole
 from flowerfast.config import Augment, DataConfig, speaking_of, validate
 from flowerfast.errors import UserError
 from flowerfast.loaders.batch import Batch
@@ -18,6 +19,7 @@ from flowerfast.loaders.device import pick_device
 from flowerfast.loaders.engine import choose_augmenter, choose_backend, open_engine, workplace
 from flowerfast.loaders.kept import KeptEngine
 from flowerfast.loaders.speeds import gpu_decodes
+from flowerfast.philox import STREAMS as EPOCHS
 from flowerfast.photos.photos import Photos
 from flowerfast.plans.plan import Plan, Sampler
 
@@ -90,23 +92,27 @@ class Loader:
         world_size: int = 1,
         fold_last: bool = False,
     ) -> None:
-        for name, value, kind in (("photos", photos, Photos), ("augment", augment, Augment | None)):
-            if not isinstance(value, kind):
-                raise UserError(
-                    f"Loader: {name} is a {type(value).__name__}; give ff.{name.capitalize()}(...)"
-                )
+        of_kind("Loader: photos", photos, Photos, "ff.Photos(...)")
+        of_kind("Loader: augment", augment, Augment | None, "ff.Augment(...)")
+        of_kind("Loader: options", options, DataConfig | None, "ff.DataConfig(...)")
+        ranks = {"rank": rank, "world_size": world_size}
         checked = {"data": {"image_size": size}, "train": {"batch_size": batch_size, "seed": seed}}
         with speaking_of(_ARGUMENTS):
-            validate({**checked, "eval": {"crop_pct": crop_pct}}, "Loader")
+            config = validate({**checked, "eval": {"crop_pct": crop_pct}}, "Loader")
+        size, batch_size, seed = config.data.image_size, config.train.batch_size, config.train.seed
+        share = config.eval.crop_pct
+        if share is None:
+            raise UserError("Loader: crop_pct=None: give a share of 1, as 0.875")
+        rank, world_size = (whole(f"Loader: {name}", n, -(2**63)) for name, n in ranks.items())
         if not 0 <= rank < world_size <= batch_size:
             raise UserError(
                 f"Loader: rank={rank}, world_size={world_size}, batch_size={batch_size}: rank counts from 0, "
                 "and each process needs a sample of every batch"
             )
-        shuffled = augment is not None if shuffle is None else shuffle
+        shuffled = augment is not None if shuffle is None else bool(shuffle)
         self.photos = photos
         self.plan_sampler = Sampler(
-            photos, size, batch_size, seed, augment, shuffled, crop_pct, rank, world_size, fold_last
+            photos, size, batch_size, seed, augment, shuffled, share, rank, world_size, bool(fold_last)
         )
         given = {"backend": backend, "cache": cache, "workers": workers}
         given = {name: value for name, value in given.items() if value is not None}
@@ -185,8 +191,8 @@ class Loader:
         self._check_open()
         if start_batch is None:
             start_batch = self._next[1] if self._resumed and epoch == self._next[0] else 0
-        if epoch < 0 or start_batch < 0:
-            raise UserError(f"epoch={epoch}, start_batch={start_batch}: both count from 0")
+        epoch = whole("epoch", epoch, 0, EPOCHS)
+        start_batch = whole("start_batch", start_batch, 0, len(self) + 1)
         self._next, self._resumed = (epoch, start_batch), False
         return self._counted(epoch, start_batch, self._engine.epoch(epoch, start_batch))
 
@@ -205,6 +211,7 @@ class Loader:
     def execute(self, plan: Plan) -> np.ndarray:
         """Pixels of one plan: uint8 (n, S, S, 3). Raises UserError on a file that cannot be decoded."""
         self._check_open()
+        of_kind("execute: plan", plan, Plan, "one of `plan_sampler.plans(...)`")
         return self._engine.execute(plan)
 
     def state_dict(self) -> dict[str, Any]:
@@ -234,7 +241,12 @@ class Loader:
                     "with the photos and settings of the state"
                 )
         epoch, batch = state.get("epoch"), state.get("batch")
-        if not (isinstance(epoch, int) and isinstance(batch, int) and epoch >= 0 and 0 <= batch <= len(self)):
+        if not (
+            isinstance(epoch, int)
+            and isinstance(batch, int)
+            and 0 <= epoch < EPOCHS
+            and 0 <= batch <= len(self)
+        ):
             raise UserError(
                 f"loader state: epoch={epoch!r}, batch={batch!r}: no place among {len(self)} batches an epoch"
             )

@@ -4,13 +4,11 @@ In threads: reading, decoding, resizing and encoding all let go of the interpret
 writes.
 """
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import simplejpeg
@@ -26,7 +24,7 @@ from flowerfast.photos.decode import DecodeError
 from flowerfast.photos.photos import Photos, iter_chunks
 from flowerfast.photos.shard_index import Index, read_index
 from flowerfast.photos.table import BadFile, Table
-from flowerfast.photos.workers import Task, Workers, results
+from flowerfast.photos.workers import Workers, in_order
 from flowerfast.pixels.reference import resize
 from flowerfast.plans.geometry import limited
 
@@ -43,7 +41,6 @@ _MAGIC = {
 _JPEG_SIDE = 65_500  # pixels; libjpeg writes no longer one
 _AHEAD = 8  # photos in memory per thread: read and shrunk, or about to be
 _CHUNK = 256  # photos per task when verifying
-R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -167,30 +164,6 @@ def shard_order(fold: np.ndarray) -> np.ndarray:
     """
     shuffled = generator("pack", 0, 0).permutation(len(fold))
     return shuffled[np.argsort(fold[shuffled], kind="stable")]
-
-
-def in_order(
-    pool: Workers,
-    work: Callable[[np.ndarray], R],
-    pieces: Iterable[np.ndarray],
-    ahead: int,
-    where: Callable[[int], str],
-) -> Iterator[R]:
-    """Results of `work` on pieces, indices of samples, in their order.
-
-    At most `ahead` of them are under way or waiting; `where` names a sample.
-    """
-    waiting: deque[Task[R]] = deque()
-    try:
-        for samples in pieces:
-            if len(waiting) == ahead:
-                yield results([waiting.popleft()], where)[0]
-            waiting.append(pool.submit(samples, work, samples))
-        while waiting:
-            yield results([waiting.popleft()], where)[0]
-    finally:
-        for task in waiting:
-            task.cancel()
 
 
 def damaged(folder: Path, threads: int | None = None, progress: Progress | None = None) -> list[str]:

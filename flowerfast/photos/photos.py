@@ -3,15 +3,17 @@
 import copy
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
+from flowerfast.arguments import of_kind, path, whole
 from flowerfast.config import DataConfig, Exif, speaking_of, validate
-from flowerfast.errors import UserError
+from flowerfast.documents import shown
+from flowerfast.errors import UserError, one_line
 from flowerfast.files import open_regular
 from flowerfast.kernels import numba_problem
 from flowerfast.machine import Progress
@@ -30,7 +32,8 @@ class Photos:
     """Samples of a folder: where each lies, its label and size, its bytes and pixels.
 
     A sample is known by its index in the whole folder, in whatever subset it is: its random parameters and
-    its file follow from that. Subsets share the columns and the count of bad files.
+    its file follow from that. Methods that take one raise IndexError where there is none, -1 too; those that
+    take an array of them raise UserError. Subsets share the columns and the count of bad files.
 
     Args:
         folder: one folder of photos per class, one with train/, val/ or test/, or one of packed shards.
@@ -71,13 +74,16 @@ class Photos:
             "max_bad": max_bad,
         }
         with speaking_of({f"data.{name}": name for name in given}):
-            validate({"data": given}, "Photos")
-        self.table = read_table(Path(folder), max_pixels, progress, min_classes, layout, exif == "apply")
+            data = validate({"data": given}, "Photos").data
+        of_kind("Photos: progress", progress, Callable | None, "a function of two numbers")
+        classes, max_pixels = whole("Photos: min_classes", min_classes, 0), data.max_pixels
+        folder = path("Photos: folder", folder)
+        self.table = read_table(folder, max_pixels, progress, classes, layout, exif == "apply")
         # By sample index; None where no photo is to be turned.
         stored = exif == "ignore" or not (self.table.orientation > 1).any()
         self._orientation = None if stored else self.table.orientation
         self.indices = np.arange(len(self.table))
-        self._bad = BadFiles(self.table, on_bad, max_bad)
+        self._bad = BadFiles(self.table, on_bad, data.max_bad)
         self._max_pixels = max_pixels
         self._prefix = np.frombuffer(os.fsencode(self.root) + b"/", np.uint8)  # for compiled reading
 
@@ -86,6 +92,7 @@ class Photos:
         cls, folder: Path | str, data: DataConfig, progress: Progress | None = None, min_classes: int = 2
     ) -> "Photos":
         """Photos as the settings `data` want them read."""
+        of_kind("Photos.open: data", data, DataConfig, "ff.DataConfig(...)")
         return cls(
             folder,
             layout=data.layout,
@@ -140,6 +147,7 @@ class Photos:
 
     def sizes(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(width, height) of photos in pixels, turned as `decode` turns them, each int64 (m,)."""
+        indices = self._samples(indices)
         width, height = (side[indices].astype(np.int64) for side in (self.table.width, self.table.height))
         if self._orientation is None:
             return width, height
@@ -148,6 +156,7 @@ class Photos:
 
     def orientations(self, indices: np.ndarray) -> np.ndarray:
         """How `decode` turns photos, see `photos.orientation`: int64 (m,), 1 for those left as stored."""
+        indices = self._samples(indices)
         if self._orientation is None:
             return np.ones(len(indices), np.int64)
         orientations: np.ndarray = self._orientation[indices].astype(np.int64)
@@ -174,18 +183,16 @@ class Photos:
 
     def path(self, index: int) -> str:
         """Path of a sample relative to `root`, with / between folders; of packed ones as it was."""
-        return self.table.path(index)
+        return self.table.path(self._sample(index))
 
     def where(self, index: int) -> str:
         """Where a sample is, relative to `root`, for messages: its path, or shard, member and path."""
-        shards = self.table.shards
+        shards, index = self.table.shards, self._sample(index)
         return self.path(index) if shards is None else f"{shards.where(index)} ({self.path(index)})"
 
     def place(self, index: int) -> str:
         """The same without a look at the disk, which may be what is waited for: no member of a shard."""
-        shards = self.table.shards
-        path = self.path(index)
-        return path if shards is None else f"{shards.files[int(shards.shard[index])].name} ({path})"
+        return self.table.place(self._sample(index))
 
     # ------------------------------------------------------------------------------------------- subsets
 
@@ -194,7 +201,10 @@ class Photos:
 
         Raises UserError for what is no index of the folder.
         """
-        chosen = np.asarray(indices)
+        try:
+            chosen = np.asarray(indices)
+        except ValueError as error:
+            raise UserError(f"subset: {one_line(error)}; give whole numbers in one row") from None
         chosen = chosen if chosen.size else np.zeros(0, np.int64)
         if chosen.dtype == bool and chosen.shape == self.indices.shape:
             chosen = self.indices[chosen]
@@ -203,12 +213,8 @@ class Photos:
                 f"subset: got {chosen.dtype} of shape {chosen.shape}; give whole numbers in one row, or a "
                 f"mask of {len(self)}"
             )
-        chosen = chosen.astype(np.int64)
-        wrong = chosen[(chosen < 0) | (chosen >= len(self.table))]
-        if len(wrong):
-            raise UserError(f"{self.root}: no sample {wrong[0]}; there are 0 to {len(self.table) - 1}")
         part = copy.copy(self)
-        part.indices = chosen
+        part.indices = self._samples(chosen)
         return part
 
     def split(self, val_fraction: float = 0.2, seed: int = 0) -> tuple["Photos", "Photos"]:
@@ -216,15 +222,21 @@ class Photos:
 
         A folder with train/ and val/ brings its own split; photos of test/ are in neither half.
         """
-        if not 0 < val_fraction < 1:
-            raise UserError(f"val_fraction={val_fraction:g}: give a share between 0 and 1")
-        train, val = divide(self.table, self.indices, val_fraction, seed)
+        with speaking_of({"data.val_fraction": "val_fraction"}):
+            share = validate({"data": {"val_fraction": val_fraction}}, "split").data.val_fraction
+        train, val = divide(self.table, self.indices, share, whole("split: seed", seed, 0, 2**64))
         return self.subset(train), self.subset(val)
 
     def with_classes(self, classes: Sequence[str]) -> "Photos":
         """The same photos, labelled by position in `classes`, which holds all of theirs, NFC or NFD."""
+        of_kind("with_classes: classes", classes, list | tuple, "the names in a list")
         same = copy.copy(self)
-        known = {nfc(name): label for label, name in enumerate(classes)}
+        known = {nfc(str(name)): label for label, name in enumerate(classes)}
+        absent = next((name for name in self.classes if nfc(name) not in known), None)
+        if absent is not None:
+            raise UserError(
+                f"with_classes: class {absent!r} of {self.root} is not among {shown(classes)}; add it"
+            )
         position = np.array([known[nfc(name)] for name in self.classes], np.int32)
         same.table = replace(self.table, classes=tuple(classes), label=position[self.table.label])
         return same
@@ -242,7 +254,10 @@ class Photos:
         and without `look` there is nothing else.
         """
         if os.name != "posix" or not compiled or numba_problem() is not None:
-            return [self._try_to_read(index) for index in indices.tolist()], np.zeros(len(indices), np.bool_)
+            return [self._try_to_read(index) for index in self._samples(indices).tolist()], np.zeros(
+                len(indices), np.bool_
+            )
+        indices = self._samples(indices)
         t, seen = self.table, indices if look else indices[:0]
         shape = t.width[seen], t.height[seen]
         if t.shards is not None:
@@ -265,6 +280,7 @@ class Photos:
 
     def read_one(self, index: int) -> np.ndarray:
         """Encoded bytes of a sample as they are now: uint8 (bytes,), read-only. Raises OSError."""
+        index = self._sample(index)
         if self.table.shards is not None:
             return self.table.shards.read(index, int(self.table.size[index]))
         # Four system calls, since the size is known: each call in which a thread lets go of the interpreter
@@ -288,11 +304,12 @@ class Photos:
         shrink: int = 1,
         upright: bool = True,
     ) -> np.ndarray:
-        """Pixels of a sample: uint8 (height, width, 3), RGB. Raises OSError or DecodeError.
+        """Pixels of a sample: uint8 (height, width, 3), RGB. Raises OSError, DecodeError or IndexError.
 
         `encoded` are its bytes if they have been read already; `buffer` and `shrink` as in `decode.decode`.
         Without `upright` it is left as it is stored.
         """
+        index = self._sample(index)
         width, height = int(self.table.width[index]), int(self.table.height[index])
         try:
             encoded = self.read_one(index) if encoded is None else encoded
@@ -313,6 +330,23 @@ class Photos:
         except (OSError, DecodeError) as error:
             return str(error)
         return None
+
+    def _sample(self, index: int) -> int:
+        number = whole("index", index, -(2**63))
+        if not 0 <= number < len(self.table):
+            raise IndexError(
+                f"no sample {number} in {self.root}: there are {len(self.table)}, counted from 0"
+            )
+        return number
+
+    def _samples(self, indices: np.ndarray | Sequence[int]) -> np.ndarray:
+        rows = np.asarray(indices)
+        if rows.ndim != 1 or rows.dtype.kind not in "iu":
+            raise UserError(f"indices={shown(indices)}: give whole numbers in one row")
+        wrong = rows[(rows < 0) | (rows >= len(self.table))]
+        if len(wrong):
+            raise UserError(f"{self.root}: no sample {wrong[0]}; there are 0 to {len(self.table) - 1}")
+        return rows.astype(np.int64, copy=False)
 
     def _try_to_read(self, index: int) -> np.ndarray | OSError:
         try:

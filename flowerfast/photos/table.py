@@ -23,12 +23,13 @@ from flowerfast.machine import Progress, folder_problem, logger, user_cache_dir
 from flowerfast.photos.arrays import NPZ_ERRORS, read_npz
 from flowerfast.photos.decode import reason
 from flowerfast.photos.formats import is_clipped, is_raw, not_photos
-from flowerfast.photos.header import LimitError, check_bytes, read_header
+from flowerfast.photos.header import Header, LimitError, check_bytes, read_header
 from flowerfast.photos.layout import Layout
 from flowerfast.photos.listing import Listing, list_photos, path_at, split_paths
 from flowerfast.photos.shard_index import is_packed, read_index
 from flowerfast.photos.shards import Shards
 from flowerfast.photos.walk import some
+from flowerfast.photos.workers import one_by_one
 
 CACHE_VERSION = 3
 
@@ -86,6 +87,13 @@ class Table:
         """Path of a sample relative to root, with / between folders."""
         return path_at(self.path_bytes, self.path_ends, index)
 
+    def place(self, index: int) -> str:
+        """Where a sample is, for messages, without a look at the disk: no member of a shard."""
+        path = self.path(index)
+        if self.shards is None:
+            return path
+        return f"{self.shards.files[int(self.shards.shard[index])].name} ({path})"
+
     def paths(self) -> list[str]:
         """All paths, by index."""
         return split_paths(self.path_bytes, self.path_ends)
@@ -138,6 +146,10 @@ def forget(root: Path) -> None:
 
 
 def _check_classes(root: Path, classes: tuple[str, ...], min_classes: int) -> None:
+    if 1 < len(classes) < min_classes:
+        raise UserError(
+            f"{root}: {len(classes)} classes with photos; min_classes={min_classes} are asked for"
+        )
     if 0 < len(classes) < min_classes:
         raise UserError(
             f"{root}: only one class with photos ({classes[0]}); a classifier needs two or more class folders"
@@ -151,21 +163,28 @@ def _scan(root: Path, listing: Listing, max_pixels: int, progress: Progress | No
     clipped: list[str] = []
     others: list[str] = []
     shut: list[str] = []
-    sizes_in_bytes, last = listing.size.tolist(), time.monotonic()
-    for i, path in enumerate(split_paths(listing.path_bytes, listing.path_ends)):
+    paths, sizes, last = split_paths(listing.path_bytes, listing.path_ends), listing.size, time.monotonic()
+
+    def look(i: int) -> Header | OSError | ValueError:
         try:
-            if not listing.named[i] and is_raw(path):
+            if not listing.named[i] and is_raw(paths[i]):
                 raise UnidentifiedImageError
-            check_bytes(sizes_in_bytes[i], max_pixels)
-            header = read_header(root / path, max_pixels)
+            check_bytes(int(sizes[i]), max_pixels)
+            return read_header(root / paths[i], max_pixels)
+        except (OSError, ValueError) as error:
+            return error
+
+    for i, header in enumerate(one_by_one(np.arange(len(paths)), look, paths.__getitem__)):
+        path = paths[i]
+        if isinstance(header, Header):
             headers[i] = header.width, header.height, header.orientation
             if is_clipped(header.mode):
                 clipped.append(path)
-        except (OSError, ValueError) as error:
+        else:
             good[i] = False
-            if listing.named[i] or isinstance(error, LimitError):
-                bad.append(BadFile(path, reason(error)))
-                if isinstance(error, OSError) and error.errno is not None:
+            if listing.named[i] or isinstance(header, LimitError):
+                bad.append(BadFile(path, reason(header)))
+                if isinstance(header, OSError) and header.errno is not None:
                     shut.append(path)
             else:
                 photo[i] = False
@@ -282,18 +301,22 @@ def _packed(root: Path, max_pixels: int, min_classes: int) -> Table:
 
 def _oriented(table: Table, max_pixels: int, progress: Progress | None) -> Table:
     """A table of shards with the orientations that their index lacks: read once, and cached as a folder's."""
-    assert table.shards is not None
-    cache = _cache_file(table.root)
+    shards, cache = table.shards, _cache_file(table.root)
+    assert shards is not None
     known = _load_cache(cache, table.root, table.fingerprint)
     if known is None:
         known = replace(table, orientation=table.orientation.copy())
         rows = np.flatnonzero(known.orientation == 0)
-        for done, row in enumerate(rows.tolist(), 1):
+
+        def look(row: int) -> int:
             try:
-                file = io.BytesIO(table.shards.read(row, int(table.size[row])).tobytes())
-                known.orientation[row] = read_header(file, max_pixels).orientation
+                file = io.BytesIO(shards.read(row, int(table.size[row])).tobytes())
+                return read_header(file, max_pixels).orientation
             except (OSError, ValueError):
-                known.orientation[row] = 1  # damaged: whoever decodes it will say so
+                return 1  # damaged: whoever decodes it will say so
+
+        for done, orientation in enumerate(one_by_one(rows, look, table.place), 1):
+            known.orientation[rows[done - 1]] = orientation
             if progress and done % 256 == 0:
                 progress(done, len(rows))
         _store_cache(cache, known, table.fingerprint)

@@ -15,6 +15,19 @@ _SYSTEM = frozenset({"lost+found", "system volume information", "$recycle.bin"})
 _RUN = ({"config.yaml", "checkpoints"}, {"summary.json", "split.json"})
 _SHARDS = ({INDEX}, {STATE})
 _MARKS = frozenset().union(*_RUN, *_SHARDS)
+_RUN_PARTS = frozenset(
+    {
+        "config.yaml",
+        "split.json",
+        "metrics.jsonl",
+        "summary.json",
+        "report.html",
+        "checkpoints",
+        "tensorboard",
+    }
+    | {"accuracy_loss_curve.png", "confusion_matrix.png"}
+)
+_MODEL = frozenset({"config.json", "model.safetensors"})
 _LOOKS = 20  # files without a photo's name that are opened to see whether a folder holds photos
 _SHOWN = 3  # names that a note gives
 _LEFT = {
@@ -178,6 +191,18 @@ def _own(marks: set[str]) -> str | None:
     if any(run <= marks for run in _RUN):
         return "run folder"
     return "folder of shards" if any(shards <= marks for shards in _SHARDS) else None
+
+
+def part_of(file: Path) -> str | None:
+    """What a file of this path is part of: a run folder, a folder of shards, a saved model; None: of none."""
+    for folder in file.parents:
+        own = _own({mark for mark in _MARKS if os.path.lexists(folder / mark)})
+        first = file.relative_to(folder).parts[0]
+        packed = first in (INDEX, STATE) or (first.endswith(".tar") and file.parent == folder)
+        if own is not None and (first in _RUN_PARTS if own == "run folder" else packed):
+            return own
+    model = file.name in _MODEL and all(os.path.lexists(file.parent / name) for name in _MODEL)
+    return "saved model" if model else None
 
 
 def _own_notes(own: dict[str, str]) -> list[str]:

@@ -7,9 +7,10 @@ it, when it is shut down and again when the interpreter exits, and hold the proc
 
 import atexit
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, wait
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from contextvars import ContextVar
 from functools import cache
 from queue import Empty, SimpleQueue
@@ -31,6 +32,7 @@ LEFT_AFTER = 5.0
 """Seconds that threads get at the end for what they have begun."""
 _ASKED_AFTER = 5.0  # seconds without a result after which who waits can be asked to stop
 _LOOK = 1.0  # seconds of one wait: what a process is stopped for meanwhile does not count
+_CHUNK = 16  # headers per task: to read one takes less than to hand over a task
 
 _asked: ContextVar[Callable[[], bool]] = ContextVar("_asked", default=lambda: False)
 
@@ -164,6 +166,42 @@ def results(tasks: Sequence[Task[T]], where: Callable[[int], str]) -> list[T]:
             logger.warning("flowerfast: %s; still waiting", _standstill(tasks, where, waited))
             tell *= 2
     return [task.result() for task in tasks]
+
+
+def in_order(
+    pool: Workers,
+    work: Callable[[np.ndarray], T],
+    pieces: Iterable[np.ndarray],
+    ahead: int,
+    where: Callable[[int], str],
+) -> Iterator[T]:
+    """Results of `work` on pieces, indices of samples, in their order.
+
+    At most `ahead` of them are under way or waiting; `where` names a sample.
+    """
+    waiting: deque[Task[T]] = deque()
+    try:
+        for samples in pieces:
+            if len(waiting) == ahead:
+                yield results([waiting.popleft()], where)[0]
+            waiting.append(pool.submit(samples, work, samples))
+        while waiting:
+            yield results([waiting.popleft()], where)[0]
+    finally:
+        for task in waiting:
+            task.cancel()
+
+
+def one_by_one(samples: np.ndarray, look: Callable[[int], T], where: Callable[[int], str]) -> Iterator[T]:
+    """What `look` gives for each of some samples, int64 (n,), from one thread, so that a hang is named."""
+
+    def look_at(some: np.ndarray) -> list[T]:
+        return [look(sample) for sample in some.tolist()]
+
+    pieces = (samples[at : at + _CHUNK] for at in range(0, len(samples), _CHUNK))
+    with closing(Workers(1, "flowerfast-headers")) as pool:
+        for seen in in_order(pool, look_at, pieces, 2, where):
+            yield from seen
 
 
 def _standstill(tasks: Sequence[Task[T]], where: Callable[[int], str], waited: float) -> str:

@@ -1,175 +1,26 @@
-"""Training: `fit` decides when, `train_step` how, `evaluate` how well."""
+"""Training: `fit` decides when, `train_step` how."""
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import takewhile
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import nn
 
-from flowerfast.config import Config
-from flowerfast.errors import RunFailed, Stopped, UserError, WriteFailed, one_line
+from flowerfast.errors import RunFailed, Stopped
 from flowerfast.loaders.batch import Batch
-from flowerfast.loaders.loader import Loader
 from flowerfast.loaders.ranges import stage
 from flowerfast.photos.walk import some
 from flowerfast.photos.workers import WaitStopped, stopping
+from flowerfast.training.checkpointing import TrainingRun
+from flowerfast.training.evaluation import Evaluation, evaluate
 from flowerfast.training.finite import BadLoss, LossWatch, all_finite
-from flowerfast.training.progress import Reporter, Spent, Standing, Totals, sum_dtype
-from flowerfast.training.run_folder import RunFolder
-from flowerfast.training.scores import Confusion
-from flowerfast.training.seal import check
-from flowerfast.training.state import Precision, TrainState
+from flowerfast.training.progress import Standing, Totals
+from flowerfast.training.state import TrainState
 from flowerfast.training.waiting import WaitClock
-from flowerfast.training.writer import Writer, snapshot
-
-Stop = Callable[[], int | None]
-"""Asked between steps: the number of the signal that wants the run to stop after saving, or None."""
-
-
-@dataclass
-class TrainingRun:
-    """One training run: what `fit` works with.
-
-    Attributes:
-        config, folder, classes: settings, where results go, names of the labels.
-        state: model, optimiser, schedule, precision.
-        train_loader, val_loader: batches of the two halves.
-        reporter: is told how it goes.
-        record: what the loader chose, for a resumed run to choose the same.
-        stop: says when to stop.
-        standing, totals: where the run stands, and the sums of the epoch under way.
-        named: how many bad files the user has been told of.
-        spent: where this process's time has gone.
-        writer: brings the files of a save to the disk while training goes on.
-        refused: saves that the disk had no room for.
-    """
-
-    config: Config
-    folder: RunFolder
-    classes: list[str]
-    state: TrainState
-    train_loader: Loader
-    val_loader: Loader
-    reporter: Reporter
-    record: dict[str, Any] = field(default_factory=dict)
-    stop: Stop = lambda: None
-    standing: Standing = field(default_factory=Standing)
-    totals: Totals = field(init=False)
-    named: int = 0
-    spent: Spent = field(default_factory=Spent)
-    writer: Writer = field(default_factory=Writer)
-    refused: int = 0
-    _owed: list[Callable[[], object]] = field(default_factory=list)  # writes of the best weights, still to do
-
-    def __post_init__(self) -> None:
-        self.totals = Totals(self.state.device)
-
-    def save(self, finished: bool = False, best: bool = False) -> None:
-        """Have last.pt written: from there a resumed run goes on as if nothing had happened.
-
-        Args:
-            finished: an epoch has just been closed: its weights come before last.pt, metrics.jsonl after it,
-                and a kill between two files costs that epoch at most.
-            best: its weights become best/ too, before last.pt says so.
-        """
-        with self.spent.on("write"):
-            self._settle()  # before the copy, so that there is one copy at most
-            saved = snapshot(self.state_dict(), self.state.device)
-            files: list[Callable[[], object]] = [partial(self.folder.save_last, saved)]
-            if finished:
-                epoch, keep = self.standing.epoch - 1, self.config.checkpoints.keep
-                weights = partial(self.folder.save_epoch, epoch, saved["trainer"]["network"], keep)
-                metrics = partial(self.folder.write_metrics, saved["progress"]["history"])
-                if best:
-                    network, exif = self.state.model.network, self.config.data.exif
-                    kept = partial(self.folder.save_best, network, self.classes, epoch, exif)
-                    self._owed = [weights, kept, self._pay]
-                else:
-                    files = [weights, *files]
-                files.append(metrics)
-            # What is still owed comes first: last.pt never speaks of a best epoch that best/ does not hold.
-            self.writer.submit([*self._owed, *files])
-
-    def finish(self) -> None:
-        """Have all written once training is over; what a full disk has refused is tried once more."""
-        with self.spent.on("write"):
-            settled = self._settle()
-        if not settled:
-            self.save(finished=True)
-        with self.spent.on("write"):
-            self.writer.wait()
-
-    def _pay(self) -> None:
-        self._owed = []
-
-    def _settle(self) -> bool:
-        """Wait for the save under way; whether there is none that failed, which is said the first time."""
-        try:
-            self.writer.wait()
-        except WriteFailed as error:
-            if not error.is_full or self.config.checkpoints.on_full == "stop":
-                raise
-            if not self.refused:
-                self.reporter.note(
-                    f"{error.what}: training goes on without this save (checkpoints.on_full=continue)"
-                )
-            self.refused += 1
-            return False
-        return True
-
-    def name_bad(self) -> None:
-        """Have the files named that turned out to be bad since this was last called."""
-        bad = self.train_loader.photos.bad
-        for file in bad[self.named :]:
-            self.reporter.note(f"skipped: {file.path}: {file.error}")
-        self.named = len(bad)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Everything that an exact resume needs."""
-        return {
-            "trainer": self.state.state_dict(),
-            "totals": self.totals.state_dict(),
-            "progress": asdict(self.standing),
-            "loader": self.record,
-        }
-
-    def load_state_dict(self, saved: dict[str, Any]) -> None:
-        """Back to a save. Raises UserError when it is not of this run."""
-        try:
-            self.state.load_state_dict(saved["trainer"])
-            self.totals.load_state_dict(saved["totals"])
-            self.standing = Standing(**saved["progress"])
-            if self.standing.history:
-                Confusion.read(self.standing.confusion, self.classes)
-        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-            raise UserError(
-                f"{self.folder.last}: does not fit this run ({one_line(error)}); start a new run"
-            ) from error
-
-    def check_weights(self) -> None:
-        """Make best/ anew if it is damaged and its epoch's weights are kept.
-
-        Raises UserError when it cannot be, or other weights of the run are damaged.
-        """
-        folder, best = self.folder, self.standing.best_epoch
-        for file in folder.epoch_files():
-            check(file)
-        problem = folder.best_problem() if best >= 0 else None
-        if problem is None:
-            return
-        if not folder.epoch_file(best).is_file():
-            raise UserError(
-                f"{problem}; bring a good copy back, or train on in a new run, --from {folder.last}"
-            )
-        folder.save_best(self.state.model.network, self.classes, best, self.config.data.exif)
-        self.reporter.note(f"{problem}; made anew from {folder.epoch_file(best).name}")
 
 
 def fit(run: TrainingRun, saved: dict[str, Any] | None = None) -> Standing:
@@ -267,42 +118,6 @@ def train_step(state: TrainState, batch: Batch) -> tuple[torch.Tensor, torch.Ten
     if state.config.schedule == "onecycle":
         state.scheduler.step()
     return loss, correct
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Mean cross-entropy, top-1 and top-5 accuracy (0..1; None for fewer than six classes), confusion."""
-
-    loss: float
-    accuracy: float
-    confusion: Confusion
-    top5: float | None = None
-
-
-@torch.inference_mode()
-def evaluate(model: nn.Module, batches: Iterable[Batch], classes: int, precision: Precision) -> Evaluation:
-    """Loss, accuracies and confusion of a model over batches on the model's device."""
-    device = next(model.parameters()).device
-    was_training = model.training
-    model.eval()
-    loss = torch.zeros((), dtype=sum_dtype(device), device=device)
-    among5 = torch.zeros((), dtype=torch.int64, device=device)
-    pairs: list[torch.Tensor] = []  # on the device, so that no batch is waited for: 16 bytes a sample
-    for batch in batches:
-        if not len(batch):
-            continue
-        with precision.autocast(device):
-            logits = model(batch.images).float()
-        loss += F.cross_entropy(logits, batch.labels, reduction="sum")
-        pairs.append(torch.stack([batch.labels, logits.argmax(1)]))
-        if classes > 5:
-            among5 += (logits.topk(5).indices == batch.labels[:, None]).sum()
-    model.train(was_training)
-    true, predicted = torch.cat(pairs or [torch.zeros(2, 0, dtype=torch.int64)], 1).cpu().numpy()
-    total = max(len(true), 1)
-    confusion = Confusion.of(true, predicted, classes)
-    top5 = among5.item() / total if classes > 5 else None
-    return Evaluation(loss.item() / total, confusion.accuracy(), confusion, top5)
 
 
 def close_epoch(run: TrainingRun, result: Evaluation, eval_seconds: float) -> None:

@@ -2,12 +2,12 @@
 
 import math
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import nn
 
+from flowerfast.arguments import of_kind, path
 from flowerfast.config import ModelConfig
 from flowerfast.training.architecture import Architecture, find_architecture
 from flowerfast.training.image_size import check_forward
@@ -57,7 +57,7 @@ def build_network(
     """
     architecture = find_architecture(config.name)
     if config.weights is not None:
-        file = Path(config.weights)
+        file = path("model.weights", config.weights)
         network = architecture.create(len(classes), image_size)
         other = (labels_of(file) or tuple(classes)) != tuple(classes)
         fresh_head = not load_weights(network, file, config.name, other, say)
@@ -116,6 +116,8 @@ def pretrained_cfg(network: nn.Module) -> dict[str, Any]:
 
 
 def with_normalisation(network: nn.Module) -> Classifier:
-    """The network behind the normalisation layer of its own `pretrained_cfg`."""
+    """The network behind the normalisation layer of its own `pretrained_cfg`. UserError: it has none."""
+    known = network if hasattr(network, "pretrained_cfg") else None
+    of_kind("with_normalisation: network", known, nn.Module, "a model of timm.create_model(...)")
     cfg = pretrained_cfg(network)
     return Classifier(network, cfg["mean"], cfg["std"])

@@ -36,9 +36,10 @@ def _weights(place: Path) -> tuple[RunFolder, Path]:
     files = (place,) if place.is_file() else (folder.best / "model.safetensors", folder.last)
     weights = next((file for file in files if file.is_file()), None)
     if weights is None or not folder.config.is_file():
+        kept = folder.epoch_files() if folder.config.is_file() else []
+        what = f", such as {kept[-1]}" if kept else ""
         raise UserError(
-            f"--from {place}: no run with weights there; give a run folder, or one of its files such as "
-            "RUN/checkpoints/last.pt"
+            f"--from {place}: no run with weights there; give a run folder, or a file of weights{what}"
         )
     return folder, weights
 

@@ -1,15 +1,18 @@
-"""Where a run stands, what it has taken so far, and whom it tells."""
+"""Where a run stands, what it has taken so far, whom it tells and whom it asks."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
 from flowerfast.config import Config
+
+Stop = Callable[[], int | None]
+"""Asked between steps: the number of the signal that wants the run to stop after saving, or None."""
 
 
 def sum_dtype(device: torch.device) -> torch.dtype:
@@ -118,6 +121,7 @@ class Spent:
         }
 
 
+@runtime_checkable
 class Reporter(Protocol):
     """What a run tells while it works."""
 

@@ -1,15 +1,16 @@
 """A training run from settings to a complete run folder."""
 
+import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
+from flowerfast.arguments import of_kind, path
 from flowerfast.config import Config, ModelConfig
 from flowerfast.demo.synthetic import demo_folder, demo_photos
 from flowerfast.errors import UserError
@@ -17,18 +18,19 @@ from flowerfast.loaders.device import device_name, pick_device
 from flowerfast.loaders.engine import choose_backend
 from flowerfast.loaders.loader import Loader
 from flowerfast.loaders.ranges import name_stages
-from flowerfast.machine import ProgressBars, lend_home, no_bars, versions
+from flowerfast.machine import ProgressBars, lend_home, no_bars
 from flowerfast.photos.layout import TEST
 from flowerfast.photos.photos import Photos
-from flowerfast.photos.table import BadFile
 from flowerfast.settings import DEMO, change_config, start_config
 from flowerfast.training.architecture import FOLDER, find_architecture
+from flowerfast.training.checkpointing import TrainingRun
 from flowerfast.training.compiling import CompileFailed, choose_compile, compile_network
-from flowerfast.training.fit import Stop, TrainingRun, fit
+from flowerfast.training.fit import fit
+from flowerfast.training.half_loaders import training_loader, validation_loader
 from flowerfast.training.image_size import least_batch
 from flowerfast.training.model import build_network, own_crop_pct, with_normalisation
 from flowerfast.training.parent import parent_settings, split_photos
-from flowerfast.training.progress import Reporter, Silent, Standing
+from flowerfast.training.progress import Reporter, Silent, Stop
 from flowerfast.training.resuming import (
     check_pixels,
     check_resume,
@@ -37,10 +39,9 @@ from flowerfast.training.resuming import (
     reopen,
 )
 from flowerfast.training.run_folder import RunFolder, claim_run_path
-from flowerfast.training.scores import Confusion, classification_report
 from flowerfast.training.split_file import write_split
 from flowerfast.training.state import TrainState, place_model
-from flowerfast.training.trained import answers, evaluation_loader, load_run
+from flowerfast.training.summary import scores_on_test, summarise
 
 
 @dataclass(frozen=True)
@@ -82,8 +83,14 @@ def train(
         bars: makes progress bars for what comes before.
 
     Raises UserError before anything is written, as when another process writes to the run folder; Stopped
-    after saving; RunFailed when a loss is no number.
+    after saving; RunFailed when a loss is no number, a disk is full, or the run folder is moved or deleted.
     """
+    of_kind("settings", settings, Mapping | None, "a mapping from dotted keys to values")
+    of_kind("bars", bars, Callable, "a function that makes progress bars")
+    of_kind("reporter", reporter, Reporter | None, "an object with the methods of Reporter")
+    of_kind("stop", stop, AbstractContextManager | None, "a context manager")
+    given = {"data": data, "out": out, "start_from": start_from}
+    data, out, start_from = (each if each is None else path(name, each) for name, each in given.items())
     changes = {**({"data.path": str(Path(data).resolve())} if data is not None else {}), **(settings or {})}
     folder = RunFolder(Path(out)) if out is not None else None
     if resume:
@@ -164,7 +171,7 @@ def _train(
                 finally:
                     run.name_bad()
             with run.spent.on("evaluate"):
-                tested = _test(run, photos.test)
+                tested = scores_on_test(run, photos.test)
         stack.close()  # the loaders: what follows needs none, and the folder is held until it is done
         run.name_bad()
         if standing.alone:
@@ -178,7 +185,7 @@ def _train(
             reporter.note(f"{len(photos.bad)} of {len(photos.table) + len(photos.table.bad)} files skipped")
         seconds = time.perf_counter() - started
         spent = {**run.spent.summary(started, seconds), "warmup_seconds": warm_up}
-        summary = {**_summarise(run, standing, seconds), **tested, **compiled, **spent, "notes": notes}
+        summary = {**summarise(run, standing, seconds), **tested, **compiled, **spent, "notes": notes}
         with folder.explaining():
             folder.write_summary(summary)
             draw(folder, standing.history, summary)
@@ -226,7 +233,8 @@ def _with_photos(config: Config, resumed: RunFolder | None, bars: ProgressBars) 
 def _name(config: Config) -> str:
     """What a run without a name is called: as its photos."""
     path = Path(str(config.data.path))
-    return DEMO if path == demo_folder().resolve() else path.name or "run"
+    name = os.fsencode(path.name).decode(errors="replace")  # no run folder without a name in UTF-8
+    return DEMO if path == demo_folder().resolve() else name or "run"
 
 
 def _start(config: Config, resumed: RunFolder | None) -> ModelConfig:
@@ -242,59 +250,17 @@ def _start(config: Config, resumed: RunFolder | None) -> ModelConfig:
     return config.model.model_copy(update={"pretrained": False, "weights": None, "name": name})
 
 
-def training_loader(
-    config: Config, photos: Photos, device: str | torch.device, fold_last: bool = False
-) -> Loader:
-    """Loader of the training half, as the settings have it."""
-    return Loader(
-        photos,
-        size=config.data.image_size,
-        batch_size=config.train.batch_size,
-        augment=config.augment,
-        seed=config.train.seed,
-        device=device,
-        options=config.data,
-        fold_last=fold_last,
-    )
-
-
-def validation_loader(config: Config, photos: Photos, crop_pct: float, device: torch.device) -> Loader:
-    """Loader of the other half: clean or augmented, never cached, decoded once where memory allows."""
-    return Loader(
-        photos,
-        size=config.data.image_size,
-        batch_size=config.eval.batch_size or config.train.batch_size,
-        augment=config.augment if config.eval.augmented else None,
-        shuffle=False,
-        seed=config.train.seed,
-        crop_pct=crop_pct,
-        device=device,
-        cache="none",
-        options=config.data,
-        keep=True,
-    )
-
-
-def _test(run: TrainingRun, photos: Photos) -> dict[str, Any]:
-    """What summary.json says of the photos in test/: accuracy of the best weights, asked once, at the end."""
-    if not len(photos):
-        return {"test_acc": None, "test_loss": None, "test_samples": 0}
-    config, trained = run.config, load_run(run.folder.path, run.state.device)
-    size = config.eval.batch_size or config.train.batch_size
-    with evaluation_loader(trained, photos.with_classes(trained.classes), size, config.data) as loader:
-        result = answers(trained, loader, config.train.amp)
-    samples = int(result.confusion.count.sum())
-    return {"test_acc": result.accuracy, "test_loss": result.loss, "test_samples": samples}
-
-
 def draw(folder: RunFolder, history: list[dict[str, Any]], summary: dict[str, Any]) -> None:
     """Curves, confusion matrix and report of a finished run."""
     lend_home()
     # Only now: matplotlib takes long to import, and the best weights need not wait for it.
     from flowerfast.training.report import plot_confusion, plot_curves, write_report
 
+    folder.check_there()
     plot_curves(history, folder.curves)
+    folder.check_there()
     plot_confusion(summary["confusion"], summary["classes"], folder.confusion)
+    folder.check_there()
     write_report(folder.path)
 
 
@@ -305,15 +271,11 @@ def _announce(loaders: tuple[Loader, Loader], folder: RunFolder, reporter: Repor
     held = int((photos.table.fold == TEST).sum())
     counts += f", {held} to test at the end" if held else ""
     reporter.note(f"data: {counts}, {len(photos.classes)} classes: {photos.root}")
-    _skipped(photos.bad, reporter)
+    for bad in photos.bad:
+        reporter.note(f"skipped: {bad.path}: {bad.error}")
     reporter.note(f"backend: {train.backend} ({train.backend_reason}), device {device_name(train.device)}")
     reporter.note(f"decoded cache: {train.cache} ({train.cache_reason})")
     reporter.note(f"run folder: {folder.path}")
-
-
-def _skipped(files: Sequence[BadFile], reporter: Reporter) -> None:
-    for bad in files:
-        reporter.note(f"skipped: {bad.path}: {bad.error}")
 
 
 def _tell(loaders: tuple[Loader, Loader], said: list[str], told: list[str], reporter: Reporter) -> list[str]:
@@ -322,39 +284,3 @@ def _tell(loaders: tuple[Loader, Loader], said: list[str], told: list[str], repo
     for note in notes[len(told) :]:
         reporter.note(note)
     return notes
-
-
-def _summarise(run: TrainingRun, standing: Standing, seconds: float) -> dict[str, Any]:
-    history, c, loader = standing.history, run.config, run.train_loader
-    confusion = Confusion.read(standing.confusion, run.classes)
-    report, best = classification_report(confusion, run.classes), history[standing.best_epoch]
-    steady = history[1:] or history  # the first epoch pays for warm-up
-    return {
-        "best_epoch": standing.best_epoch,
-        "best_val_acc": standing.best_val_acc,
-        **({"best_val_top5": best["val_top5"]} if "val_top5" in best else {}),
-        "epochs_run": len(history),
-        "stopped_early": len(history) < c.train.epochs,
-        "val_protocol": "augmented" if c.eval.augmented else "clean",
-        "model": c.model.name,
-        "parent": c.model.parent,
-        "parameters": sum(p.numel() for p in run.state.model.parameters()),
-        "backend": loader.backend,
-        "backend_reason": loader.backend_reason,
-        "cache": loader.cache,
-        "cache_reason": loader.cache_reason,
-        "device": device_name(loader.device),
-        "amp": run.state.precision.name,
-        "images_per_sec": float(np.median([row["images_per_sec"] for row in steady])),
-        "data_wait": float(np.median([row["data_wait"] for row in steady])),
-        "seconds": seconds,
-        "history": history,
-        "classes": run.classes,
-        "train_samples": len(loader.photos),
-        "val_samples": len(run.val_loader.photos),
-        "macro_f1": report["macro_f1"],
-        "per_class": report["per_class"],
-        "confusion": confusion.to_json(),
-        "bad_files": [{"path": b.path, "error": b.error} for b in loader.photos.bad],
-        "versions": versions(),
-    }

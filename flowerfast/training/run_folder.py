@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from flowerfast.config import Config, Exif
-from flowerfast.errors import RunFailed, UserError, WriteFailed
+from flowerfast.errors import RunFailed, UserError, WriteFailed, write_failure
 from flowerfast.files import read_bytes, replacing, sync_folder, to_json, write_text, writing
 from flowerfast.locks import only_writer
 from flowerfast.settings import change_config, load_config
@@ -52,6 +52,7 @@ class RunFolder:
         self.notes: list[str] = []
         self._trained = False  # what was saved here has seen a batch
         self._keep_last = True  # it is whole: the next save makes it the previous one
+        self._held: os.stat_result | None = None  # the folder that is locked, which no other one is
 
     @property
     def has_save(self) -> bool:
@@ -62,23 +63,54 @@ class RunFolder:
     def only_writer(self) -> Iterator[None]:
         """Hold the folder, made if need be, from the first look at it to the last file, see `locks`.
 
-        Raises UserError when another run is writing there, or it cannot be made.
+        Raises UserError when another run is writing there, or it cannot be made; RunFailed where its disk is
+        why.
         """
         if self.path.exists() and not self.path.is_dir():
             self.check_free()
         with only_writer(self.path, _OTHER) as unlocked:
             self.notes = [unlocked] if unlocked is not None else []
+            self._held = os.stat(self.path) if unlocked is None else None
             yield
+
+    def _is_there(self) -> bool:
+        """Whether the folder that is held still has its name; where there are no locks nobody can tell."""
+        try:
+            return self._held is None or os.path.samestat(self._held, os.stat(self.path))
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+
+    def check_there(self) -> None:
+        """Raise RunFailed when the folder was moved or deleted: to be called before a file is written there.
+
+        Half a run would be made anew in its place. checkpoints/ and best/, deleted alone, are made anew.
+        """
+        if not self._is_there():
+            raise RunFailed(
+                f"{self.path}: moved, deleted or replaced while the run was writing there; go on with "
+                "--resume and its new place as --out, or start again"
+            )
 
     def check_free(self) -> None:
         """Raise UserError when there is something at the path already.
 
         What a run leaves that died before its first save is nothing: a run may begin over it.
         """
+        try:
+            str(self.path).encode()
+        except UnicodeEncodeError:  # safetensors, which timm reads weights with, takes no such path
+            raise UserError(
+                f"{self.path}: no valid UTF-8, so its weights could not be read; {_OTHER}"
+            ) from None
         if not self.path.exists() or (self.path.is_dir() and (not _names(self.path) or self._unsaved())):
             return
         way_out = f"continue it with --resume, or {_OTHER}" if self.has_save else _OTHER
         raise UserError(f"{self.path}: exists already; {way_out}")
+
+    @property
+    def is_unsaved(self) -> bool:
+        """Whether a run has begun there and nothing of it was saved yet."""
+        return self._unsaved()
 
     def _unsaved(self, *but: str) -> bool:
         """Whether this is what `create` and a first save that was never finished leave, and no more.
@@ -99,13 +131,15 @@ class RunFolder:
         try:
             yield
         except BaseException:
-            mine = self._mine and not self._trained and self.path.is_dir()
+            mine = self._mine and not self._trained and self.path.is_dir() and self._is_there()
             if mine and (not _names(self.path) or self._unsaved(self.last.name, self.previous.name)):
                 shutil.rmtree(self.path, ignore_errors=True)
+                self._held = None  # gone by this hand: what failed is what counts
             raise
 
     def create(self, config: Config) -> None:
         """Make the folder and write the resolved configuration."""
+        self.check_there()
         self.check_free()
         self._mine = True
         try:
@@ -121,15 +155,22 @@ class RunFolder:
 
     @contextmanager
     def explaining(self) -> Iterator[None]:
-        """Within, a file that the disk refuses is RunFailed: one line that says how the run goes on."""
+        """Within, a file that the disk refuses is RunFailed: one line that says how the run goes on.
+
+        So is whatever comes of a folder that is no more there.
+        """
         try:
             yield
-        except WriteFailed as error:
+        except (OSError, UserError) as error:
+            self.check_there()
+            if not isinstance(error, WriteFailed):
+                raise
             then = f"go on with --resume --out {self.path}" if self.has_save else "start again"
             raise RunFailed(error.line(then)) from error
 
     def write_config(self, config: Config) -> None:
         """Write config.yaml. Raises OSError."""
+        self.check_there()
         write_sealed(self.config, config.to_yaml())
 
     def open(self) -> Config:
@@ -162,6 +203,7 @@ class RunFolder:
 
     def save_last(self, state: Mapping[str, Any]) -> None:
         """Write everything that an exact resume needs; the save before is kept."""
+        self.check_there()
         with replacing(self.last, durable=True, needed=_tensor_bytes(state)) as fresh:
             write_save(state, fresh, self.last.suffix)
             if self._keep_last and self.last.is_file():
@@ -174,25 +216,32 @@ class RunFolder:
     def load_last(self) -> dict[str, Any]:
         """State of the last save, on the CPU, or of the one before where that is damaged, which `notes` says.
 
-        Raises UserError when both are, or when it is of another version.
+        Raises UserError when both are, or are not there, or when it is of another version.
         """
-        problem = f"{self.last}: no such file"
-        if self.last.is_file():
-            try:
-                return read_save(self.last)
-            except NewerVersion as error:
-                raise UserError(f"{error}; start a new run") from error
-            except UserError as error:
-                problem = str(error)
+        try:
+            os.stat(self.last)
+            return read_save(self.last)
+        except NewerVersion as error:
+            raise UserError(f"{error}; {self._anew()}") from error
+        except OSError as error:
+            problem = f"{self.last}: {error.strerror}"
+        except UserError as error:
+            problem = str(error)
         if not self.previous.is_file():
-            raise UserError(f"{problem}; start a new run")
+            raise UserError(f"{problem}; {self._anew()}")
         try:
             state = read_save(self.previous)
         except UserError as error:
-            raise UserError(f"{problem}, nor can the save before it ({error}); start a new run") from error
+            raise UserError(f"{problem}, nor can the save before it ({error}); {self._anew()}") from error
         self._keep_last = False
         self.notes.append(f"{problem}; goes on from the save before it, {self.previous.name}")
         return state
+
+    def _anew(self) -> str:
+        """What can be done without a save; it names only weights that are there."""
+        best = (self.best / "model.safetensors").is_file()
+        weights = self.path if best else next(reversed(self.epoch_files()), None)
+        return "start a new run" + (f", which --from {weights} begins with its weights" if weights else "")
 
     def epoch_file(self, epoch: int) -> Path:
         """Where the weights of an epoch (0-based) lie."""
@@ -202,6 +251,7 @@ class RunFolder:
         """Write the weights of an epoch, tensors that share no memory; delete the oldest beyond `keep`."""
         contiguous = {name: tensor.contiguous() for name, tensor in weights.items()}
         file = self.epoch_file(epoch)
+        self.check_there()
         with replacing(file, durable=True, needed=_tensor_bytes(contiguous)) as fresh:
             save_file(contiguous, fresh, metadata=METADATA)
             seal(fresh, file.suffix)
@@ -221,6 +271,7 @@ class RunFolder:
 
         Of the network only its settings are read, so that it may be training meanwhile.
         """
+        self.check_there()
         fresh = self.path / "best.tmp"  # of this run's own folder: `create` takes none that holds anything
         if fresh.is_symlink():
             fresh.unlink()  # never what it leads to
@@ -235,6 +286,7 @@ class RunFolder:
                 text = (fresh / "config.json").read_text(encoding="utf-8")
         finally:
             shutil.rmtree(fresh, ignore_errors=True)
+        self.check_there()
         # The config is the same every time, so that replacing file by file never mixes two states.
         write_sealed(self.best / "config.json", text)
         with replacing(self.best / "model.safetensors", durable=True) as file:
@@ -253,11 +305,13 @@ class RunFolder:
 
     def write_metrics(self, history: Sequence[Mapping[str, Any]]) -> None:
         """Write metrics.jsonl, one object per epoch."""
+        self.check_there()
         text = "".join(to_json(row) + "\n" for row in history)
         write_text(self.metrics, text, durable=True)
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Write summary.json."""
+        self.check_there()
         write_sealed(self.summary, to_json(summary, indent=1) + "\n")
 
 
@@ -288,7 +342,7 @@ def _link(source: Path, file: Path) -> None:
 def claim_run_path(base: Path, name: str) -> Path:
     """Make the first of base/name-001, -002 ... that is not there: runs that start at once get one each.
 
-    Raises UserError when it cannot be made.
+    Raises UserError when it cannot be made, RunFailed where its disk is why.
     """
     for number in count(1):
         path = base / f"{name}-{number:03d}"
@@ -299,6 +353,9 @@ def claim_run_path(base: Path, name: str) -> Path:
                 continue
             raise UserError(f"{base}: not a folder; give the run a place with --out") from None
         except OSError as error:
+            failed = write_failure(error, path, 0)
+            if failed is not None:
+                raise RunFailed(failed.line("try again, or give --out")) from error
             raise UserError(f"{path}: cannot be made ({error.strerror}); give --out") from error
         return path
     raise AssertionError  # count() has no end

@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import TypeAdapter, ValidationError
 
+from flowerfast.documents import DocumentError, conform
 from flowerfast.errors import UserError, one_line
 from flowerfast.training.progress import Standing
 from flowerfast.training.seal import Damaged, add_place, check, seal
 
 VERSION = 1
-_STANDING = TypeAdapter(Standing)
 _MEASURED = {"epoch", "train_loss", "train_acc", "val_loss", "val_acc", "images_per_sec", "data_wait"}
 """What a summary or a chart takes from each row of a history."""
 
@@ -79,10 +78,9 @@ def _problem(state: dict[str, Any]) -> str | None:
         return "its loader is no mapping"
     progress = state["progress"]
     try:
-        standing = _STANDING.validate_python(progress)
-    except ValidationError as error:
-        first = error.errors()[0]
-        return f"progress.{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        standing = conform(Standing, progress)
+    except DocumentError as error:
+        return f"progress.{error}"
     numbers = all(isinstance(row.get(name), (int, float)) for row in standing.history for name in _MEASURED)
     fits = standing.best_epoch < len(standing.history) == standing.epoch and standing.batch >= 0
     known = asdict(standing)

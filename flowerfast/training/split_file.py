@@ -69,8 +69,10 @@ def read_split(file: Path, photos: Photos) -> tuple[Photos, Photos]:
     for path in (*train_paths, *val_paths):
         row = rows.get(path, alike.get(nfc(path)))
         if row is None:
-            errors = (f"cannot be read any more ({b.error})" for b in photos.table.bad if b.path == path)
-            what = next(errors, "gone since the run began")
+            # Left out, it would give all after it other indices, and so other random parameters.
+            bad = (b.error for b in photos.table.bad if nfc(b.path) == nfc(path))
+            why = next(bad, "no photo" if (photos.root / path).exists() else None)
+            what = "gone since the run began" if why is None else f"cannot be read any more ({why})"
             raise UserError(f"{photos.root / path}: {what}; put it back or start a new run")
         index[path] = row
     if len(index) != len(rows) or [*map(nfc, classes)] != [*map(nfc, photos.classes)]:

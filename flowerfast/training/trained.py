@@ -16,6 +16,7 @@ import timm
 import torch
 from PIL import Image
 
+from flowerfast.arguments import of_kind, path, whole
 from flowerfast.config import DataConfig, Exif
 from flowerfast.errors import UserError, one_line
 from flowerfast.files import read_bytes
@@ -31,8 +32,8 @@ from flowerfast.photos.photos import Photos
 from flowerfast.pixels.reference import augment
 from flowerfast.plans.plan import make_eval_plan
 from flowerfast.training.described import WEIGHTS, Described, check_shapes, on_meta
-from flowerfast.training.fit import Evaluation
-from flowerfast.training.fit import evaluate as evaluate_model
+from flowerfast.training.evaluation import Evaluation
+from flowerfast.training.evaluation import evaluate as evaluate_model
 from flowerfast.training.model import Classifier, with_normalisation
 from flowerfast.training.run_folder import RunFolder
 from flowerfast.training.scores import classification_report
@@ -95,6 +96,7 @@ class TrainedModel:
         self, images: Iterable[Picture], top_k: int = 3, max_pixels: int = _MAX_PIXELS
     ) -> Iterator[Prediction]:
         """As `predict`, of any number of photos: each answer when it is asked for, none kept."""
+        top_k, max_pixels = whole("top_k", top_k, 1), whole("max_pixels", max_pixels, 1)
         for place, picture in enumerate(images):
             yield self._predict(picture, place, top_k, max_pixels)
 
@@ -114,6 +116,7 @@ class TrainedModel:
 
     def prepare(self, photo: np.ndarray) -> torch.Tensor:
         """A photo, uint8 (h, w, 3), as the model takes it: uint8 (3, S, S), resized and cut."""
+        photo = _checked(photo, "prepare")
         sizes = np.array([photo.shape[1]]), np.array([photo.shape[0]])
         square = np.empty((self.image_size, self.image_size, 3), np.uint8)
         augment(photo, make_eval_plan(np.zeros(1), sizes, self.image_size, self.crop_pct), 0, square)
@@ -131,6 +134,11 @@ def _pixels(picture: Picture, max_pixels: int, upright: bool) -> np.ndarray:
         pixels = decode_image(picture, upright)
     elif isinstance(picture, torch.Tensor) and picture.dtype == torch.uint8 and picture.dim() == 3:
         pixels = picture.permute(1, 2, 0).cpu().numpy()
+    return _checked(pixels, "predict", picture)
+
+
+def _checked(pixels: Any, where: str, given: Any = None) -> np.ndarray:
+    """Pixels, which are uint8 (h, w, 3), as torch wants them. Raises UserError for what is no photo."""
     if (
         isinstance(pixels, np.ndarray)
         and pixels.dtype == np.uint8
@@ -138,16 +146,17 @@ def _pixels(picture: Picture, max_pixels: int, upright: bool) -> np.ndarray:
         and pixels.size
     ):
         return np.require(pixels, requirements=["C", "W"])  # as torch wants it: in one piece, and writable
-    shape = tuple(getattr(picture, "shape", ()))
+    given = pixels if given is None else given
+    shape = tuple(getattr(given, "shape", ()))
     raise UserError(
-        f"predict: {type(picture).__name__} of shape {shape} is no photo; give a path, a Pillow image, or "
+        f"{where}: {type(given).__name__} of shape {shape} is no photo; give a path, a Pillow image, or "
         "RGB pixels, uint8 (h, w, 3) as an array or (3, h, w) as a tensor"
     )
 
 
 def load_run(run: Path | str, device: str | torch.device = "auto") -> TrainedModel:
     """Best model of a run folder (or of its best/). Raises UserError when there is none, or it is damaged."""
-    run, where = Path(run), pick_device(device)
+    run, where = path("run", run), pick_device(device)
     folder = run / "best" if (run / "best").is_dir() else run
     try:
         stored = Described.read(folder)
@@ -209,7 +218,9 @@ def evaluate(
     """
     if half not in get_args(Half):
         raise UserError(f"half={half!r}: give one of {', '.join(get_args(Half))}")
-    started, data, settings = time.perf_counter(), Path(data), options or DataConfig()
+    of_kind("options", options, DataConfig | None, "ff.DataConfig(...)")
+    batch_size = whole("batch_size", batch_size, 1)
+    started, data, settings = time.perf_counter(), path("data", data), options or DataConfig()
     trained = load_run(run, device)
     settings = settings.model_copy(update={"exif": trained.exif})
     photos = Photos.open(data, settings, progress, min_classes=1)

@@ -14,8 +14,9 @@ from rich.console import Console
 from flowerfast.bench.show import report
 from flowerfast.commands import output
 from flowerfast.commands.answers import answers
+from flowerfast.commands.differences import Difference
 from flowerfast.commands.display import TrainDisplay, progress_bar
-from flowerfast.commands.parity import Difference, Parity
+from flowerfast.commands.parity import Parity
 from flowerfast.errors import RunFailed, UserError, printable
 from flowerfast.packing.pack import Packed
 from flowerfast.photos.table import BadFile

@@ -73,6 +73,7 @@ def test_a_full_disk_behind_standard_output_is_said_in_one_line(arguments: list[
             [sys.executable, "-m", "flowerfast", *arguments], stdout=full, stderr=subprocess.PIPE, text=True
         )
     assert done.returncode == 1
+    assert done.stderr.startswith("flowerfast: error: standard output")
     assert done.stderr.count("\n") == 1
     assert "no space left on device" in done.stderr.lower()
 

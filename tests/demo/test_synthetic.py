@@ -156,7 +156,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path, monkeypatch:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(synthetic, "_render_chunk", fail)
-    with pytest.raises(UserError, match=r"set cannot be written \(No space left on device: [\d,]+ free\)"):
+    with pytest.raises(RunFailed, match=r"set: cannot be written \(No space left on device: [\d,]+ free\)"):
         synthesize(tmp_path / "set", per_class=1, processes=1)
     assert not list(tmp_path.iterdir())
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from flowerfast.commands.parity import BOUNDS, Histogram, compare_backends
+from flowerfast.commands.differences import BOUNDS, Histogram
+from flowerfast.commands.parity import compare_backends
 from flowerfast.config import Config
 from flowerfast.loaders.dali.probe import dali_problem
 from flowerfast.loaders.loader import Loader

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from flowerfast.commands.parity import BOUNDS, Histogram
+from flowerfast.commands.differences import BOUNDS, Histogram
 from flowerfast.loaders.loader import Loader
 from flowerfast.settings import load_config
 from flowerfast.training import fit

@@ -60,13 +60,23 @@ def code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes")
 @pytest.mark.parametrize("harm", HARM)
-def test_what_is_damaged_is_compiled_anew(code: Path, harm: Callable[[Path], object]) -> None:
+def test_what_is_damaged_is_compiled_anew_and_nothing_else(
+    code: Path, harm: Callable[[Path], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved, save = list[object](), machine_code.MachineCode.save
+
+    def counted(kept: machine_code.MachineCode, key: object, result: object) -> None:
+        saved.append(key)
+        save(kept, key, result)
+
+    monkeypatch.setattr(machine_code.MachineCode, "save", counted)
     before = {file: file.read_bytes() for file in code.rglob("*.code")}
     assert len(before) == 2
-    for file in before:
+    for number, file in enumerate(before, 1):
         harm(file)
         again = compiling.kernel(_double)
         assert (again(4), again(4.5)) == (8, 9)
+        assert len(saved) == number
         if file.is_dir():
             file.rmdir()
         file.write_bytes(before[file])

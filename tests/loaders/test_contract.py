@@ -148,7 +148,7 @@ def test_start_batch_gives_the_tail(
 ) -> None:
     loader = open_loader(photos, **engine, **CACHED)
     whole = digests(open_loader(photos, **engine, **RANDOM).epoch(3))
-    for start in (3, 0, 1, 4, 5):
+    for start in (3, 0, 1, 4):
         assert digests(loader.epoch(3, start)) == whole[start:]
 
 

@@ -346,7 +346,7 @@ def test_a_state_of_no_place_is_refused(photos: Photos, open_loader: Open, batch
 def test_an_epoch_or_batch_before_the_first_is_refused(
     photos: Photos, open_loader: Open, place: tuple[int, int]
 ) -> None:
-    with pytest.raises(UserError, match="both count from 0"):
+    with pytest.raises(UserError, match=r"(epoch|start_batch)=-1: give a whole number from 0 to"):
         open_loader(photos).epoch(*place)
 
 
@@ -366,7 +366,10 @@ def test_more_processes_than_samples_of_a_batch_are_refused(photos: Photos, open
 
 @pytest.mark.parametrize(
     ("given", "said"),
-    [({"photos": "folder"}, "photos is a str; give ff.Photos"), ({"augment": {}}, "augment is a dict; give")],
+    [
+        ({"photos": "folder"}, "photos='folder': give ff.Photos"),
+        ({"augment": {}}, "augment={}: give ff.Augment"),
+    ],
 )
 def test_what_is_of_another_kind_is_refused(photos: Photos, given: Settings, said: str) -> None:
     with pytest.raises(UserError, match=said):

@@ -1,9 +1,8 @@
 """Packing photos: order, shrinking, what is left out, progress, a full disk, checking what was packed."""
 
 import io
-import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,10 +14,9 @@ from PIL import Image
 from flowerfast.config import DataConfig
 from flowerfast.errors import RunFailed, UserError
 from flowerfast.packing import pack as module
-from flowerfast.packing.pack import damaged, in_order, pack, shard_order
+from flowerfast.packing.pack import damaged, pack, shard_order
 from flowerfast.packing.shard_writer import PackSettings
-from flowerfast.photos.photos import Photos, iter_chunks
-from flowerfast.photos.workers import Workers
+from flowerfast.photos.photos import Photos
 from flowerfast.pixels.reference import resize
 from flowerfast.plans.geometry import limited
 
@@ -175,24 +173,6 @@ def test_verify_names_photos_that_were_altered(photo_folder: Write, tmp_path: Pa
     assert damaged(out) == [shards.where(7)]
     with pytest.raises(UserError, match="no packed photos there"):
         damaged(photos)
-
-
-def test_results_come_in_order_and_few_are_under_way() -> None:
-    started: list[int] = []
-    taken = 0
-
-    def work(samples: np.ndarray) -> int:
-        item = int(samples[0])
-        started.append(item)
-        time.sleep(0.003 * (item % 3))
-        return item * item
-
-    with closing(Workers(3, "test")) as pool:
-        for i, square in enumerate(in_order(pool, work, iter_chunks(np.arange(40), 1), 5, str)):
-            assert square == i * i
-            taken += 1
-            assert len(started) <= taken + 5
-    assert taken == 40
 
 
 @pytest.mark.parametrize("exif", ["apply", "ignore"])

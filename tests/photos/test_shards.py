@@ -25,6 +25,7 @@ from flowerfast.photos import table as table_module
 from flowerfast.photos.arrays import load_arrays, save_arrays
 from flowerfast.photos.photos import Photos
 from flowerfast.photos.shard_index import INDEX, STATE, read_index
+from tests.photos.tables import without_orientations
 
 Write = Callable[..., Path]
 ROWS = ("label", "width", "height", "size", "fold", "path_bytes", "path_ends")
@@ -352,14 +353,6 @@ def test_the_index_needs_no_pickle_and_tells_how_it_was_made(photo_folder: Write
     assert (shards.root / STATE).is_file()
     with np.load(shards.root / INDEX, allow_pickle=False) as stored:
         assert all(stored[name].dtype != object for name in stored.files)
-
-
-def without_orientations(folder: Path) -> None:
-    """The index as earlier versions wrote it."""
-    with np.load(folder / INDEX) as stored:
-        older = {name: stored[name] for name in stored.files if name != "orientation"}
-    with (folder / INDEX).open("wb") as file:
-        np.savez(file, **older)
 
 
 def test_shards_of_earlier_versions_are_looked_through_once(

@@ -15,9 +15,13 @@ import pytest
 from flowerfast.config import Augment, DataConfig
 from flowerfast.errors import RunFailed
 from flowerfast.loaders.loader import Loader
+from flowerfast.packing.pack import pack
+from flowerfast.packing.shard_writer import PackSettings
+from flowerfast.photos import table
 from flowerfast.photos import workers as module
-from flowerfast.photos.photos import Photos
-from flowerfast.photos.workers import WaitStopped, Workers, leave, results, stopping
+from flowerfast.photos.photos import Photos, iter_chunks
+from flowerfast.photos.workers import WaitStopped, Workers, in_order, leave, results, stopping
+from tests.photos.tables import without_orientations
 
 
 @pytest.fixture
@@ -46,6 +50,24 @@ def test_calls_are_made_in_order_and_their_errors_raised() -> None:
     with pytest.raises(RuntimeError, match="have been stopped"):
         pool.submit(np.arange(1), int)
     pool.close()
+
+
+def test_results_come_in_order_and_few_are_under_way() -> None:
+    started: list[int] = []
+    taken = 0
+
+    def work(samples: np.ndarray) -> int:
+        item = int(samples[0])
+        started.append(item)
+        time.sleep(0.003 * (item % 3))
+        return item * item
+
+    with closing(Workers(3, "test")) as pool:
+        for i, square in enumerate(in_order(pool, work, iter_chunks(np.arange(40), 1), 5, str)):
+            assert square == i * i
+            taken += 1
+            assert len(started) <= taken + 5
+    assert taken == 40
 
 
 def test_what_waits_is_cancelled_at_the_end(hang: threading.Event) -> None:
@@ -133,3 +155,36 @@ def test_a_loader_names_the_photos_of_a_hung_read(
         with pytest.raises(RunFailed, match=r"nothing made of .+(daisy|rose|tulip)_\d+\.jpg.* for 0.3 s"):
             next(batches)
     assert "still waiting" in caplog.text
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("packed", [False, True])
+def test_the_first_look_at_headers_names_what_hangs_and_ends(
+    photo_folder: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    hang: threading.Event,
+    packed: bool,
+) -> None:
+    """Of a folder, and of shards of earlier versions, which do not say how photos are turned."""
+    folder, told = photo_folder({"a": 20, "b": 20}), []
+    if packed:
+        pack(folder, tmp_path / "shards", PackSettings(), DataConfig())
+        without_orientations(folder := tmp_path / "shards")
+    read, looked = table.read_header, []
+
+    def fake(*given: object) -> object:
+        looked.append(given)
+        return read(*given) if len(looked) < 30 else hang.wait()
+
+    monkeypatch.setattr(table, "read_header", fake)
+    said = (
+        r"nothing made of one or more of 16 photos, (\S+ \()?a/a_016\.jpg\)? to .+ for 0.3 s: .+; see to it"
+    )
+    with pytest.raises(RunFailed, match=said):
+        Photos(folder, progress=lambda *done: told.append(done))
+    assert "a_016.jpg" in caplog.text
+    assert "still waiting" in caplog.text
+    monkeypatch.setattr(table, "read_header", read)
+    assert len(Photos(folder)) == 40  # nothing of it was kept

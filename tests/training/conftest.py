@@ -2,7 +2,8 @@
 
 import json
 import signal
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from itertools import count
 from pathlib import Path
@@ -15,9 +16,12 @@ from torch import nn
 from flowerfast.config import ModelConfig
 from flowerfast.errors import Stopped
 from flowerfast.training import run as run_module
-from flowerfast.training.fit import Stop
 from flowerfast.training.model import build_network
+from flowerfast.training.progress import Stop
 from flowerfast.training.run import TrainResult, train
+from flowerfast.training.run_folder import RunFolder
+from flowerfast.training.trained import TrainedModel, load_run
+from tests.training.saved_run import save_run
 
 _TINY = {
     "model.name": "test_resnet",
@@ -29,6 +33,13 @@ _TINY = {
     "train.lr": 0.05,
     "train.device": "cpu",
 }
+
+
+@pytest.fixture(autouse=True)
+def no_thread_stays() -> Iterator[None]:
+    """No writer is at work after a run, however it ended."""
+    yield
+    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("writer")]
 
 
 @pytest.fixture
@@ -109,6 +120,12 @@ def run(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def run_folder(run: Path) -> RunFolder:
+    """The same, as the run sees it."""
+    return RunFolder(run)
+
+
+@pytest.fixture
 def begin(
     train_tiny: Callable[..., TrainResult], stop_after: Callable[[int], AbstractContextManager[Stop]]
 ) -> Callable[..., None]:
@@ -130,3 +147,15 @@ def outcome(rows: Callable[[Path], list[dict[str, float]]]) -> Callable[[Path], 
         return {"rows": rows(folder), **{str(f.relative_to(folder)): load_file(f) for f in weights}}
 
     return read
+
+
+@pytest.fixture
+def network(tmp_path: Path) -> nn.Module:
+    """The network that is saved in `run`, see `save_run`."""
+    return save_run(tmp_path / "run")
+
+
+@pytest.fixture
+def trained(network: nn.Module, tmp_path: Path) -> TrainedModel:
+    """The same, loaded."""
+    return load_run(tmp_path / "run", "cpu")

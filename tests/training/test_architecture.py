@@ -20,7 +20,7 @@ THREE = ("daisy", "rose", "tulip")
 
 @pytest.mark.parametrize(
     ("name", "hint"),
-    [("resnet81", "did you mean 'resnet"), ("qqqqqq", r"timm\.list_models\(\)"), ("", "."),
+    [("resnet81", "did you mean 'resnet"), ("qqqqqq", r"timm\.list_models\(\)"),
      ("test_resnet.nosuchtag", r"no such weights; it has test_resnet\.r160_in1k")],
 )  # fmt: skip
 def test_unknown_name(build, name, hint):

@@ -18,8 +18,9 @@ from flowerfast.settings import load_config
 from flowerfast.training import resuming
 from flowerfast.training import run as run_module
 from flowerfast.training.compiling import CompileFailed, choose_compile, compile_network
-from flowerfast.training.fit import Stop, train_step
+from flowerfast.training.fit import train_step
 from flowerfast.training.model import Classifier
+from flowerfast.training.progress import Stop
 from flowerfast.training.run import TrainResult
 from flowerfast.training.run_folder import RunFolder
 from flowerfast.training.state import TrainState

@@ -32,7 +32,7 @@ def received(best: Path, tmp_path: Path) -> Callable[..., Path]:
         stored = json.loads((best / "config.json").read_text())
         place = stored
         for key in keys[:-1]:
-            place = place[key]
+            place = place.setdefault(key, {})
         place[keys[-1]] = value
         (tmp_path / "best").mkdir()
         (tmp_path / "best/config.json").write_text(json.dumps(stored))

@@ -13,8 +13,7 @@ from torch import nn
 
 from flowerfast.config import Config
 from flowerfast.errors import RunFailed, Stopped, WriteFailed
-from flowerfast.training.fit import Stop
-from flowerfast.training.progress import Silent
+from flowerfast.training.progress import Silent, Stop
 from flowerfast.training.run import TrainResult
 from flowerfast.training.run_folder import RunFolder
 from tests.training.outcomes import STEPS, assert_same

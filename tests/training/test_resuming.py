@@ -1,4 +1,4 @@
-"""A run is made longer, finds its photos at another place, keeps what its settings name."""
+"""What a resumed run may change, and what it keeps: length, place of its photos, settings."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -11,7 +11,8 @@ import torch
 
 from flowerfast.errors import UserError
 from flowerfast.settings import load_config
-from flowerfast.training.fit import Stop
+from flowerfast.training.progress import Stop
+from flowerfast.training.resuming import MAY_CHANGE, resume_config
 from flowerfast.training.run import TrainResult
 from tests.training.outcomes import STEPS, assert_same
 
@@ -86,3 +87,60 @@ def test_a_run_from_a_folder_is_resumed_without_it(
     (parent / "best").rename(tmp_path / "gone")
     train_tiny(resume=True)
     assert_same(outcome(run), outcome(undisturbed.folder))
+
+
+# ---------------------------------------------------------------------------------------- what may change
+
+
+def test_a_resumed_run_may_change_what_leaves_the_past_alone_and_no_more() -> None:
+    stored = load_config("paper")
+    others = {
+        "data.path": "p", "data.backend": "cpu", "data.workers": 7, "data.kernels": "numba",
+        "data.prefetch": 9, "data.cache": "ram", "data.cache_gb": 1.0, "data.cache_dir": "d",
+        "data.dali_prefetch": 3, "data.layout": "split", "data.gpu_kernels": "dali",
+        "data.on_bad": "fail", "data.max_bad": 0.5, "train.patience": 9, "checkpoints.keep": 3,
+        "train.compile": "on",
+        "checkpoints.every_seconds": 1.0, "checkpoints.on_full": "continue",
+        "log.tensorboard": True, "log.nvtx": True,
+    }  # fmt: skip
+    assert set(others) == set(MAY_CHANGE)
+    for key, value in {**others, "train.epochs": 99}.items():
+        section, _, name = key.partition(".")
+        assert getattr(getattr(resume_config(stored, {key: value}), section), name) == value
+    for key, value in {
+        "train.lr": 0.5, "train.batch_size": 2, "data.hw_decoder_load": 0.1, "data.decoder": "gpu",
+        "data.decode_scale": "auto", "data.cache_side": 64, "model.name": "resnet34", "augment.flip": 0.1,
+        "eval.crop_pct": 1.0,
+    }.items():  # fmt: skip
+        with pytest.raises(UserError, match=rf"^{key}=\S+ the run began with .* and must keep that"):
+            resume_config(stored, {key: value})
+    by_batch = load_config("demo")
+    with pytest.raises(UserError, match=r"^train\.epochs=99: the run began with 14"):
+        resume_config(by_batch, {"train.epochs": 99})
+
+
+def test_what_would_alter_the_past_is_refused(train_tiny: Train, begin: Callable[..., None]) -> None:
+    begin()
+    for key, value in (("train.lr", 0.5), ("train.batch_size", 2), ("data.hw_decoder_load", 0.5)):
+        with pytest.raises(UserError, match=rf"^{key}={value}: the run began with") as caught:
+            train_tiny(resume=True, settings={key: value})
+        assert "\n" not in str(caught.value)
+
+
+def test_a_folder_that_changed_is_refused(
+    train_tiny: Train, begin: Callable[..., None], photos: Path
+) -> None:
+    begin()
+    (photos / "red/new.jpg").write_bytes((photos / "red/00.jpg").read_bytes())
+    with pytest.raises(UserError, match=r"red/new\.jpg is new since the run began"):
+        train_tiny(resume=True)
+
+
+def test_a_resumed_run_is_named_by_its_folder_alone(train_tiny: Train, run: Path) -> None:
+    with pytest.raises(UserError, match=r"^--resume: name the run to go on with, --out RUN$"):
+        train_tiny(None, resume=True)
+    with pytest.raises(UserError, match=r"run: no run to resume there \(config\.yaml is missing\)"):
+        train_tiny(resume=True)
+    with pytest.raises(UserError, match=r"^--config paper: a resumed run keeps its own config\.yaml"):
+        train_tiny(resume=True, config="paper")
+    assert not run.exists()

@@ -1,12 +1,10 @@
 """`train`: from settings to a complete run folder; what it refuses, and what it leaves alone."""
 
-import html
 import json
 import re
-import shutil
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import nullcontext
 from itertools import count
 from pathlib import Path
@@ -15,18 +13,13 @@ from typing import Any
 import pytest
 import timm
 import torch
-from safetensors.torch import load_file
 
 from flowerfast.config import Config, DataConfig
-from flowerfast.demo.synthetic import demo_folder
 from flowerfast.errors import UserError
 from flowerfast.loaders import loader as loader_module
-from flowerfast.loaders.batch import Batch
-from flowerfast.loaders.loader import Loader
 from flowerfast.photos.photos import Photos
-from flowerfast.settings import load_config, start_config
+from flowerfast.settings import load_config
 from flowerfast.training.progress import Silent
-from flowerfast.training.resuming import MAY_CHANGE, resume_config
 from flowerfast.training.run import TrainResult, train
 from flowerfast.training.trained import evaluate, load_run
 
@@ -115,13 +108,6 @@ def test_a_run_says_and_records_how_photos_are_turned(
     assert note not in ignored.summary["notes"]
     assert load_run(ignored.folder, "cpu").exif == "ignore"
     assert rows(ignored.folder) != rows(result.folder)
-
-
-def test_the_config_it_leaves_gives_the_same_run(train_tiny: Train, rows: Rows, tmp_path: Path) -> None:
-    first = train_tiny("a")
-    second = train_tiny("b", data=None, config=tmp_path / "a/config.yaml")
-    assert rows(first.folder) == rows(second.folder)
-    assert (tmp_path / "a/config.yaml").read_text() == (tmp_path / "b/config.yaml").read_text()
 
 
 def test_any_number_of_workers_gives_the_same_run(train_tiny: Train, rows: Rows) -> None:
@@ -257,49 +243,6 @@ def test_a_bad_photo_is_named_skipped_and_counted(train_tiny: Train, photos: Pat
     assert not (tmp_path / "strict").exists()
 
 
-# -------------------------------------------------------------------------------------------- which config
-
-
-@pytest.mark.parametrize("halves", [("train", "test"), ("Training", "valid", "Testing")])
-def test_what_lies_in_test_is_asked_once_at_the_end(
-    train_tiny: Train, photos: Path, rows: Rows, monkeypatch: pytest.MonkeyPatch, halves: tuple[str, ...]
-) -> None:
-    root = photos.parent / "halves"
-    for half in halves:
-        shutil.copytree(photos, root / half)
-    for path in (root / halves[-1]).rglob("*.jpg"):
-        if path.stem > "04":
-            path.unlink()  # so that each set has a number of its own
-    seen: list[set[str]] = []
-    engine = Loader.epoch
-
-    def watched(loader: Loader, *args: Any) -> Iterator[Batch]:
-        seen.append({loader.photos.path(i).split("/")[0] for i in loader.photos.indices.tolist()})
-        return engine(loader, *args)
-
-    monkeypatch.setattr(Loader, "epoch", watched)
-    result = train_tiny(data=root, plots=True)
-    held = halves[1] if len(halves) == 3 else halves[0]
-    assert seen == [{halves[0]}, {held}] * 2 + [{halves[-1]}]
-    assert result.summary["test_samples"] == 15
-    counts = result.summary["train_samples"], result.summary["val_samples"]
-    assert counts == ((36, 36) if len(halves) == 3 else (30, 6))
-    report = evaluate(result.folder, root, half="test", device="cpu")
-    assert (report["samples"], report["accuracy"]) == (15, result.summary["test_acc"])
-    page = (result.folder / "report.html").read_text(encoding="utf-8")
-    assert "<dt>Test accuracy</dt>" in page
-    assert f"{result.summary['test_acc']:.1%}" in page
-    monkeypatch.setattr(Loader, "epoch", engine)
-    without = train_tiny("without", data=_without(root, halves[-1]))
-    assert rows(without.folder) == rows(result.folder)  # nothing else hung on it
-    assert (without.summary["test_acc"], without.summary["test_samples"]) == (None, 0)
-
-
-def _without(root: Path, half: str) -> Path:
-    shutil.rmtree(root / half)
-    return root
-
-
 def test_a_run_inside_the_photos_is_no_class_of_the_next(
     train_tiny: Train, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -311,92 +254,6 @@ def test_a_run_inside_the_photos_is_no_class_of_the_next(
     assert again.summary["classes"] == first.summary["classes"] == ["blue", "green", "red"]
     assert "runs/photos-001/: a run folder of flowerfast, left out" in again.summary["notes"]
     assert again.summary["train_samples"] == first.summary["train_samples"]
-
-
-def test_notes_on_the_folder_are_in_summary_and_report(train_tiny: Train, photos: Path) -> None:
-    (photos / "red/x.heic").write_bytes(b"no photo")
-    result = train_tiny(plots=True)
-    (note,) = (note for note in result.summary["notes"] if "heic" in note)
-    assert "1 .heic (convert to JPEG); first: red/x.heic" in note
-    assert note in html.unescape((result.folder / "report.html").read_text(encoding="utf-8"))
-
-
-def test_photos_named_by_a_setting_do_not_get_the_recipe_of_rendered_flowers(
-    train_tiny: Train, photos: Path
-) -> None:
-    assert start_config(None, {"data.path": "p"}) == load_config(None, ["data.path=p"])
-    folder = train_tiny(data=None, settings={"data.path": str(photos), "train.epochs": 1}).folder
-    config, defaults = load_config(folder / "config.yaml"), Config()
-    assert config.data.path == str(photos)
-    for name in ("schedule", "weight_decay", "momentum"):
-        assert getattr(config.train, name) == getattr(defaults.train, name)
-    assert config.augment == defaults.augment
-
-
-@pytest.mark.parametrize("base", [None, "demo"])
-def test_without_photos_it_is_the_demo(base: str | None) -> None:
-    assert start_config(base, {}) == load_config("demo")
-    assert start_config(base, {"train.epochs": 3}).train.epochs == 3
-    assert start_config(None, {"data.path": None}) == load_config("demo")
-
-
-@pytest.mark.parametrize("base", ["paper", "mine.yaml"])
-def test_another_recipe_needs_photos(base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("mine.yaml").write_text("train: {epochs: 3}\n")
-    with pytest.raises(
-        UserError, match=rf"^--config {base}: no photos are named; give their folder"
-    ) as caught:
-        start_config(base, {})
-    assert "\n" not in str(caught.value)
-    assert start_config(base, {"data.path": "photos"}) == load_config(base, ["data.path=photos"])
-    Path("mine.yaml").write_text("data: {path: photos}\n")
-    assert start_config("mine.yaml", {}).data.path == "photos"
-
-
-def test_the_config_of_a_demo_run_is_a_config(
-    train_tiny: Train, rows: Rows, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def rendered(_: object = None) -> Path:
-        if not demo_folder().exists():
-            demo_folder().parent.mkdir(parents=True, exist_ok=True)
-            photos.rename(demo_folder())
-        return demo_folder()
-
-    monkeypatch.setattr("flowerfast.training.run.demo_photos", rendered)
-    quick = {"train.epochs": 1, "model.name": "test_resnet", "data.image_size": 32}
-    first = train_tiny("first", quick, data=None)
-    config = load_config(first.folder / "config.yaml")
-    assert (config.train.schedule, config.train.lr) == ("onecycle", 0.05)  # the recipe, and a setting
-    again = train_tiny("again", data=None, config=first.folder / "config.yaml")
-    assert rows(again.folder) == rows(first.folder)
-
-
-def test_a_resumed_run_may_change_what_leaves_the_past_alone_and_no_more() -> None:
-    stored = load_config("paper")
-    others = {
-        "data.path": "p", "data.backend": "cpu", "data.workers": 7, "data.kernels": "numba",
-        "data.prefetch": 9, "data.cache": "ram", "data.cache_gb": 1.0, "data.cache_dir": "d",
-        "data.dali_prefetch": 3, "data.layout": "split", "data.gpu_kernels": "dali",
-        "data.on_bad": "fail", "data.max_bad": 0.5, "train.patience": 9, "checkpoints.keep": 3,
-        "train.compile": "on",
-        "checkpoints.every_seconds": 1.0, "checkpoints.on_full": "continue",
-        "log.tensorboard": True, "log.nvtx": True,
-    }  # fmt: skip
-    assert set(others) == set(MAY_CHANGE)
-    for key, value in {**others, "train.epochs": 99}.items():
-        section, _, name = key.partition(".")
-        assert getattr(getattr(resume_config(stored, {key: value}), section), name) == value
-    for key, value in {
-        "train.lr": 0.5, "train.batch_size": 2, "data.hw_decoder_load": 0.1, "data.decoder": "gpu",
-        "data.decode_scale": "auto", "data.cache_side": 64, "model.name": "resnet34", "augment.flip": 0.1,
-        "eval.crop_pct": 1.0,
-    }.items():  # fmt: skip
-        with pytest.raises(UserError, match=rf"^{key}=\S+ the run began with .* and must keep that"):
-            resume_config(stored, {key: value})
-    by_batch = load_config("demo")
-    with pytest.raises(UserError, match=r"^train\.epochs=99: the run began with 14"):
-        resume_config(by_batch, {"train.epochs": 99})
 
 
 def test_both_halves_come_from_one_backend(train_tiny: Train, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -461,42 +318,3 @@ def test_a_model_and_a_size_that_do_not_fit_are_refused_before_a_folder_is_made(
     assert fits in said.rpartition("sizes that fit: ")[2].split(", ")
     assert "\n" not in said
     assert not (tmp_path / "run").exists()
-
-
-# -------------------------------------------------------------------------------- with another's weights
-
-
-def test_a_new_run_begins_with_the_weights_and_the_split_of_its_parent(
-    train_tiny: Train, tmp_path: Path
-) -> None:
-    parent = train_tiny("parent", {"train.epochs": 2, "train.schedule": "cosine", "train.seed": 3}).folder
-    given = {"train.seed": 4, "train.lr": 1e-12, "train.epochs": 1}
-    child = train(out=tmp_path / "child", start_from=parent, settings=given)
-    config = load_config(child.folder / "config.yaml")
-    assert (config.model.parent, config.train.schedule) == (str(parent), "cosine")
-    assert config.model.weights == str(parent / "best/model.safetensors")
-    assert child.summary["parent"] == str(parent)
-    assert (child.folder / "split.json").read_text() == (parent / "split.json").read_text()
-    before, after = (load_file(folder / "best/model.safetensors") for folder in (parent, child.folder))
-    learnt = [key for key in before if "running" not in key and "num_batches" not in key]
-    assert all(torch.allclose(before[key], after[key], atol=1e-6) for key in learnt)
-    last = train(out=tmp_path / "last", start_from=parent / "checkpoints/last.pt", settings=given)
-    assert load_config(last.folder / "config.yaml").model.parent == str(parent)
-    with pytest.raises(UserError, match="its schedule cosine depends"):
-        train(out=parent, resume=True, settings={"train.epochs": 9})
-
-
-def test_other_photos_are_split_anew_and_that_is_said(
-    train_tiny: Train, photos: Path, tmp_path: Path
-) -> None:
-    parent = train_tiny("parent", {"train.epochs": 1}).folder
-    (photos / "red/00.jpg").rename(photos / "red/another.jpg")
-    child = train(out=tmp_path / "child", start_from=parent)
-    assert any(note.startswith(f"split: not that of {parent}") for note in child.summary["notes"])
-
-
-def test_what_has_no_weights_is_no_parent(train_tiny: Train, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"^--from .*photos: no run with weights there; give a run folder"):
-        train(start_from=tmp_path / "photos", out=tmp_path / "child")
-    with pytest.raises(UserError, match=r"drop --from or --resume$"):
-        train(start_from=tmp_path, out=tmp_path / "child", resume=True)

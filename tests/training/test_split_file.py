@@ -79,11 +79,15 @@ def test_names_that_differ_in_their_unicode_form_alone_stay_apart(
     assert [half.indices.tolist() for half in found] == [half.indices.tolist() for half in halves]
 
 
-def test_a_photo_that_is_damaged_now_is_not_called_gone(photo_folder: Write, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["a_001.jpg", "a_001"])
+def test_a_photo_that_is_damaged_now_is_not_called_gone(
+    photo_folder: Write, tmp_path: Path, name: str
+) -> None:
     root = photo_folder({"a": 3, "b": 3})
+    (root / "a/a_001.jpg").rename(root / "a" / name)
     write_split(*Photos(root).split(0.3, 1), tmp_path / "split.json")
-    (root / "a/a_001.jpg").write_bytes(b"")
-    with pytest.raises(UserError, match=r"a/a_001\.jpg: cannot be read any more \(.+\); put it back"):
+    (root / "a" / name).write_bytes(b"")
+    with pytest.raises(UserError, match=rf"a/{name}: cannot be read any more \(.+\); put it back"):
         read_split(tmp_path / "split.json", Photos(root))
 
 

@@ -12,6 +12,8 @@ from rich.console import Console
 from flowerfast.commands.display import TrainDisplay
 from flowerfast.loaders.batch import Batch
 from flowerfast.training import fit
+from flowerfast.training.checkpointing import TrainingRun
+from flowerfast.training.evaluation import evaluate
 from flowerfast.training.progress import Totals
 from flowerfast.training.run import TrainResult
 from flowerfast.training.state import Precision
@@ -62,7 +64,7 @@ def test_steps_and_their_display_read_nothing(
             super().step(samples, totals)
             counts[-1].append(seen.found.total())
 
-    def watched(run: fit.TrainingRun) -> None:
+    def watched(run: TrainingRun) -> None:
         with seen:
             epoch(run)
 
@@ -87,7 +89,7 @@ def test_evaluation_reads_when_it_is_over() -> None:
             assert not seen.found
 
     with Reads() as seen:
-        result = fit.evaluate(model, batches(seen), 3, Precision(None))
+        result = evaluate(model, batches(seen), 3, Precision(None))
     guessed = model(images).argmax(1)
     expected = torch.zeros(3, 3, dtype=torch.int64)
     for true, guess in [*zip(labels.tolist(), guessed.tolist(), strict=True)] * 2:

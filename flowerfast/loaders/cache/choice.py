@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from flowerfast.config import DataConfig
-from flowerfast.errors import UserError
+from flowerfast.errors import RunFailed, UserError, write_failure
 from flowerfast.loaders.cache.file import cache_key, disk_problem, held_bytes, open_cache_file, pixels_start
 from flowerfast.loaders.cache.store import PhotoCache, cache_bytes
 from flowerfast.machine import free_disk, free_memory, user_cache_dir
@@ -93,7 +93,7 @@ def cache_folder(data: DataConfig) -> Path:
 def open_cache(place: str, data: DataConfig, photos: Photos, device: torch.device) -> PhotoCache | None:
     """The chosen cache for a graph or workers on `device`; None for none.
 
-    Raises UserError when the cache file cannot be opened.
+    Raises UserError when the cache file cannot be opened, RunFailed where its disk is why.
     """
     if place == "none":
         return None
@@ -108,7 +108,8 @@ def open_cache(place: str, data: DataConfig, photos: Photos, device: torch.devic
         key, budget = cache_key(photos, data.cache_side), cache_budget(data, place, device)
         file = open_cache_file(folder, key, count, total, budget)
     except OSError as error:
-        raise UserError(_no_file(f"{folder}: {error.strerror}")) from error
+        failed = RunFailed if write_failure(error, folder, 0) is not None else UserError
+        raise failed(_no_file(f"{folder}: {error.strerror}")) from error
     if data.cache_dir is not None and (taken := held_bytes(Path(data.cache_dir))):
         earlier = f"disk cache: *.photos in {data.cache_dir} are of an earlier version and no longer used"
         file.notes.append(f"{earlier}: delete them to free {taken / 1e9:.2f} GB")

@@ -184,11 +184,11 @@ def _ours(folder: Path, suffix: str) -> list[Path]:
 
 
 def _is_ours(path: Path) -> bool:
-    """Whether this is a cache file, or one cut within its mark; no link to one."""
+    """Whether this is a cache file, whose whole mark is there; no link to one."""
     with suppress(OSError):
         if stat.S_ISREG(path.lstat().st_mode):
             with os.fdopen(open_regular(path), "rb") as file:
-                return _MARK.startswith(file.read(len(_MARK)))
+                return file.read(len(_MARK)) == _MARK
     return False
 
 

@@ -237,7 +237,7 @@ def test_photos_whose_pixels_did_not_reach_the_disk_are_missing(photos: Path, fo
     assert cached(disk_cache(photos, folder), pixels) == set(range(11))
 
 
-@pytest.mark.parametrize("cut", [0, 10, 4096, 4100, 8192, 20_000, -1])
+@pytest.mark.parametrize("cut", [26, 4096, 4100, 8192, 20_000, -1])
 def test_a_shortened_file_is_made_anew(photos: Path, folder: Path, cut: int) -> None:
     pixels = fill(disk_cache(photos, folder))
     (file,) = cache_files(folder)
@@ -390,8 +390,7 @@ def test_a_file_that_another_process_uses_is_kept(
 
 def test_leftovers_of_a_killed_start_are_removed(photos: Path, folder: Path) -> None:
     folder.mkdir(parents=True)
-    for name, content in (("0", b""), ("1", b"flowerfast decoded photos 1\n")):
-        (folder / f"{name}.photos.partial").write_bytes(content)
+    (folder / "1.photos.partial").write_bytes(b"flowerfast decoded photos 1\n")
     disk_cache(photos, folder)
     assert not list(folder.glob("*.partial"))
 
@@ -404,26 +403,35 @@ def test_nothing_is_deleted_that_is_not_ours(
     disk_cache(photo_folder({"a": 9, "b": 9}, name="other"), elsewhere)
     (other,) = cache_files(elsewhere)
     theirs = dict.fromkeys(("film.partial", "x.photos", "x.photos.partial", "lock"), b"theirs")
+    theirs |= dict.fromkeys(
+        ("empty.photos", "empty.photos.partial"), b""
+    )  # without our mark, or a part of it
+    theirs |= {"begun.photos": b"flower", "begun.photos.partial": b"flower"}
     for place in (folder, folder.parent):
         place.mkdir(parents=True, exist_ok=True)
         for name, content in theirs.items():
             (place / name).write_bytes(content)
+        (place / "folder.photos").mkdir()
+        (place / "folder.photos.partial").mkdir()
         (place / "linked.photos").symlink_to(other)
         (place / "linked.photos.partial").symlink_to(other)
     disk_cache(photos, folder, cache_gb=1e-6)
     for place in (folder, folder.parent):
         assert all((place / name).read_bytes() == content for name, content in theirs.items())
         assert (place / "linked.photos").is_symlink()
+        assert (place / "folder.photos").is_dir()
+        assert (place / "folder.photos.partial").is_dir()
     assert other.is_file()
 
 
-def test_a_foreign_file_of_the_name_is_kept_under_another(photos: Path, folder: Path) -> None:
+@pytest.mark.parametrize("content", [b"theirs", b"", b"flower"])
+def test_a_foreign_file_of_the_name_is_kept_under_another(photos: Path, folder: Path, content: bytes) -> None:
     folder.mkdir(parents=True)
     mine = folder / f"{cache_key(Photos(photos), 320)}.photos"
-    mine.write_bytes(b"theirs")
+    mine.write_bytes(content)
     notes = disk_cache(photos, folder).notes
     (kept,) = folder.glob("*.not-ours-*")
-    assert kept.read_bytes() == b"theirs"
+    assert kept.read_bytes() == content
     assert f"disk cache: {mine.name} was no cache file, and is {kept.name} now" in notes
 
 

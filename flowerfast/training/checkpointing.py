@@ -1,0 +1,154 @@
+"""A run under way and its checkpoints: written while training goes on, read by a resumed run."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from typing import Any
+
+from flowerfast.config import Config
+from flowerfast.errors import UserError, WriteFailed, one_line
+from flowerfast.loaders.loader import Loader
+from flowerfast.training.progress import Reporter, Spent, Standing, Stop, Totals
+from flowerfast.training.run_folder import RunFolder
+from flowerfast.training.scores import Confusion
+from flowerfast.training.seal import check
+from flowerfast.training.state import TrainState
+from flowerfast.training.writer import Writer, snapshot
+
+
+@dataclass
+class TrainingRun:
+    """One training run: what `fit` works with.
+
+    Attributes:
+        config, folder, classes: settings, where results go, names of the labels.
+        state: model, optimiser, schedule, precision.
+        train_loader, val_loader: batches of the two halves.
+        reporter: is told how it goes.
+        record: what the loader chose, for a resumed run to choose the same.
+        stop: says when to stop.
+        standing, totals: where the run stands, and the sums of the epoch under way.
+        named: how many bad files the user has been told of.
+        spent: where this process's time has gone.
+        writer: brings the files of a save to the disk while training goes on.
+        refused: saves that the disk had no room for.
+    """
+
+    config: Config
+    folder: RunFolder
+    classes: list[str]
+    state: TrainState
+    train_loader: Loader
+    val_loader: Loader
+    reporter: Reporter
+    record: dict[str, Any] = field(default_factory=dict)
+    stop: Stop = lambda: None
+    standing: Standing = field(default_factory=Standing)
+    totals: Totals = field(init=False)
+    named: int = 0
+    spent: Spent = field(default_factory=Spent)
+    writer: Writer = field(default_factory=Writer)
+    refused: int = 0
+    _owed: list[Callable[[], object]] = field(default_factory=list)  # writes of the best weights, still to do
+
+    def __post_init__(self) -> None:
+        self.totals = Totals(self.state.device)
+
+    def save(self, finished: bool = False, best: bool = False) -> None:
+        """Have last.pt written: from there a resumed run goes on as if nothing had happened.
+
+        Args:
+            finished: an epoch has just been closed: its weights come before last.pt, metrics.jsonl after it,
+                and a kill between two files costs that epoch at most.
+            best: its weights become best/ too, before last.pt says so.
+        """
+        with self.spent.on("write"):
+            self._settle()  # before the copy, so that there is one copy at most
+            saved = snapshot(self.state_dict(), self.state.device)
+            files: list[Callable[[], object]] = [partial(self.folder.save_last, saved)]
+            if finished:
+                epoch, keep = self.standing.epoch - 1, self.config.checkpoints.keep
+                weights = partial(self.folder.save_epoch, epoch, saved["trainer"]["network"], keep)
+                metrics = partial(self.folder.write_metrics, saved["progress"]["history"])
+                if best:
+                    network, exif = self.state.model.network, self.config.data.exif
+                    kept = partial(self.folder.save_best, network, self.classes, epoch, exif)
+                    self._owed = [weights, kept, self._pay]
+                else:
+                    files = [weights, *files]
+                files.append(metrics)
+            # What is still owed comes first: last.pt never speaks of a best epoch that best/ does not hold.
+            self.writer.submit([*self._owed, *files])
+
+    def finish(self) -> None:
+        """Have all written once training is over; what a full disk has refused is tried once more."""
+        with self.spent.on("write"):
+            settled = self._settle()
+        if not settled:
+            self.save(finished=True)
+        with self.spent.on("write"):
+            self.writer.wait()
+
+    def _pay(self) -> None:
+        self._owed = []
+
+    def _settle(self) -> bool:
+        """Wait for the save under way; whether there is none that failed, which is said the first time."""
+        try:
+            self.writer.wait()
+        except WriteFailed as error:
+            if not error.is_full or self.config.checkpoints.on_full == "stop":
+                raise
+            if not self.refused:
+                self.reporter.note(
+                    f"{error.what}: training goes on without this save (checkpoints.on_full=continue)"
+                )
+            self.refused += 1
+            return False
+        return True
+
+    def name_bad(self) -> None:
+        """Have the files named that turned out to be bad since this was last called."""
+        bad = self.train_loader.photos.bad
+        for file in bad[self.named :]:
+            self.reporter.note(f"skipped: {file.path}: {file.error}")
+        self.named = len(bad)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that an exact resume needs."""
+        return {
+            "trainer": self.state.state_dict(),
+            "totals": self.totals.state_dict(),
+            "progress": asdict(self.standing),
+            "loader": self.record,
+        }
+
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        """Back to a save. Raises UserError when it is not of this run."""
+        try:
+            self.state.load_state_dict(saved["trainer"])
+            self.totals.load_state_dict(saved["totals"])
+            self.standing = Standing(**saved["progress"])
+            if self.standing.history:
+                Confusion.read(self.standing.confusion, self.classes)
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            raise UserError(
+                f"{self.folder.last}: does not fit this run ({one_line(error)}); start a new run"
+            ) from error
+
+    def check_weights(self) -> None:
+        """Make best/ anew if it is damaged and its epoch's weights are kept.
+
+        Raises UserError when it cannot be, or other weights of the run are damaged.
+        """
+        folder, best = self.folder, self.standing.best_epoch
+        for file in folder.epoch_files():
+            check(file)
+        problem = folder.best_problem() if best >= 0 else None
+        if problem is None:
+            return
+        if not folder.epoch_file(best).is_file():
+            saved = folder.last if folder.last.is_file() else folder.previous
+            raise UserError(f"{problem}; bring a good copy back, or train on in a new run, --from {saved}")
+        folder.save_best(self.state.model.network, self.classes, best, self.config.data.exif)
+        self.reporter.note(f"{problem}; made anew from {folder.epoch_file(best).name}")

@@ -1,0 +1,62 @@
+"""What summary.json says of a run that is over."""
+
+from typing import Any
+
+import numpy as np
+
+from flowerfast.loaders.device import device_name
+from flowerfast.machine import versions
+from flowerfast.photos.photos import Photos
+from flowerfast.training.checkpointing import TrainingRun
+from flowerfast.training.progress import Standing
+from flowerfast.training.scores import Confusion, classification_report
+from flowerfast.training.trained import answers, evaluation_loader, load_run
+
+
+def summarise(run: TrainingRun, standing: Standing, seconds: float) -> dict[str, Any]:
+    """Its best epoch, speeds, scores by class, and what it was made with; `seconds` is how long it took."""
+    history, c, loader = standing.history, run.config, run.train_loader
+    confusion = Confusion.read(standing.confusion, run.classes)
+    report, best = classification_report(confusion, run.classes), history[standing.best_epoch]
+    steady = history[1:] or history  # the first epoch pays for warm-up
+    return {
+        "best_epoch": standing.best_epoch,
+        "best_val_acc": standing.best_val_acc,
+        **({"best_val_top5": best["val_top5"]} if "val_top5" in best else {}),
+        "epochs_run": len(history),
+        "stopped_early": len(history) < c.train.epochs,
+        "val_protocol": "augmented" if c.eval.augmented else "clean",
+        "model": c.model.name,
+        "parent": c.model.parent,
+        "parameters": sum(p.numel() for p in run.state.model.parameters()),
+        "backend": loader.backend,
+        "backend_reason": loader.backend_reason,
+        "cache": loader.cache,
+        "cache_reason": loader.cache_reason,
+        "device": device_name(loader.device),
+        "amp": run.state.precision.name,
+        "images_per_sec": float(np.median([row["images_per_sec"] for row in steady])),
+        "data_wait": float(np.median([row["data_wait"] for row in steady])),
+        "seconds": seconds,
+        "history": history,
+        "classes": run.classes,
+        "train_samples": len(loader.photos),
+        "val_samples": len(run.val_loader.photos),
+        "macro_f1": report["macro_f1"],
+        "per_class": report["per_class"],
+        "confusion": confusion.to_json(),
+        "bad_files": [{"path": b.path, "error": b.error} for b in loader.photos.bad],
+        "versions": versions(),
+    }
+
+
+def scores_on_test(run: TrainingRun, photos: Photos) -> dict[str, Any]:
+    """What summary.json says of the photos in test/: accuracy of the best weights, asked once, at the end."""
+    if not len(photos):
+        return {"test_acc": None, "test_loss": None, "test_samples": 0}
+    config, trained = run.config, load_run(run.folder.path, run.state.device)
+    size = config.eval.batch_size or config.train.batch_size
+    with evaluation_loader(trained, photos.with_classes(trained.classes), size, config.data) as loader:
+        result = answers(trained, loader, config.train.amp)
+    samples = int(result.confusion.count.sum())
+    return {"test_acc": result.accuracy, "test_loss": result.loss, "test_samples": samples}

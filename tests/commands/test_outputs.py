@@ -1,0 +1,133 @@
+"""Files that commands write: refused before the work where they cannot be written or must not be replaced."""
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flowerfast.config import DataConfig
+from flowerfast.packing.pack import pack
+from flowerfast.packing.shard_writer import PackSettings
+
+Cli = Callable[..., tuple[int, str, str]]
+COMMANDS = {
+    "evaluate": (["evaluate", "RUN", "DATA"], "--json", "flowerfast.training.trained.evaluate"),
+    "json": (["predict", "RUN", "DATA/red"], "--json", "flowerfast.training.trained.load_run"),
+    "jsonl": (["predict", "RUN", "DATA/red"], "--jsonl", "flowerfast.training.trained.load_run"),
+    "csv": (["predict", "RUN", "DATA/red"], "--csv", "flowerfast.training.trained.load_run"),
+    "parity": (["parity", "DATA"], "--json", "flowerfast.commands.parity.compare_backends"),
+    "bench": (["bench", "DATA"], "--json", "flowerfast.bench.suites.run_bench"),
+    "plot": (["bench", "DATA"], "--plot", "flowerfast.bench.suites.run_bench"),
+    "pack": (["pack", "DATA", "OUT"], "--json", "flowerfast.packing.pack.pack"),
+    "verify": (["pack", "--verify", "OUT"], "--json", "flowerfast.packing.pack.damaged"),
+    "settings": (["settings"], "--json", "flowerfast.commands.settings.print_settings"),
+}
+
+
+@pytest.fixture
+def refused(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Path | str], str]:
+    """Function (key of COMMANDS, file to write) → the line that refuses it; fails when work has begun."""
+
+    def refuse(key: str, target: Path | str) -> str:
+        arguments, option, work = COMMANDS[key]
+        monkeypatch.setattr(work, lambda *_, **__: pytest.fail("work has begun"))
+        names = {"RUN": "run", "DATA": "photos", "OUT": "shards"}
+        given = [next((a.replace(n, v) for n, v in names.items() if n in a), a) for a in arguments]
+        code, out, err = cli(*given, option, target)
+        assert (code, out, len(err.splitlines())) == (2, "", 1), err
+        assert err.startswith(f"flowerfast: error: {option} {target}: ")
+        return err
+
+    return refuse
+
+
+@pytest.fixture
+def work(trained: Any, tmp_path: Path) -> Path:
+    """A folder with copies of a run and its photos, and with shards of them."""
+    shutil.copytree(trained.run, tmp_path / "run")
+    shutil.copytree(trained.photos, tmp_path / "photos")
+    pack(tmp_path / "photos", tmp_path / "shards", PackSettings(shard_bytes=20_000), DataConfig())
+    return tmp_path
+
+
+@pytest.mark.parametrize("key", COMMANDS)
+def test_a_file_that_cannot_be_written_is_refused_before_the_work(
+    work: Path, refused: Callable[[str, Path | str], str], monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    end = ".png" if key == "plot" else ""
+    for folder in (f"folder{end}", "shut"):
+        (work / folder).mkdir()
+    (work / "file").write_text("kept")
+    assert "is a folder; name a file in it" in refused(key, f"folder{end}")
+    assert f"cannot be written ({work}/file is no folder)" in refused(key, f"file/in{end}")
+    assert "cannot be written (File name too long)" in refused(key, f"{'x' * 248}{end}")  # with .PID.partial
+    access = os.access  # root may write everywhere
+    monkeypatch.setattr(os, "access", lambda path, mode: "shut" not in str(path) and access(path, mode))
+    assert f"{work}/shut cannot be written to" in refused(key, f"shut/new/file{end}")
+    assert (work / "file").read_text() == "kept"
+    assert not [*(work / "shut").iterdir()]
+
+
+@pytest.mark.parametrize("key", [key for key in COMMANDS if key != "plot"])
+def test_no_output_takes_the_place_of_a_file_of_a_run_or_of_shards(
+    work: Path, refused: Callable[[str, Path | str], str], key: str
+) -> None:
+    (work / "run/tensorboard").mkdir()
+    (work / "run/tensorboard/events").write_text("kept")
+    (work / "link.json").symlink_to(work / "run/split.json")
+    shutil.copytree(work / "run/best", work / "alone")
+    files = [file for name in ("run", "shards", "alone") for file in (work / name).rglob("*")]
+    before = {file: file.read_bytes() for file in files if file.is_file()}
+    assert len(before) > 12
+    for file in before:
+        assert "; name another file" in refused(key, file.relative_to(work))
+    assert "part of a run folder" in refused(key, "link.json")
+    assert {file: file.read_bytes() for file in before} == before
+
+
+def test_a_plot_is_no_figure_of_a_run(work: Path, refused: Callable[[str, Path | str], str]) -> None:
+    (work / "run/confusion_matrix.png").write_bytes(b"kept")
+    assert "part of a run folder" in refused("plot", "run/confusion_matrix.png")
+
+
+@pytest.mark.parametrize("key", [key for key in COMMANDS if key not in ("verify", "settings")])
+def test_no_output_takes_the_place_of_a_photo_that_is_read(
+    work: Path, refused: Callable[[str, Path | str], str], key: str
+) -> None:
+    first = work / "photos/red/00.jpg"
+    png = first.with_suffix(".png")  # a JPEG in truth, which is read all the same
+    png.write_bytes(first.read_bytes())
+    named = [png] if key == "plot" else [first, png]
+    if key != "plot":
+        named.append(first.with_name("without-suffix"))
+        named[-1].write_bytes(first.read_bytes())
+        named.append(work / "link")
+        named[-1].symlink_to(first)
+    for file in named[:2] if key in ("json", "jsonl", "csv") else named:
+        assert "one of the photos; name another file" in refused(key, file.relative_to(work))
+    assert {file.read_bytes() for file in named} == {first.read_bytes()}
+
+
+def test_a_file_beside_is_written_and_written_again(cli: Cli, work: Path) -> None:
+    """In a run, its best/, among the photos and shards: new, and over an earlier output."""
+    for target in ("run/e.json", "run/best/e.json", "photos/e.json", "shards/e.json", "new/e", "e.txt"):
+        for _ in range(2):
+            code, _, err = cli("evaluate", "run", "photos", "--json", target)
+            assert (code, err) == (0, "")
+        assert (work / target).read_text().startswith("{")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows has no such devices")
+@pytest.mark.parametrize("key", ["settings", "json", "jsonl", "csv"])
+def test_devices_and_pipes_are_written_into(cli: Cli, work: Path, key: str) -> None:
+    arguments, option, _ = COMMANDS[key]
+    given = [a.replace("RUN", "run").replace("DATA", "photos") for a in arguments]
+    assert cli(*given, option, "/dev/null")[0] == 0
+    reading, writing = os.pipe()
+    assert cli(*given, option, f"/dev/fd/{writing}")[0] == 0
+    os.close(writing)
+    with os.fdopen(reading) as stream:
+        assert stream.read(1)
