@@ -16,7 +16,7 @@ from flowerfast.kernels.colour import jitter_table, rotate, shift_into
 from flowerfast.kernels.compiling import kernel, part
 from flowerfast.kernels.jpeg_codes import stream_size
 from flowerfast.kernels.jpeg_header import read_header
-from flowerfast.kernels.jpeg_rows import BAND, rgb_row, turned_rows
+from flowerfast.kernels.jpeg_rows import BAND, BEYOND, rgb_row, turned_rows
 from flowerfast.kernels.jpeg_scan import read_planes, region_of
 from flowerfast.kernels.jpeg_tables import Tables, make_tables
 from flowerfast.kernels.jpeg_transform import LANES
@@ -43,7 +43,7 @@ class Scratch(NamedTuple):
         planes, coefficients, stream: see `jpeg_scan.read_planes`.
         pixels: uint32, a row of the photo.
         band, window: uint32, some rows and a whole window of a photo that is to be turned.
-        chroma: int32 (4, ...), see `jpeg_rows.rgb_row`.
+        chroma: uint8 (3, ...), see `jpeg_rows.rgb_row`.
         rows: uint8, the rows after they were resized.
         starts, weights, wide: int64, int16, int16: taps of both axes, see `resize`.
         image, turned: uint32 (S, S).
@@ -135,13 +135,13 @@ def make_scratch(need: Need) -> Scratch:
     across, taps = -(-need.side // 4) * 4, need.taps + 1
     return Scratch(
         make_tables(),
-        np.empty(3 * need.area + _STEP, np.uint8),
+        np.empty(3 * need.area + _STEP + BEYOND, np.uint8),
         np.empty(4 * 8 * -(-need.coded // _STEP) * _STEP, np.int32),
         np.empty(stream_size(need.bytes), np.uint8),
         np.empty(need.width, np.uint32),
         np.empty((BAND, need.width), np.uint32),
         np.empty(need.turned + OVER, np.uint32),
-        np.empty((4, need.width), np.int32),
+        np.empty((3, need.width + BEYOND), np.uint8),
         np.empty((need.high + 1) * across * 4, np.uint8),
         np.empty((3, across), np.int64),
         np.empty((2, across * taps), np.int16),

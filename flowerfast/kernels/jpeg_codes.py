@@ -1,8 +1,8 @@
 """Huffman codes of a JPEG's blocks (ITU-T T.81, F.2.2), several at a time where they are short.
 
 Bits to come are (buffer, count, next byte): a uint64 of which the `count` highest bits are the next ones, and
-the address of the byte behind them. They are read from `plain_bytes`, so that no byte needs a look of its own,
-and behind those from zeros: who reads them is told by `position`.
+the address of the byte behind them. They come from `plain_bytes`, so that no byte needs a look of its own.
+Behind those are zeros: `position` tells whether they have been read.
 """
 
 from typing import NamedTuple

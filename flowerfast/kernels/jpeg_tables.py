@@ -157,7 +157,7 @@ def _fill_fast(tables, row, is_ac):
 
 @kernel
 def _whole(fast, bits, count):
-    """Entry for the symbol that the `count` bits, at most LOOK + 1, begin with; 0 if it is not whole in them."""
+    """Entry for the symbol that `count` bits, at most PASS, begin with; 0 if it is not whole in them."""
     entry = np.int64(fast[bits >> (count - LOOK) if count > LOOK else bits << (LOOK - count)])
     return 0 if (entry >> 10) & 15 or entry & 63 > count else entry
 

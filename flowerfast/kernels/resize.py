@@ -12,7 +12,7 @@ from flowerfast.kernels.compiling import kernel
 from flowerfast.kernels.vectors import address_of, mix_four_pixels, mix_rows
 
 OVER = 5
-"""Bytes that may be read behind the last pixel of a row: one more pixel, where the taps are odd, and two more bytes."""
+"""Bytes that may be read behind the last pixel of a row: a pixel where taps are odd, and two more bytes."""
 
 
 @kernel
@@ -93,8 +93,8 @@ def widen(taps, stride, flip, starts, weights, offsets, wide):
         stride: bytes per pixel of the row to come.
         starts, weights: as `make_taps` made them for n output pixels.
         offsets: int64 (n rounded up to 4,), becomes where each output pixel's neighbours start, in bytes.
-        wide: int16 (n rounded up to 4, taps rounded up to 2, 4), becomes each pair of weights four times, four
-            pixels side by side.
+        wide: int16 (n rounded up to 4, taps rounded up to 2, 4), becomes each pair of weights four times,
+            four pixels side by side.
     """
     side, pairs = len(starts), (taps + 1) // 2
     for x in range(len(offsets)):

@@ -18,6 +18,7 @@ from flowerfast.kernels.compiling import part
 _I8, _I32, _I64 = ir.IntType(8), ir.IntType(32), ir.IntType(64)
 _I16 = ir.IntType(16)
 _BYTES16, _BYTES32, _SHORTS32 = ir.VectorType(_I8, 16), ir.VectorType(_I8, 32), ir.VectorType(_I16, 32)
+_SHORTS16 = ir.VectorType(_I16, 16)
 _INTS16, _WORDS4 = ir.VectorType(_I32, 16), ir.VectorType(_I64, 4)
 _MADD = ir.FunctionType(ir.VectorType(_I32, 8), [ir.VectorType(_I16, 16)] * 2)
 _FEATURES = {name for name, has in get_host_cpu_features().items() if has}
@@ -78,14 +79,14 @@ def store_big_endian(_context: Any, _word: Any, _address: Any) -> Any:
     return types.void(types.uint64, types.intp), generate
 
 
-@intrinsic(prefer_literal=True)  # type: ignore[misc]
+@intrinsic(prefer_literal=True)
 def mix_four_pixels(
     _context: Any, _row: Any, _offsets: Any, _stride: Any, _weights: Any, _pairs: Any, _shift: Any, _out: Any
 ) -> Any:
     """Four weighted sums of neighbouring pixels, all channels at once.
 
-    Pixel i of the result, four bytes at address `out`, is the sum over k < 2 * pairs of weights[k, i] times the
-    bytes at row + offsets[i] + k * stride, plus a half, shifted right by `shift` and cut at 255.
+    Pixel i of the result, four bytes at address `out`, is the sum over k < 2 * pairs of weights[k, i] times
+    the bytes at row + offsets[i] + k * stride, plus a half, shifted right by `shift` and cut at 255.
 
     `stride` is 3 or 4, as written in the call; with 3 nobody shall read the fourth byte. `offsets` is the
     address of int64 (4,); `weights` of int16 (pairs, 4, 4, 2): of each pair of neighbours and each pixel both
@@ -216,6 +217,92 @@ def _splat(builder: Any, value: Any) -> Any:
     """The same int32 in all sixteen lanes."""
     first = builder.insert_element(ir.Constant(_INTS16, ir.Undefined), value, _I32(0))
     return _shuffled(builder, first, [0] * 16)
+
+
+@intrinsic(prefer_literal=True)
+def double_sixteen(_context: Any, _near: Any, _far: Any, _down: Any, _out: Any) -> Any:
+    """Sixteen samples of chroma to 32 along a row, as libjpeg's "fancy upsampling" has it.
+
+    Args:
+        near, far: addresses of uint8 (16,) in the nearest and the next nearest row; one sample before and one
+            behind are read too.
+        down: 2, as written in the call, where chroma has half the rows; with 1 `far` is not read.
+        out: address of uint8 (32,).
+    """
+    ints, down = types.intp, _down.literal_value
+
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        def constant(value: int) -> Any:
+            return ir.Constant(_SHORTS16, [value] * 16)
+
+        def mixed(shift: int) -> Any:
+            def loaded(address: Any) -> Any:
+                pointer = builder.inttoptr(builder.add(address, _I64(shift)), _BYTES16.as_pointer())
+                return builder.zext(builder.load(pointer, align=1), _SHORTS16)
+
+            near = loaded(arguments[0])
+            return builder.add(builder.mul(near, constant(3)), loaded(arguments[1])) if down == 2 else near
+
+        bits, halves = (4, (8, 7)) if down == 2 else (2, (1, 2))
+        centre = builder.mul(mixed(0), constant(3))
+        even, odd = (
+            builder.lshr(builder.add(builder.add(centre, mixed(shift)), constant(half)), constant(bits))
+            for shift, half in zip((-1, 1), halves, strict=True)
+        )
+        pairs = builder.bitcast(builder.or_(even, builder.shl(odd, constant(8))), _BYTES32)
+        builder.store(pairs, builder.inttoptr(arguments[3], _BYTES32.as_pointer()), align=1)
+        return _context.get_dummy_value()
+
+    return types.void(ints, ints, _down, ints), generate
+
+
+@intrinsic
+def colour_sixteen(_context: Any, _luma: Any, _blue: Any, _red: Any, _out: Any) -> Any:
+    """Sixteen pixels of YCbCr to RGB, with JFIF's matrix in 16-bit fixed-point numbers as libjpeg has it.
+
+    Args:
+        luma, blue, red: addresses of uint8 (16,).
+        out: address of uint32 (16,): red lowest, then green, blue, and 0.
+    """
+    ints = types.intp
+
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        def constant(value: int) -> Any:
+            return ir.Constant(_SHORTS16, [value] * 16)
+
+        def loaded(address: Any, kind: Any) -> Any:
+            return builder.load(builder.inttoptr(address, kind.as_pointer()), align=1)
+
+        def scaled(chroma: Any, factor: int) -> Any:
+            """chroma * factor / 65536, rounded, in 16 bits: a vector holds twice as many of these."""
+            twice = builder.add(chroma, chroma)
+            product = builder.mul(*(builder.sext(each, _INTS16) for each in (twice, constant(factor))))
+            high = builder.trunc(builder.ashr(product, ir.Constant(_INTS16, [16] * 16)), _SHORTS16)
+            return builder.ashr(builder.add(high, constant(1)), constant(1))
+
+        def level(value: Any) -> Any:
+            low = builder.select(builder.icmp_signed("<", value, constant(0)), constant(0), value)
+            return builder.select(builder.icmp_signed(">", low, constant(255)), constant(255), low)
+
+        luma = builder.zext(loaded(arguments[0], _BYTES16), _SHORTS16)
+        blue, red = (
+            builder.sub(builder.zext(loaded(address, _BYTES16), _SHORTS16), constant(128))
+            for address in arguments[1:3]
+        )
+        both = builder.shuffle_vector(blue, red, _lanes([lane for i in range(16) for lane in (i, 16 + i)]))
+        green = _pair_products(builder, both, ir.Constant(_SHORTS32, [-22554, 18734] * 16))
+        green = builder.ashr(
+            builder.add(green, ir.Constant(_INTS16, [1 << 15] * 16)), ir.Constant(_INTS16, [16] * 16)
+        )
+        high = level(builder.add(builder.add(luma, red), scaled(red, 26345)))
+        middle = level(builder.add(builder.sub(luma, red), builder.trunc(green, _SHORTS16)))
+        low = level(builder.add(builder.add(luma, builder.add(blue, blue)), scaled(blue, -14942)))
+        pair = builder.or_(high, builder.shl(middle, constant(8)))
+        pixels = builder.shuffle_vector(pair, low, _lanes([lane for i in range(16) for lane in (i, 16 + i)]))
+        builder.store(pixels, builder.inttoptr(arguments[3], _SHORTS32.as_pointer()), align=1)
+        return _context.get_dummy_value()
+
+    return types.void(ints, ints, ints, ints), generate
 
 
 @intrinsic
