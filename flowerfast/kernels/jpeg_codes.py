@@ -34,8 +34,8 @@ from flowerfast.kernels.vectors import (
 )
 
 _u8 = np.uint64  # with an int64 beside it numba would go on in floats
-_LONGEST = 64 * (16 + 15) // 8 + 8
-"""Bytes of the longest block, and of one look behind it."""
+_LONGEST = 64 * (16 + 15) // 8 + 16
+"""Bytes of the longest block, and of those that are looked at in advance."""
 _DROP, _DROP_PASSED = _u8(64 - LOOK), _u8(64 - PASS)
 _PLACE = ZIGZAG * LANES * 4
 
