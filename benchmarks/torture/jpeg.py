@@ -151,7 +151,9 @@ def _run_compiled(rows: list[_Row]) -> tuple[np.ndarray, np.ndarray]:
     off, level, columns = np.zeros(n, np.bool_), np.zeros(n, np.float32), list(numbers.T.copy())
     steps = Steps(one, *columns, none, none, off, level, same, same, off, none, none)
     out = np.empty((n, _SIDE, _SIDE, 3), np.uint8)
-    scratch = make_scratch(need_of(steps, orientation, _SIDE) if rows else Need(*[_SIDE] * len(Need._fields)))
+    scratch = make_scratch(
+        need_of(steps, length, orientation, _SIDE) if rows else Need(*[_SIDE] * len(Need._fields))
+    )
     return run(address, length, orientation, np.arange(n), steps, scratch, out, int(End.all)), out
 
 

@@ -84,7 +84,7 @@ def _checked(cases: range) -> Tally:
         steps = Steps(*(np.array([n], np.float32 if isinstance(n, float) else None) for n in numbers))
         file, out = _guarded(np.frombuffer(data, np.uint8)), _guarded(np.zeros((1, side, side, 3), np.uint8))
         where = np.array([file.ctypes.data]), np.array([len(file)]), np.array([orientation])
-        scratch = _all_guarded(make_scratch(need_of(steps, where[2], side)))
+        scratch = _all_guarded(make_scratch(need_of(steps, *where[1:], side)))
         try:
             done = run(*where, np.zeros(1, np.int64), steps, scratch, out, int(End.all))
         except IndexError as error:

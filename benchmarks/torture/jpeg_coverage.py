@@ -39,6 +39,37 @@ def _load_big_endian(address: int) -> np.uint64:
     return np.uint64(int.from_bytes(ctypes.string_at(int(address), 8), "big"))
 
 
+def _loader(kind: type[np.number]) -> Callable[[int], np.number]:
+    return lambda address: np.frombuffer(ctypes.string_at(int(address), kind().nbytes), kind)[0]
+
+
+def _store_big_endian(word: np.uint64, address: int) -> None:
+    ctypes.memmove(int(address), int(word).to_bytes(8, "big"), 8)
+
+
+def _store_int32(value: np.int32, address: int) -> None:
+    ctypes.memmove(int(address), np.int32(value).tobytes(), 4)
+
+
+def _row(address: int, count: int = 16) -> np.ndarray:
+    return np.frombuffer(ctypes.string_at(int(address), count), np.uint8).astype(np.int64)
+
+
+def _double_sixteen(near: int, far: int, down: int, out: int) -> None:
+    rows = _row(near - 1, 18)
+    rows = 3 * rows + _row(far - 1, 18) if down == 2 else rows
+    bits, even, odd = (4, 8, 7) if down == 2 else (2, 1, 2)
+    pairs = (3 * rows[1:-1] + rows[:-2] + even) >> bits, (3 * rows[1:-1] + rows[2:] + odd) >> bits
+    ctypes.memmove(int(out), np.stack(pairs, 1).astype(np.uint8).tobytes(), 32)
+
+
+def _colour_sixteen(luma: int, blue: int, red: int, out: int) -> None:
+    level, b, r = _row(luma), _row(blue) - 128, _row(red) - 128
+    sums = 91881 * r, -22554 * b - 46802 * r, 116130 * b
+    pixels = [np.clip(level + ((each + 32768) >> 16), 0, 255) for each in sums]
+    ctypes.memmove(int(out), np.stack([*pixels, 0 * level], 1).astype(np.uint8).tobytes(), 64)
+
+
 def _store_transposed(source: int, out: int) -> None:
     square = np.frombuffer(ctypes.string_at(int(source), 64), np.uint8).reshape(8, 8)
     ctypes.memmove(int(out), square.T.tobytes(), 64)
@@ -46,7 +77,7 @@ def _store_transposed(source: int, out: int) -> None:
 
 def _decode(data: np.ndarray, case: int) -> bool:
     """A window of a file, as `kernels.chain` decodes it."""
-    from flowerfast.kernels import jpeg_header, jpeg_rows, jpeg_scan, jpeg_tables
+    from flowerfast.kernels import jpeg_codes, jpeg_header, jpeg_rows, jpeg_scan, jpeg_tables
 
     tables, rng = jpeg_tables.make_tables(), np.random.default_rng([0xC0, case])
     frame = tables.frame[0]
@@ -58,8 +89,10 @@ def _decode(data: np.ndarray, case: int) -> bool:
     top, left = rng.integers(0, [tall - height + 1, wide - width + 1]).tolist()
     region = jpeg_scan.region_of(frame, shrink, top, left, height, width)
     coefficients = np.empty(jpeg_scan.coefficient_count(frame, region), np.int32)
-    planes, chroma = np.empty(region.size, np.uint8), np.zeros((4, width + 16), np.int32)
-    if not jpeg_scan.read_planes(data, tables, region, coefficients, planes):
+    beyond = jpeg_rows.BEYOND
+    planes, chroma = np.empty(region.size + beyond, np.uint8), np.zeros((3, width + 2 * beyond), np.uint8)
+    stream = np.empty(jpeg_codes.stream_size(len(data)), np.uint8)
+    if not jpeg_scan.read_planes(data, tables, region, coefficients, planes, stream):
         return False
     window, band = (top, left, height, width), np.empty((jpeg_rows.BAND, width), np.uint32)
     out = np.empty(height * width, np.uint32)
@@ -70,10 +103,22 @@ def _decode(data: np.ndarray, case: int) -> bool:
 def main() -> None:
     """Decode the first files of both trials."""
     numba.njit = _uncompiled
-    from flowerfast.kernels import jpeg_header, jpeg_markers, jpeg_scan, jpeg_tables, jpeg_transform
+    from flowerfast.kernels import (
+        jpeg_codes,
+        jpeg_header,
+        jpeg_markers,
+        jpeg_rows,
+        jpeg_tables,
+        jpeg_transform,
+    )
 
     jpeg_header.FRAME = jpeg_tables.FRAME = np.dtype((np.record, jpeg_tables.FRAME))  # fields as attributes
-    jpeg_markers.load_big_endian = jpeg_scan.load_big_endian = _load_big_endian
+    jpeg_markers.load_big_endian = jpeg_codes.load_big_endian = _load_big_endian
+    for kind in (np.uint8, np.uint16, np.int32, np.int64):
+        setattr(jpeg_codes, f"load_{kind.__name__}", _loader(kind))
+    jpeg_codes.store_big_endian, jpeg_codes.store_int32 = _store_big_endian, _store_int32
+    jpeg_rows.load_int32 = _loader(np.int32)
+    jpeg_rows.double_sixteen, jpeg_rows.colour_sixteen = _double_sixteen, _colour_sixteen
     jpeg_transform.store_transposed = _store_transposed
     warnings.simplefilter("ignore")  # numbers of fixed width run over, as they do when compiled
     for case in range(int(sys.argv[1])):

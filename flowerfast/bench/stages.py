@@ -180,15 +180,17 @@ def cold_read(photos: Photos, repeats: int) -> Figures:
     {"not_measured": why}: the kernel is asked to let go of each file, and then whether it has; names and
     places of the files stay in its memory.
     """
-    if photos.table.shards is not None:
-        return {"not_measured": "packed photos are mapped: the kernel keeps what is mapped"}
     if not hasattr(os, "posix_fadvise") or not hasattr(os, "RWF_NOWAIT"):
         return {"not_measured": "this system does not let a program drop files from its page cache"}
-    taken, indices = [], photos.indices.tolist()
+    taken, indices, shards = [], photos.indices.tolist(), photos.table.shards
+    if shards is None:
+        files = [os.path.join(photos.root, photos.path(index)) for index in indices]
+    else:
+        files = [os.path.join(shards.folder, file.name) for file in shards.files]
     for _ in range(repeats):
-        kept = sum(not _dropped(os.path.join(photos.root, photos.path(index))) for index in indices)
-        if kept > 0.05 * len(indices):
-            return {"not_measured": f"the system kept {kept} of {len(indices)} files in its page cache"}
+        kept = sum(not _dropped(file) for file in files)
+        if kept > 0.05 * len(files):
+            return {"not_measured": f"the system kept {kept} of {len(files)} files in its page cache"}
         started = time.perf_counter()
         for index in indices:
             photos.read_one(index)

@@ -14,13 +14,14 @@ from numba import carray
 from flowerfast.kernels import End
 from flowerfast.kernels.colour import jitter_table, rotate, shift_into
 from flowerfast.kernels.compiling import kernel, part
+from flowerfast.kernels.jpeg_codes import stream_size
 from flowerfast.kernels.jpeg_header import read_header
-from flowerfast.kernels.jpeg_rows import BAND, rgb_row, turned_rows
+from flowerfast.kernels.jpeg_rows import BAND, BEYOND, rgb_row, turned_rows
 from flowerfast.kernels.jpeg_scan import read_planes, region_of
 from flowerfast.kernels.jpeg_tables import Tables, make_tables
 from flowerfast.kernels.jpeg_transform import LANES
-from flowerfast.kernels.resize import make_taps, resize_columns, resize_row, widen
-from flowerfast.kernels.vectors import pointer_to
+from flowerfast.kernels.resize import OVER, make_taps, resize_columns, resize_row, widen
+from flowerfast.kernels.vectors import address_of, pointer_to
 
 # Compiled loops compare plain numbers.
 _DECODE, _RESIZE, _TURN, _JITTER = map(int, (End.decode, End.resize, End.turn, End.jitter))
@@ -39,12 +40,12 @@ class Scratch(NamedTuple):
 
     Attributes:
         tables: of the JPEG.
-        planes, coefficients: see `jpeg_scan.read_planes`.
+        planes, coefficients, stream: see `jpeg_scan.read_planes`.
         pixels: uint32, a row of the photo.
         band, window: uint32, some rows and a whole window of a photo that is to be turned.
-        chroma: int32 (4, ...), see `jpeg_rows.rgb_row`.
+        chroma: uint8 (3, ...), see `jpeg_rows.rgb_row`.
         rows: uint8, the rows after they were resized.
-        starts, weights, wide: int64, int32, int32: taps of both axes, see `resize`.
+        starts, weights, wide: int64, int16, int16: taps of both axes, see `resize`.
         image, turned: uint32 (S, S).
         lookup: uint8 (3, 256).
     """
@@ -52,6 +53,7 @@ class Scratch(NamedTuple):
     tables: Tables
     planes: np.ndarray
     coefficients: np.ndarray
+    stream: np.ndarray
     pixels: np.ndarray
     band: np.ndarray
     window: np.ndarray
@@ -60,7 +62,6 @@ class Scratch(NamedTuple):
     starts: np.ndarray
     weights: np.ndarray
     wide: np.ndarray
-    sums: np.ndarray
     image: np.ndarray
     turned: np.ndarray
     lookup: np.ndarray
@@ -77,6 +78,7 @@ class Need(NamedTuple):
         high: its rows when they are upright.
         taps: neighbours that one output pixel is mixed from.
         side: of the squares that are made.
+        bytes: of a file.
     """
 
     width: int
@@ -86,6 +88,7 @@ class Need(NamedTuple):
     high: int
     taps: int
     side: int
+    bytes: int
 
 
 _STEP = 8 * LANES
@@ -94,8 +97,8 @@ _MORE = 64
 mixed with its neighbours."""
 
 
-def need_of(steps: Steps, orientation: np.ndarray, side: int) -> Need:
-    """What samples need: `steps` are their columns alone, `orientation` is how they are turned, int64 (n,).
+def need_of(steps: Steps, length: np.ndarray, orientation: np.ndarray, side: int) -> Need:
+    """What samples need: `steps` are their columns alone, `length` and `orientation` as for `run`.
 
     No more than the part that the output takes of each window is decoded: of a photo 60,000 pixels long whose
     central square is wanted, that square.
@@ -113,6 +116,7 @@ def need_of(steps: Steps, orientation: np.ndarray, side: int) -> Need:
         "turned": np.where(orientation > 1, wide * high, 0),
         "high": high,
         "taps": np.maximum(taps_x, taps_y),
+        "bytes": np.maximum(length, 0),
     }
     return Need(**{name: int(column.max()) for name, column in columns.items()}, side=side)
 
@@ -128,20 +132,20 @@ def _part(length: np.ndarray, out: np.ndarray, side: int) -> tuple[np.ndarray, n
 
 def make_scratch(need: Need) -> Scratch:
     """Scratch for what is needed. What no sample touches takes address space alone."""
-    across = -(-need.side // 4) * 4
+    across, taps = -(-need.side // 4) * 4, need.taps + 1
     return Scratch(
         make_tables(),
-        np.empty(3 * need.area + _STEP, np.uint8),
+        np.empty(3 * need.area + _STEP + BEYOND, np.uint8),
         np.empty(4 * 8 * -(-need.coded // _STEP) * _STEP, np.int32),
+        np.empty(stream_size(need.bytes), np.uint8),
         np.empty(need.width, np.uint32),
         np.empty((BAND, need.width), np.uint32),
-        np.empty(need.turned, np.uint32),
-        np.empty((4, need.width), np.int32),
+        np.empty(need.turned + OVER, np.uint32),
+        np.empty((3, need.width + BEYOND), np.uint8),
         np.empty((need.high + 1) * across * 4, np.uint8),
         np.empty((3, across), np.int64),
-        np.empty((2, across * need.taps), np.int32),
-        np.empty(across * need.taps * 4, np.int32),
-        np.empty(across * 4, np.int32),
+        np.empty((2, across * taps), np.int16),
+        np.empty(across * taps * 4, np.int16),
         np.empty((need.side, need.side), np.uint32),
         np.empty((need.side, need.side), np.uint32),
         np.empty((3, 256), np.uint8),
@@ -201,13 +205,15 @@ def _resized(data, address, length, orientation, steps, n, scratch, until):
         for row in range(height):
             at = ((top + row) * size[0] + left) * 3
             pixels = address + at
-            if top + row == size[1] - 1:  # the byte that `resize_row` reads behind it may be nobody's
+            if (
+                at + width * 3 + OVER > size[0] * size[1] * 3
+            ):  # what `resize_row` reads behind may be nobody's
                 copy = scratch.pixels[:width].view(np.uint8)
                 last = carray(pointer_to(pixels), width * 3)
                 for i in range(len(last)):  # numba takes seconds to compile an assignment of slices
                     copy[i] = last[i]
-                pixels = copy.ctypes.data
-            resize_row(pixels, 3, taps_x, bits_x, offsets, wide, rows.ctypes.data + row * across * 4)
+                pixels = address_of(copy)
+            resize_row(pixels, 3, taps_x, bits_x, offsets, wide, address_of(rows) + row * across * 4)
     if until > _DECODE:
         corner = y - steps.from_row[n], x - steps.from_column[n]
         _columns(rows, taps_y, bits_y, starts_y, scratch, corner)
@@ -234,7 +240,7 @@ def _rows_of_jpeg(data, size, window, orientation, scratch, taps, offsets, rows,
         return False  # not the photo that the plan is for
     if size[2] > 1 and (frame.across != frame.down or not frame.usual):
         return False
-    if not read_planes(data, tables, region, scratch.coefficients, scratch.planes):
+    if not read_planes(data, tables, region, scratch.coefficients, scratch.planes, scratch.stream):
         return False
     pixels, pitch = scratch.pixels[:width], 0  # every row in the same place, or in one of its own
     if orientation > 1:
@@ -244,7 +250,7 @@ def _rows_of_jpeg(data, size, window, orientation, scratch, taps, offsets, rows,
         if orientation == 1:
             rgb_row(scratch.planes, region, top + row, left, scratch.chroma, pixels)
         if until > _DECODE:
-            source, target = pixels.ctypes.data + row * pitch, rows.ctypes.data + row * rows.shape[1]
+            source, target = address_of(pixels) + row * pitch, address_of(rows) + row * rows.shape[1]
             resize_row(source, 4, taps[0], taps[1], offsets, scratch.wide, target)
     return True
 
@@ -252,14 +258,14 @@ def _rows_of_jpeg(data, size, window, orientation, scratch, taps, offsets, rows,
 @part
 def _columns(rows, taps, bits, starts, scratch, corner):
     """Resized rows into scratch.image, from (row, column) `corner` on; black where they do not reach."""
-    image, side, sums = scratch.image, len(scratch.image), scratch.sums[: rows.shape[1]]
+    image, side = scratch.image, len(scratch.image)
     row, column = corner
     height, across = len(starts), rows.shape[1]
     if row == 0 and column == 0 and height == side and across == 4 * side:
-        resize_columns(rows, taps, bits, starts, scratch.weights[1], sums, image.view(np.uint8))
+        resize_columns(rows, taps, bits, starts, scratch.weights[1], image.view(np.uint8))
         return
     whole = np.empty((height, across), np.uint8)
-    resize_columns(rows, taps, bits, starts, scratch.weights[1], sums, whole)
+    resize_columns(rows, taps, bits, starts, scratch.weights[1], whole)
     image[:] = 0
     wide, pixels = min(side - column, across // 4), whole.view(np.uint32)
     for y in range(height):

@@ -8,7 +8,7 @@ import math
 
 import numpy as np
 
-from flowerfast.kernels.compiling import kernel
+from flowerfast.kernels.compiling import kernel, part
 
 
 @kernel
@@ -57,18 +57,28 @@ def rotate(image, degrees, out):
 
 
 @kernel
-def grey_mean(image):
-    """Mean of the grey image, rounded to a whole level as Pillow's contrast does."""
-    total = np.int64(0)
+def grey_mean(image, brightness):
+    """Mean of the grey image made so much brighter, rounded to a whole level as Pillow's contrast does."""
+    total, factor = np.int64(0), np.float32(brightness)
     for y in range(len(image)):
         line = image[y]
-        row = np.uint32(0)
+        row = np.int32(0)
         for x in range(len(line)):
-            pixel = line[x]
-            red, green, blue = pixel & 255, (pixel >> 8) & 255, (pixel >> 16) & 255
-            row += np.uint32((red * 19595 + green * 38470 + blue * 7471 + 32768) >> 16)
+            pixel = np.int32(line[x])
+            red, green = _brighter(pixel, factor), _brighter(np.int32(pixel >> np.int32(8)), factor)
+            blue = _brighter(np.int32(pixel >> np.int32(16)), factor)
+            weighted = np.int32(np.int32(red * np.int32(19595)) + np.int32(green * np.int32(38470)))
+            weighted = np.int32(weighted + np.int32(np.int32(blue * np.int32(7471)) + np.int32(32768)))
+            row = np.int32(row + np.int32(weighted >> np.int32(16)))
         total += row
     return int(total / (len(image) * len(image)) + 0.5)
+
+
+@part
+def _brighter(level, factor):
+    """The lowest byte as `blend_table` makes it, with 0 to blend with."""
+    blended = factor * np.float32(np.int32(level & np.int32(255)))
+    return np.int32(min(max(blended, np.float32(0)), np.float32(255)))
 
 
 @kernel
@@ -81,31 +91,13 @@ def blend_table(factor, level, table):
 
 
 @kernel
-def look_up(image, table):
-    """Every byte of `image` through `table`, uint8 (256,), in place."""
-    levels = image.view(np.uint8)
-    for y in range(len(levels)):
-        line = levels[y]
-        for x in range(len(line)):
-            line[x] = table[line[x]]
-
-
-@kernel
 def jitter_table(image, brightness, contrast, contrast_first, tables):
-    """The table that does both steps of the jitter: tables[0], of scratch uint8 (3, 256).
-
-    `image` has been through the first step when that is brightness, and is otherwise as it was.
-    """
-    if contrast_first:
-        blend_table(contrast, grey_mean(image), tables[1])
-        blend_table(brightness, 0, tables[2])
-        for x in range(256):
-            tables[0, x] = tables[2, tables[1, x]]
-    else:
-        if brightness != 1:
-            blend_table(brightness, 0, tables[1])
-            look_up(image, tables[1])
-        blend_table(contrast, grey_mean(image), tables[0])
+    """The table that does both steps of the jitter: tables[0], of scratch uint8 (3, 256)."""
+    first, second = (2, 1) if contrast_first else (1, 2)  # the row of brightness is 1
+    blend_table(brightness, 0, tables[1])
+    blend_table(contrast, grey_mean(image, 1 if contrast_first else brightness), tables[2])
+    for x in range(256):
+        tables[0, x] = tables[second, tables[first, x]]
 
 
 @kernel

@@ -3,7 +3,7 @@
 import numpy as np
 
 from flowerfast.kernels.compiling import kernel
-from flowerfast.kernels.vectors import load_big_endian
+from flowerfast.kernels.vectors import address_of, load_big_endian
 
 END = 0xD9
 """Ends a picture, and all that decoders read of a file."""
@@ -31,7 +31,7 @@ def data_end(data, at, interval, restart):
     """
     end = len(data)
     while True:
-        while at + 8 <= end and not has_marker(load_big_endian(data.ctypes.data + at)):
+        while at + 8 <= end and not has_marker(load_big_endian(address_of(data) + at)):
             at += 8
         while at < end and data[at] != 0xFF:
             at += 1

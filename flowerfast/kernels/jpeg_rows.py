@@ -8,17 +8,21 @@ import numpy as np
 
 from flowerfast.kernels.compiling import kernel
 from flowerfast.kernels.jpeg_transform import LANES
+from flowerfast.kernels.vectors import address_of, colour_sixteen, double_sixteen, load_int32
 
 _i4 = np.int32
 BAND = 16
 """Rows that are turned at once: so many pixels of four bytes are a cache line."""
+BEYOND = 32
+"""Bytes behind the planes that may be read, and pixels behind a row for which scratch must have room."""
 
 
 @kernel
 def rgb_row(planes, region, y, left, chroma, out):
     """Pixels (left ... left + n) of row y of the photo into `out`, uint32 (n,): red lowest, then green, blue.
 
-    `chroma` is scratch, int32 (4, n + 8) at least.
+    `planes` may be read up to BEYOND bytes behind their end. `chroma` is scratch, uint8 (3, n + 2 * BEYOND)
+    at least.
     """
     count = len(out)
     down, across = region.down * region.chroma, region.across * region.chroma  # of an MCU, in pixels
@@ -30,16 +34,18 @@ def rgb_row(planes, region, y, left, chroma, out):
             level = np.uint32(light[x])
             out[x] = level | (level << np.uint32(8)) | (level << np.uint32(16))
         return
-    skip = _chroma_row(planes, region, y, (left, count, region.blue), chroma[0], chroma[2])
-    _chroma_row(planes, region, y, (left, count, region.red), chroma[1], chroma[2])
-    blue, red = chroma[0][skip : skip + count], chroma[1][skip : skip + count]
-    for x in range(count):
-        level, b, r = _i4(light[x]), _i4(blue[x] - _i4(128)), _i4(red[x] - _i4(128))
-        high = _clamp(_i4(level + (_i4(_i4(r * _i4(91881)) + _i4(32768)) >> _i4(16))))
-        middle = _i4(_i4(b * _i4(-22554)) + _i4(_i4(r * _i4(-46802)) + _i4(32768)))
-        middle = _clamp(_i4(level + (middle >> _i4(16))))
-        low = _clamp(_i4(level + (_i4(_i4(b * _i4(116130)) + _i4(32768)) >> _i4(16))))
-        out[x] = np.uint32(high | _i4(middle << _i4(8)) | _i4(low << _i4(16)))
+    skip = _chroma_row(planes, region, y, (left, count, region.blue), chroma[0])
+    _chroma_row(planes, region, y, (left, count, region.red), chroma[1])
+    whole = count - count % 16
+    level, blue = address_of(light), address_of(chroma) + skip
+    red, target = blue + chroma.shape[1], address_of(out)
+    for x in range(0, whole, 16):
+        colour_sixteen(level + x, blue + x, red + x, target + 4 * x)
+    if whole < count:
+        rest = address_of(chroma[2])
+        colour_sixteen(level + whole, blue + whole, red + whole, rest)
+        for x in range(count - whole):
+            out[whole + x] = np.uint32(load_int32(rest + 4 * x))
 
 
 @kernel
@@ -72,12 +78,7 @@ def turned_rows(planes, region, window, orientation, chroma, band, out):
 
 
 @kernel
-def _clamp(level):
-    return min(max(level, _i4(0)), _i4(255))
-
-
-@kernel
-def _chroma_row(planes, region, y, where, out, mixed):
+def _chroma_row(planes, region, y, where, out):
     """Chroma for pixels of row y: into `out`, from the returned place on."""
     left, count, origin = where
     near, far = y // region.down, y // region.down
@@ -85,35 +86,28 @@ def _chroma_row(planes, region, y, where, out, mixed):
         last = (region.height + 1) // 2 - 1
         far = max(near - 1, 0) if y % 2 == 0 else min(near + 1, last)
     pitch, top = region.chroma_groups * LANES * region.chroma, region.top * region.chroma
-    base = origin - region.left * region.chroma
     first, end = left // region.across, (left + count - 1) // region.across + 1  # samples
-    last = (region.width + region.across - 1) // region.across - 1
-    low, high = max(first - 1, 0), min(end, last) + 1
-    a = planes[base + (near - top) * pitch + low : base + (near - top) * pitch + high]
-    b = planes[base + (far - top) * pitch + low : base + (far - top) * pitch + high]
+    base = origin + first - region.left * region.chroma
+    a, b = planes[base + (near - top) * pitch :], planes[base + (far - top) * pitch :]
     if region.across == 1:
-        shift = first - low
         if region.down == 1:
             for x in range(count):
-                out[x] = a[x + shift]
+                out[x] = a[x]
         else:
             half = _i4(1) if y % 2 == 0 else _i4(2)
             for x in range(count):
-                out[x] = (_i4(a[x + shift]) * _i4(3) + _i4(b[x + shift]) + half) >> _i4(2)
+                out[x] = np.uint8(_i4(_i4(a[x]) * _i4(3) + _i4(b[x]) + half) >> _i4(2))
         return 0
-    # mixed[1 + j] is sample first + j, with one more on either side; beyond the photo the last is repeated.
-    inner = mixed[low - first + 1 : high - first + 1]
-    for j in range(high - low):
-        inner[j] = _i4(_i4(a[j]) * _i4(3) + _i4(b[j])) if region.down == 2 else _i4(a[j])
-    if low == first:
-        mixed[0] = mixed[1]
-    if high == end:
-        mixed[end - first + 1] = mixed[end - first]
-    before, here, after = mixed[0 : end - first], mixed[1 : end - first + 1], mixed[2 : end - first + 2]
-    bits, half = (_i4(4), _i4(8)) if region.down == 2 else (_i4(2), _i4(1))
-    other = _i4(7) if region.down == 2 else _i4(2)
-    for j in range(end - first):
-        centre = _i4(here[j] * _i4(3))
-        out[2 * j] = _i4(centre + before[j] + half) >> bits
-        out[2 * j + 1] = _i4(centre + after[j] + other) >> bits
+    upper, lower, target = address_of(a), address_of(b), address_of(out)
+    for x in range(0, end - first, 16):
+        if region.down == 2:
+            double_sixteen(upper + x, lower + x, 2, target + 2 * x)
+        else:
+            double_sixteen(upper + x, lower + x, 1, target + 2 * x)
+    # Beyond the photo its last sample is repeated.
+    if first == 0:
+        out[0] = (3 * a[0] + b[0] + 2) // 4 if region.down == 2 else a[0]
+    n = end - first - 1
+    if end == (region.width + region.across - 1) // region.across:
+        out[2 * n + 1] = (4 * (3 * np.int64(a[n]) + b[n]) + 7) // 16 if region.down == 2 else a[n]
     return left - first * 2

@@ -10,13 +10,17 @@ from typing import NamedTuple
 import numpy as np
 
 from flowerfast.kernels.compiling import kernel
-from flowerfast.kernels.jpeg_markers import END, data_end, has_marker
-from flowerfast.kernels.jpeg_tables import END_OF_BLOCK, LOOK, ZIGZAG, describe, extend
+from flowerfast.kernels.jpeg_codes import (
+    codes_of,
+    next_difference,
+    pass_block,
+    plain_bytes,
+    position,
+    read_block,
+)
+from flowerfast.kernels.jpeg_markers import END, data_end
 from flowerfast.kernels.jpeg_transform import LANES, inverse_transform, shrinking_transform
-from flowerfast.kernels.vectors import load_big_endian
-
-_DROP = np.uint64(64 - LOOK)
-_PLACE = (ZIGZAG * LANES).astype(np.uint64)
+from flowerfast.kernels.vectors import address_of
 
 
 class Region(NamedTuple):
@@ -86,49 +90,6 @@ def region_of(frame, shrink, top, left, height, width):
 
 
 @kernel
-def _refill(data, end, state):
-    """At least 56 bits in the buffer: state is (bits, how many, next byte, how many of them are made up)."""
-    buffer, count, at, made_up = state
-    if at + 8 <= end:
-        word = load_big_endian(data.ctypes.data + at)
-        if not has_marker(word):
-            taken = (64 - count) >> 3
-            return buffer | (word >> np.uint64(count)), count + 8 * taken, at + taken, made_up
-    while count <= 56:
-        byte = np.uint64(0)
-        if at < end and data[at] != 0xFF:
-            byte = np.uint64(data[at])
-            at += 1
-        elif at + 1 < end and data[at] == 0xFF and data[at + 1] == 0:
-            byte = np.uint64(0xFF)
-            at += 2
-        else:  # a marker, or the end of the file
-            made_up += 8
-        buffer |= byte << np.uint64(56 - count)
-        count += 8
-    return buffer, count, at, made_up
-
-
-@kernel
-def _long_code(tables, row, buffer):
-    """Entry for a code of more than LOOK bits, or 0 when there is none such."""
-    for length in range(LOOK + 1, 17):
-        code = np.int64(buffer >> np.uint64(64 - length)) - np.int64(tables.first[row, length])
-        if 0 <= code < tables.counts[row, length]:
-            symbol = np.int64(tables.symbols[row, tables.at[row, length] + code])
-            return describe(symbol, length, row >= 4, tables.most[row])
-    return 0
-
-
-@kernel
-def _restart(data, end, state, expected):
-    """State behind a restart marker; `made_up` is -1 when the marker is not where it should be."""
-    _, count, at, made_up = state
-    good = made_up <= count < made_up + 8 and at + 2 <= end and data[at] == 0xFF and data[at + 1] == expected
-    return np.uint64(0), 0, at + 2, 0 if good else -1
-
-
-@kernel
 def _layout(frame, region):
     """Blocks of an MCU in the order of the file, int64 (blocks, 4), and the coefficients of a row of MCUs.
 
@@ -150,7 +111,7 @@ def _layout(frame, region):
 
 
 @kernel
-def read_planes(data, tables, region, coefficients, planes):
+def read_planes(data, tables, region, coefficients, planes, stream):
     """Samples of the region: True when the data were in order, False to take another decoder.
 
     Args:
@@ -158,15 +119,23 @@ def read_planes(data, tables, region, coefficients, planes):
         region: what is wanted.
         coefficients: int32 scratch, at least `coefficient_count(frame, region)` long.
         planes: uint8, at least region.size long; samples of luma, then of both chroma planes, go there.
+        stream: uint8 scratch, at least `stream_size(len(data))` long.
     """
     frame = tables.frame[0]
-    end = len(data)
     mcus = -(-frame.width // (8 * frame.across))
     blocks, band = _layout(frame, region)
     square = np.empty(64 * LANES, np.uint8)
     interval, left, right = frame.interval, region.left, region.right
-    buffer, count, at, made_up = np.uint64(0), np.int64(0), np.int64(frame.scan), np.int64(0)
+    dc, ac, quant = frame.dc.copy(), frame.ac.copy(), frame.quant.copy()
     previous = np.zeros(3, np.int64)
+    length, at = plain_bytes(data, frame.scan, stream)
+    begin, begin_c, steps, codes = (
+        address_of(stream),
+        address_of(coefficients),
+        address_of(tables.quant),
+        codes_of(tables),
+    )
+    bits, end = (np.uint64(0), np.uint64(0), begin), 8 * (begin + length)
     until_restart, marker = interval, 0
     for mcu_row in range(region.bottom):
         wanted_row = mcu_row >= region.top
@@ -175,76 +144,43 @@ def read_planes(data, tables, region, coefficients, planes):
         for mcu in range(mcus):
             if interval:
                 if until_restart == 0:
-                    buffer, count, at, made_up = _restart(
-                        data, end, (buffer, count, at, made_up), 0xD0 + marker
-                    )
-                    if made_up < 0:
+                    left_over = end - position(bits)
+                    if not 0 <= left_over < 8 or at < 0 or data[at + 1] != 0xD0 + marker:
                         return False
+                    length, at = plain_bytes(data, at + 2, stream)
+                    bits, end = (np.uint64(0), np.uint64(0), begin), 8 * (begin + length)
                     previous[:] = 0
                     until_restart, marker = interval, (marker + 1) & 7
                 until_restart -= 1
             wanted = wanted_row and left <= mcu < right
-            for block in blocks:
-                component = np.uint64(block[0])
-                if count < 32:
-                    buffer, count, at, made_up = _refill(data, end, (buffer, count, at, made_up))
-                row = np.uint64(frame.dc[component])
-                entry = np.int64(tables.fast[row, buffer >> _DROP])
-                if entry == 0:
-                    entry = _long_code(tables, row, buffer)
-                    if entry == 0:
-                        return False
-                buffer <<= np.uint64(entry & 63)
-                count -= entry & 63
-                size, value = (entry >> 10) & 15, entry >> 16
-                if size:
-                    value = extend(np.int64(buffer >> np.uint64(64 - size)), size)
-                    buffer <<= np.uint64(size)
-                    count -= size
-                previous[component] += value
-                place = (mcu - left) * block[2] + block[3]
-                base = np.uint64(block[1] + (place >> 3) * (64 * LANES) + (place & 7))
-                quant = tables.quant[np.uint64(frame.quant[component])]
+            for n in range(len(blocks)):
+                component = np.uint64(blocks[n, 0])
+                bits, difference, good = next_difference(codes, dc[component], bits)
+                if not good:
+                    return False
+                previous[component] += difference
                 if wanted:
-                    level = previous[component] * quant[0]
+                    place = (mcu - left) * blocks[n, 2] + blocks[n, 3]
+                    base = blocks[n, 1] + (place >> 3) * (64 * LANES) + (place & 7)
+                    table = quant[component]
+                    level = previous[component] * tables.quant[table, 0]
                     if level != np.int16(level):
                         return False  # libjpeg reckons in 16 bits
                     coefficients[base] = np.int32(level)
-                row = np.uint64(frame.ac[component])
-                fast = tables.fast[row]
-                k = np.uint64(1)
-                while k < np.uint64(64):
-                    if count < 32:
-                        buffer, count, at, made_up = _refill(data, end, (buffer, count, at, made_up))
-                    entry = np.int64(fast[buffer >> _DROP])
-                    if entry == 0:
-                        entry = _long_code(tables, row, buffer)
-                        if entry == 0:
-                            return False
-                    buffer <<= np.uint64(entry & 63)
-                    count -= entry & 63
-                    if entry & END_OF_BLOCK:
-                        break
-                    size, value = (entry >> 10) & 15, entry >> 16
-                    if size:
-                        value = extend(np.int64(buffer >> np.uint64(64 - size)), size)
-                        buffer <<= np.uint64(size)
-                        count -= size
-                    k += np.uint64((entry >> 6) & 15)
-                    if k > np.uint64(63):
-                        return False
-                    if wanted:
-                        coefficients[base + _PLACE[k]] = np.int32(value * quant[k])
-                    k += np.uint64(1)
-                if count < made_up:
-                    return False  # ran past the end of the data
+                    bits, good = read_block(
+                        codes, ac[component], steps + 256 * table, bits, begin_c + 4 * base
+                    )
+                else:
+                    bits, good = pass_block(codes, ac[component], bits)
+                if not good or position(bits) > end:
+                    return False  # no code, or past the end of the data
         if wanted_row:
             where = mcu_row - region.top, frame.down
             if not _transform_band(coefficients, square, planes, region, where):
                 return False
     # What lies below changes no pixel here. But of a marker that has no place there libjpeg makes an error,
     # of wrong codes alone never.
-    at = data_end(data, at, interval, marker)
+    at = data_end(data, at, interval, marker) if at >= 0 else at
     return at >= 0 and data[at + 1] == END
 
 

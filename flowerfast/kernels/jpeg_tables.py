@@ -9,6 +9,9 @@ from flowerfast.kernels.compiling import kernel
 LOOK = 10
 """Bits of a Huffman code that are looked up at once; the rare longer codes are found bit by bit."""
 END_OF_BLOCK = 1 << 14
+PASS = 11
+"""Bits that are looked up at once where values do not matter."""
+PAIR_ENDS, PASS_ENDS = 1 << 12, 1 << 5
 
 FRAME = np.dtype(
     [
@@ -49,6 +52,13 @@ class Tables(NamedTuple):
         fast: int32 (8, 2**LOOK), by the next LOOK bits: 0 for a longer code, else the bits to drop (0-5), the
             zeros to skip (6-9), the size of the value if it is yet to be read (10-13), END_OF_BLOCK, and the
             value if not (16-31).
+        pairs: int64 (4, 2**LOOK), of AC tables, by the next LOOK bits the one or two symbols that are whole
+            in them: 0 for none, else the bits to drop (0-5), places to go on (6-11), PAIR_ENDS if the last
+            ends the block, for which a place must be left, of both values how many places on they belong
+            (16-20, 24-28), and both values (32-47, 48-63). Of one symbol both are the same.
+        passes: uint16 (4, 2**PASS), of AC tables, by the next PASS bits all symbols that are whole in them: 0
+            for none, else the bits to drop (0-4), PASS_ENDS as in `pairs`, and places to go on (6-15).
+        seen: uint8 (8, 274), of which file's bytes, and `most`, a row was made.
         counts, first, at: int32 (8, 17), by length of code: how many there are, the smallest, and the place
             of its symbol.
         symbols: uint8 (8, 256), in order of their codes.
@@ -59,6 +69,9 @@ class Tables(NamedTuple):
     frame: np.ndarray
     quant: np.ndarray
     fast: np.ndarray
+    pairs: np.ndarray
+    passes: np.ndarray
+    seen: np.ndarray
     counts: np.ndarray
     first: np.ndarray
     at: np.ndarray
@@ -72,6 +85,9 @@ def make_tables() -> Tables:
         np.zeros(1, FRAME),
         np.zeros((4, 64), np.int32),
         np.zeros((8, 1 << LOOK), np.int32),
+        np.zeros((4, 1 << LOOK), np.int64),
+        np.zeros((4, 1 << PASS), np.uint16),
+        np.zeros((8, 274), np.uint8),
         np.zeros((8, 17), np.int32),
         np.zeros((8, 17), np.int32),
         np.zeros((8, 17), np.int32),
@@ -102,7 +118,23 @@ def read_huffman(data, at, row, tables):
         code, place = 2 * (code + count), place + count
     for n in range(place):
         tables.symbols[row, n] = data[at + 17 + n]
+    if _is_known(data[at : at + 17 + place], row, tables):
+        return
     _fill_fast(tables, row, row >= 4)
+    if row >= 4:
+        _fill_pairs(tables.fast[row], tables.pairs[row - 4])
+        _fill_passes(tables.fast[row], tables.passes[row - 4])
+
+
+@kernel
+def _is_known(segment, row, tables):
+    """Whether the tables to look up codes by are those of the file before: many files share theirs."""
+    seen, known = tables.seen[row], tables.seen[row, 273] == 1 + tables.most[row]
+    for n in range(1, len(segment)):
+        known = known and seen[n] == segment[n]
+        seen[n] = segment[n]
+    seen[273] = 1 + tables.most[row]
+    return known
 
 
 @kernel
@@ -121,6 +153,47 @@ def _fill_fast(tables, row, is_ac):
                     value = extend(suffix >> (spare - size), size)
                     entry = (value << 16) | (entry & 0x3C0) | (length + size)
                 fast[start + suffix] = entry
+
+
+@kernel
+def _whole(fast, bits, count):
+    """Entry for the symbol that `count` bits, at most PASS, begin with; 0 if it is not whole in them."""
+    entry = np.int64(fast[bits >> (count - LOOK) if count > LOOK else bits << (LOOK - count)])
+    return 0 if (entry >> 10) & 15 or entry & 63 > count else entry
+
+
+@kernel
+def _fill_pairs(fast, pairs):
+    for bits in range(1 << LOOK):
+        entry = _whole(fast, bits, LOOK)
+        used, ends, steps = entry & 63, entry & END_OF_BLOCK, 0
+        offset = other = (entry >> 6) & 15
+        value = second = entry >> 16
+        if entry and not ends:
+            steps = offset + 1
+            rest = LOOK - used
+            entry = _whole(fast, bits & ((1 << rest) - 1), rest)
+            used, ends = used + (entry & 63), entry & END_OF_BLOCK
+            if entry and not ends:
+                other, second = steps + ((entry >> 6) & 15), entry >> 16
+                steps = other + 1
+        places = (steps + (ends != 0)) << 6
+        pairs[bits] = used | places | (ends >> 2) | (offset << 16) | (other << 24)
+        pairs[bits] |= ((value & 0xFFFF) << 32) | (second << 48)
+
+
+@kernel
+def _fill_passes(fast, passes):
+    for bits in range(1 << PASS):
+        used = steps = ends = 0
+        while not ends:
+            rest = PASS - used
+            entry = _whole(fast, bits & ((1 << rest) - 1), rest)
+            if entry == 0:
+                break
+            used, ends = used + (entry & 63), entry & END_OF_BLOCK
+            steps += 1 if ends else ((entry >> 6) & 15) + 1
+        passes[bits] = used | (ends >> 9) | (steps << 6)
 
 
 @kernel

@@ -9,7 +9,7 @@ of all.
 import numpy as np
 
 from flowerfast.kernels.compiling import kernel
-from flowerfast.kernels.vectors import store_transposed
+from flowerfast.kernels.vectors import address_of, store_transposed
 
 LANES = 8
 """Blocks that are transformed at once."""
@@ -105,7 +105,7 @@ def inverse_transform(work, square, out, pitch):
     for i in range(64 * LANES):  # apart from the loop above, which is too short to be a vector loop otherwise
         square[i] = _level(work[i])
     for row in range(8):
-        store_transposed(square.ctypes.data + row * 8 * LANES, out.ctypes.data + row * pitch)
+        store_transposed(address_of(square) + row * 8 * LANES, address_of(out) + row * pitch)
     return good
 
 

@@ -4,14 +4,56 @@ Each function here becomes a few machine instructions. Addresses are plain integ
 caller answers for their bounds.
 """
 
+from collections.abc import Callable, Iterable
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
+from llvmlite.binding import get_host_cpu_features
 from numba import types
 from numba.extending import intrinsic
 
+from flowerfast.kernels.compiling import part
+
 _I8, _I32, _I64 = ir.IntType(8), ir.IntType(32), ir.IntType(64)
-_BYTES16, _INTS4, _INTS16 = ir.VectorType(_I8, 16), ir.VectorType(_I32, 4), ir.VectorType(_I32, 16)
+_I16 = ir.IntType(16)
+_BYTES16, _BYTES32, _SHORTS32 = ir.VectorType(_I8, 16), ir.VectorType(_I8, 32), ir.VectorType(_I16, 32)
+_SHORTS16 = ir.VectorType(_I16, 16)
+_INTS16, _WORDS4 = ir.VectorType(_I32, 16), ir.VectorType(_I64, 4)
+_MADD = ir.FunctionType(ir.VectorType(_I32, 8), [ir.VectorType(_I16, 16)] * 2)
+_FEATURES = {name for name, has in get_host_cpu_features().items() if has}
+
+
+@part
+def address_of(array):
+    """Of an array's first byte, as a number to reckon with: numba's own is unsigned, and makes floats."""
+    return np.int64(array.ctypes.data)
+
+
+def _loader(name: str, loaded: Any, number: Any) -> Any:
+    def load(_context: Any, _address: Any) -> Any:
+        def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+            return builder.load(builder.inttoptr(arguments[0], loaded.as_pointer()), align=1)
+
+        return number(types.intp), generate
+
+    load.__name__, load.__doc__ = name, f"{number} at an address."
+    return intrinsic(load)
+
+
+load_int64, load_int32 = _loader("load_int64", _I64, types.int64), _loader("load_int32", _I32, types.int32)
+load_uint16, load_uint8 = _loader("load_uint16", _I16, types.uint16), _loader("load_uint8", _I8, types.uint8)
+
+
+@intrinsic
+def store_int32(_context: Any, _value: Any, _address: Any) -> Any:
+    """An int32 to an address."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        builder.store(arguments[0], builder.inttoptr(arguments[1], _I32.as_pointer()), align=4)
+        return _context.get_dummy_value()
+
+    return types.void(types.int32, types.intp), generate
 
 
 @intrinsic
@@ -26,58 +68,241 @@ def load_big_endian(_context: Any, _address: Any) -> Any:
 
 
 @intrinsic
+def store_big_endian(_context: Any, _word: Any, _address: Any) -> Any:
+    """A uint64 to the eight bytes at an address, the highest byte first."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        pointer = builder.inttoptr(arguments[1], _I64.as_pointer())
+        builder.store(builder.bswap(arguments[0]), pointer, align=1)
+        return _context.get_dummy_value()
+
+    return types.void(types.uint64, types.intp), generate
+
+
+@intrinsic(prefer_literal=True)
 def mix_four_pixels(
-    _context: Any, _row: Any, _offsets: Any, _stride: Any, _weights: Any, _taps: Any, _shift: Any, _out: Any
+    _context: Any, _row: Any, _offsets: Any, _stride: Any, _weights: Any, _pairs: Any, _shift: Any, _out: Any
 ) -> Any:
     """Four weighted sums of neighbouring pixels, all channels at once.
 
-    Pixel i of the result, four bytes at address `out`, is the sum over k < taps of weights[k, i] times the
-    four bytes at row + offsets[i] + k * stride, plus a half, shifted right by `shift` and cut at 255.
+    Pixel i of the result, four bytes at address `out`, is the sum over k < 2 * pairs of weights[k, i] times
+    the bytes at row + offsets[i] + k * stride, plus a half, shifted right by `shift` and cut at 255.
 
-    `offsets` is the address of int64 (4,), `weights` of int32 (taps, 16): each weight four times, none
-    negative. With `stride` 3 the fourth byte belongs to the next pixel, and the sum of it to nobody.
+    `stride` is 3 or 4, as written in the call; with 3 nobody shall read the fourth byte. `offsets` is the
+    address of int64 (4,); `weights` of int16 (pairs, 4, 4, 2): of each pair of neighbours and each pixel both
+    weights, four times. Eight bytes are read of each pair.
     """
-    ints = types.intp
+    ints, stride = types.intp, _stride.literal_value
+    order = [
+        8 * pixel + (c if c < stride else 0) + half
+        for pixel in range(4)
+        for c in range(4)
+        for half in (0, stride)
+    ]
 
     def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        row, offsets, stride, weights, taps, shift, out = arguments
+        row, offsets, _, weights, pairs, shift, out = arguments
         starts = []
         for i in range(4):
             pointer = builder.inttoptr(builder.add(offsets, _I64(8 * i)), _I64.as_pointer())
             starts.append(builder.add(row, builder.load(pointer)))
-        half = _splat(builder, builder.shl(_I32(1), builder.sub(shift, _I32(1))))
-        before = builder.block
-        loop, done = builder.append_basic_block("tap"), builder.append_basic_block("mixed")
-        builder.branch(loop)
-        builder.position_at_end(loop)
-        tap, total = builder.phi(_I64), builder.phi(_INTS16)
-        tap.add_incoming(_I64(0), before)
-        total.add_incoming(half, before)
-        pixels = ir.Constant(_INTS4, ir.Undefined)
-        for i, start in enumerate(starts):
-            pointer = builder.inttoptr(builder.add(start, builder.mul(tap, stride)), _I32.as_pointer())
-            pixels = builder.insert_element(pixels, builder.load(pointer, align=1), _I32(i))
-        wide = builder.zext(builder.bitcast(pixels, _BYTES16), _INTS16)
-        pointer = builder.inttoptr(builder.add(weights, builder.shl(tap, _I64(6))), _INTS16.as_pointer())
-        following = builder.add(total, builder.mul(wide, builder.load(pointer, align=4)))
-        next_tap = builder.add(tap, _I64(1))
-        tap.add_incoming(next_tap, loop)
-        total.add_incoming(following, loop)
-        builder.cbranch(builder.icmp_signed("<", next_tap, taps), loop, done)
-        builder.position_at_end(done)
-        level = builder.ashr(following, _splat(builder, shift))
-        top = ir.Constant(_INTS16, [255] * 16)
-        level = builder.select(builder.icmp_signed(">", level, top), top, level)
-        builder.store(builder.trunc(level, _BYTES16), builder.inttoptr(out, _BYTES16.as_pointer()), align=1)
+
+        def pixels(pair: Any) -> tuple[Any, Any]:
+            at, loaded = builder.mul(pair, _I64(2 * stride)), ir.Constant(_WORDS4, ir.Undefined)
+            for i, start in enumerate(starts):
+                pointer = builder.inttoptr(builder.add(start, at), _I64.as_pointer())
+                loaded = builder.insert_element(loaded, builder.load(pointer, align=1), _I32(i))
+            pointer = builder.inttoptr(
+                builder.add(weights, builder.shl(pair, _I64(6))), _SHORTS32.as_pointer()
+            )
+            return _shuffled(builder, builder.bitcast(loaded, _BYTES32), order), builder.load(
+                pointer, align=4
+            )
+
+        _mix(builder, pixels, pairs, shift, out)
         return _context.get_dummy_value()
 
-    return types.void(ints, ints, ints, ints, ints, types.int32, ints), generate
+    return types.void(ints, ints, _stride, ints, ints, types.int32, ints), generate
+
+
+@intrinsic
+def mix_rows(
+    _context: Any, _rows: Any, _pitch: Any, _weights: Any, _pairs: Any, _shift: Any, _out: Any
+) -> Any:
+    """Sixteen weighted sums of bytes that lie `pitch` bytes apart.
+
+    Byte i of the result, at address `out`, is the sum over k < 2 * pairs of weights[k] times the byte at
+    rows + i + k * pitch, plus a half, shifted right by `shift` and cut at 255. `weights` is the address of
+    int16 (2 * pairs,).
+    """
+    ints = types.intp
+    order = [lane for i in range(16) for lane in (i, 16 + i)]
+
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        rows, pitch, weights, pairs, shift, out = arguments
+
+        def levels(pair: Any) -> tuple[Any, Any]:
+            first = builder.add(rows, builder.mul(pair, builder.shl(pitch, _I64(1))))
+            upper, lower = (
+                builder.load(builder.inttoptr(address, _BYTES16.as_pointer()), align=1)
+                for address in (first, builder.add(first, pitch))
+            )
+            pointer = builder.inttoptr(builder.add(weights, builder.shl(pair, _I64(2))), _I32.as_pointer())
+            both = _splat(builder, builder.load(pointer, align=2))
+            return builder.shuffle_vector(upper, lower, _lanes(order)), builder.bitcast(both, _SHORTS32)
+
+        _mix(builder, levels, pairs, shift, out)
+        return _context.get_dummy_value()
+
+    return types.void(ints, ints, ints, ints, types.int32, ints), generate
+
+
+def _mix(builder: Any, load: Callable[[Any], tuple[Any, Any]], pairs: Any, shift: Any, out: Any) -> None:
+    """Sixteen bytes: sums of pairs of bytes times pairs of weights, plus a half, shifted right, cut at 255.
+
+    `load` gives of a pair's number 32 bytes and int16 (32,), their weights.
+    """
+    half = _splat(builder, builder.shl(_I32(1), builder.sub(shift, _I32(1))))
+    before = builder.block
+    loop, done = builder.append_basic_block("pair"), builder.append_basic_block("mixed")
+    builder.branch(loop)
+    builder.position_at_end(loop)
+    pair, total = builder.phi(_I64), builder.phi(_INTS16)
+    pair.add_incoming(_I64(0), before)
+    total.add_incoming(half, before)
+    levels, weights = load(pair)
+    products = _pair_products(builder, builder.zext(levels, _SHORTS32), weights)
+    following, next_pair = builder.add(total, products), builder.add(pair, _I64(1))
+    pair.add_incoming(next_pair, loop)
+    total.add_incoming(following, loop)
+    builder.cbranch(builder.icmp_signed("<", next_pair, pairs), loop, done)
+    builder.position_at_end(done)
+    level = builder.ashr(following, _splat(builder, shift))
+    top = ir.Constant(_INTS16, [255] * 16)
+    level = builder.select(builder.icmp_signed(">", level, top), top, level)
+    builder.store(builder.trunc(level, _BYTES16), builder.inttoptr(out, _BYTES16.as_pointer()), align=1)
+
+
+def _pair_products(builder: Any, left: Any, right: Any) -> Any:
+    """int32 (16,): of int16 (32,) the sums of the products of two neighbours each."""
+    if "avx2" in _FEATURES:
+        function = builder.module.declare_intrinsic("llvm.x86.avx2.pmadd.wd", (), _MADD)
+        sums = [
+            builder.call(
+                function, [_shuffled(builder, side, range(first, first + 16)) for side in (left, right)]
+            )
+            for first in (0, 16)
+        ]
+        return builder.shuffle_vector(*sums, _lanes(range(16)))
+    even, odd = (
+        builder.mul(
+            *(builder.sext(_shuffled(builder, side, range(first, 32, 2)), _INTS16) for side in (left, right))
+        )
+        for first in (0, 1)
+    )
+    return builder.add(even, odd)
+
+
+def _lanes(order: Iterable[int]) -> Any:
+    numbers = list(order)
+    return ir.Constant(ir.VectorType(_I32, len(numbers)), numbers)
+
+
+def _shuffled(builder: Any, vector: Any, order: Iterable[int]) -> Any:
+    """Lanes of one vector in another order."""
+    return builder.shuffle_vector(vector, ir.Constant(vector.type, ir.Undefined), _lanes(order))
 
 
 def _splat(builder: Any, value: Any) -> Any:
     """The same int32 in all sixteen lanes."""
     first = builder.insert_element(ir.Constant(_INTS16, ir.Undefined), value, _I32(0))
-    return builder.shuffle_vector(first, ir.Constant(_INTS16, ir.Undefined), ir.Constant(_INTS16, [0] * 16))
+    return _shuffled(builder, first, [0] * 16)
+
+
+@intrinsic(prefer_literal=True)
+def double_sixteen(_context: Any, _near: Any, _far: Any, _down: Any, _out: Any) -> Any:
+    """Sixteen samples of chroma to 32 along a row, as libjpeg's "fancy upsampling" has it.
+
+    Args:
+        near, far: addresses of uint8 (16,) in the nearest and the next nearest row; one sample before and one
+            behind are read too.
+        down: 2, as written in the call, where chroma has half the rows; with 1 `far` is not read.
+        out: address of uint8 (32,).
+    """
+    ints, down = types.intp, _down.literal_value
+
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        def constant(value: int) -> Any:
+            return ir.Constant(_SHORTS16, [value] * 16)
+
+        def mixed(shift: int) -> Any:
+            def loaded(address: Any) -> Any:
+                pointer = builder.inttoptr(builder.add(address, _I64(shift)), _BYTES16.as_pointer())
+                return builder.zext(builder.load(pointer, align=1), _SHORTS16)
+
+            near = loaded(arguments[0])
+            return builder.add(builder.mul(near, constant(3)), loaded(arguments[1])) if down == 2 else near
+
+        bits, halves = (4, (8, 7)) if down == 2 else (2, (1, 2))
+        centre = builder.mul(mixed(0), constant(3))
+        even, odd = (
+            builder.lshr(builder.add(builder.add(centre, mixed(shift)), constant(half)), constant(bits))
+            for shift, half in zip((-1, 1), halves, strict=True)
+        )
+        pairs = builder.bitcast(builder.or_(even, builder.shl(odd, constant(8))), _BYTES32)
+        builder.store(pairs, builder.inttoptr(arguments[3], _BYTES32.as_pointer()), align=1)
+        return _context.get_dummy_value()
+
+    return types.void(ints, ints, _down, ints), generate
+
+
+@intrinsic
+def colour_sixteen(_context: Any, _luma: Any, _blue: Any, _red: Any, _out: Any) -> Any:
+    """Sixteen pixels of YCbCr to RGB, with JFIF's matrix in 16-bit fixed-point numbers as libjpeg has it.
+
+    Args:
+        luma, blue, red: addresses of uint8 (16,).
+        out: address of uint32 (16,): red lowest, then green, blue, and 0.
+    """
+    ints = types.intp
+
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        def constant(value: int) -> Any:
+            return ir.Constant(_SHORTS16, [value] * 16)
+
+        def loaded(address: Any, kind: Any) -> Any:
+            return builder.load(builder.inttoptr(address, kind.as_pointer()), align=1)
+
+        def scaled(chroma: Any, factor: int) -> Any:
+            """chroma * factor / 65536, rounded, in 16 bits: a vector holds twice as many of these."""
+            twice = builder.add(chroma, chroma)
+            product = builder.mul(*(builder.sext(each, _INTS16) for each in (twice, constant(factor))))
+            high = builder.trunc(builder.ashr(product, ir.Constant(_INTS16, [16] * 16)), _SHORTS16)
+            return builder.ashr(builder.add(high, constant(1)), constant(1))
+
+        def level(value: Any) -> Any:
+            low = builder.select(builder.icmp_signed("<", value, constant(0)), constant(0), value)
+            return builder.select(builder.icmp_signed(">", low, constant(255)), constant(255), low)
+
+        luma = builder.zext(loaded(arguments[0], _BYTES16), _SHORTS16)
+        blue, red = (
+            builder.sub(builder.zext(loaded(address, _BYTES16), _SHORTS16), constant(128))
+            for address in arguments[1:3]
+        )
+        both = builder.shuffle_vector(blue, red, _lanes([lane for i in range(16) for lane in (i, 16 + i)]))
+        green = _pair_products(builder, both, ir.Constant(_SHORTS32, [-22554, 18734] * 16))
+        green = builder.ashr(
+            builder.add(green, ir.Constant(_INTS16, [1 << 15] * 16)), ir.Constant(_INTS16, [16] * 16)
+        )
+        high = level(builder.add(builder.add(luma, red), scaled(red, 26345)))
+        middle = level(builder.add(builder.sub(luma, red), builder.trunc(green, _SHORTS16)))
+        low = level(builder.add(builder.add(luma, builder.add(blue, blue)), scaled(blue, -14942)))
+        pair = builder.or_(high, builder.shl(middle, constant(8)))
+        pixels = builder.shuffle_vector(pair, low, _lanes([lane for i in range(16) for lane in (i, 16 + i)]))
+        builder.store(pixels, builder.inttoptr(arguments[3], _SHORTS32.as_pointer()), align=1)
+        return _context.get_dummy_value()
+
+    return types.void(ints, ints, ints, ints), generate
 
 
 @intrinsic

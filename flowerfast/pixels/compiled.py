@@ -71,7 +71,7 @@ class CompiledExecutor:
             length = np.array([len(photo) for photo in photos.values()], np.int64)
             orientation = self._photos.orientations(samples[which])
         chosen = Steps(*(column[which] for column in steps))
-        scratch = self._scratch(need_of(chosen, orientation, out.shape[1]))
+        scratch = self._scratch(need_of(chosen, length, orientation, out.shape[1]))
         done = run(address, length, orientation, which, steps, scratch, out, int(until))
         left: list[int] = which[~done].tolist()
         return left

@@ -24,11 +24,13 @@ from flowerfast.bench.sources import sample, steps, training
 from flowerfast.bench.stages import NAMES, StageClock, cold_read
 from flowerfast.bench.suites import run_bench
 from flowerfast.bench.trials import LOADER, Bench, loader_trials, overrides, pack_sample
-from flowerfast.config import Config
+from flowerfast.config import Config, DataConfig
 from flowerfast.errors import UserError
 from flowerfast.loaders import loader as loader_module
 from flowerfast.loaders import speeds
 from flowerfast.loaders.batch import Batch
+from flowerfast.packing.pack import pack
+from flowerfast.packing.shard_writer import PackSettings
 from flowerfast.photos import photos as reading
 from flowerfast.photos.photos import Photos
 from flowerfast.settings import load_config
@@ -326,9 +328,14 @@ def test_a_cached_photo_is_neither_read_nor_decoded_again(photo_folder, monkeypa
     assert stages["rows"]["read"]["ms"] < stages["loader_ms"] < 50
 
 
-def test_a_cold_read_is_measured_or_says_why_not(photo_folder):
-    figures = cold_read(Photos(photo_folder()), 3)
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_cold_read_is_measured_or_says_why_not(photo_folder, tmp_path, packed):
+    folder = photo_folder()
+    if packed:
+        pack(folder, tmp_path / "packed", PackSettings(), DataConfig())
+    figures = cold_read(Photos(tmp_path / "packed" if packed else folder), 3)
     assert ("ms" in figures) != ("not_measured" in figures)
+    assert "mapped" not in figures.get("not_measured", "")
 
 
 @pytest.mark.real_data

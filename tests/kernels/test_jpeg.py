@@ -13,8 +13,9 @@ import simplejpeg
 from numba import njit
 from PIL import Image
 
+from flowerfast.kernels.jpeg_codes import stream_size
 from flowerfast.kernels.jpeg_header import read_header
-from flowerfast.kernels.jpeg_rows import rgb_row
+from flowerfast.kernels.jpeg_rows import BEYOND, rgb_row
 from flowerfast.kernels.jpeg_scan import coefficient_count, read_planes, region_of
 from flowerfast.kernels.jpeg_tables import Tables, make_tables
 
@@ -32,8 +33,9 @@ def _window(data, tables, shrink, window, chroma, out):
     if top + height > region.height or left + width > region.width:
         return 1  # the header was damaged; callers compare it with the size that they know
     coefficients = np.empty(coefficient_count(frame, region), np.int32)
-    planes = np.empty(region.size, np.uint8)
-    if not read_planes(data, tables, region, coefficients, planes):
+    planes = np.empty(region.size + BEYOND, np.uint8)
+    stream = np.empty(stream_size(len(data)), np.uint8)
+    if not read_planes(data, tables, region, coefficients, planes, stream):
         return 2
     for y in range(height):
         rgb_row(planes, region, top + y, left, chroma, out[y])
@@ -45,7 +47,7 @@ def decode_window(
 ) -> np.ndarray | int:
     """Pixels of a window (top, left, height, width), uint8 (height, width, 3), or why there are none."""
     out = np.zeros(window[2:], np.uint32)
-    chroma = np.zeros((4, window[3] + 16), np.int32)
+    chroma = np.zeros((3, window[3] + 2 * BEYOND), np.uint8)
     code = _window(np.frombuffer(data, np.uint8), tables, shrink, window, chroma, out)
     return code or out.view(np.uint8).reshape(*window[2:], 4)[..., :3]
 

@@ -198,7 +198,7 @@ LONG = [(60_000, 1300), (1300, 60_000), (1_000_000, 80), (80, 1_000_000), (1, 1_
 
 def scratch_need(plan: Plan, orientation: int = 1) -> Any:
     steps = Steps(*(getattr(plan, name) for name in Steps._fields))
-    return need_of(steps, np.full(len(plan), orientation), plan.size)
+    return need_of(steps, np.full(len(plan), 50_000), np.full(len(plan), orientation), plan.size)
 
 
 @pytest.mark.parametrize("orientation", [1, 6])
@@ -214,7 +214,7 @@ def test_scratch_follows_the_windows_and_not_the_photos(orientation: int, augmen
 
 
 def test_what_a_window_needs_is_never_more_than_was_reckoned() -> None:
-    rng, weights = np.random.default_rng(0), np.zeros(300 * 10_001, np.int32)
+    rng, weights = np.random.default_rng(0), np.zeros(300 * 10_002, np.int16)
     for _ in range(400):
         length, out = (int(np.exp(rng.uniform(0, np.log(top)))) for top in (5000, 700))
         side = int(rng.integers(1, 300))

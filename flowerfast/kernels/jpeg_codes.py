@@ -1,0 +1,217 @@
+"""Huffman codes of a JPEG's blocks (ITU-T T.81, F.2.2), several at a time where they are short.
+
+Bits to come are (buffer, count, next byte): a uint64 of which the `count` highest bits are the next ones, and
+the address of the byte behind them. They come from `plain_bytes`, so that no byte needs a look of its own.
+Behind those are zeros: `position` tells whether they have been read.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from flowerfast.kernels.compiling import kernel, part
+from flowerfast.kernels.jpeg_markers import has_marker
+from flowerfast.kernels.jpeg_tables import (
+    END_OF_BLOCK,
+    LOOK,
+    PAIR_ENDS,
+    PASS,
+    PASS_ENDS,
+    ZIGZAG,
+    describe,
+    extend,
+)
+from flowerfast.kernels.jpeg_transform import LANES
+from flowerfast.kernels.vectors import (
+    address_of,
+    load_big_endian,
+    load_int32,
+    load_int64,
+    load_uint8,
+    load_uint16,
+    store_big_endian,
+    store_int32,
+)
+
+_u8 = np.uint64  # with an int64 beside it numba would go on in floats
+_LONGEST = 64 * (16 + 15) // 8 + 16
+"""Bytes of the longest block, and of those that are looked at in advance."""
+_DROP, _DROP_PASSED = _u8(64 - LOOK), _u8(64 - PASS)
+_PLACE = ZIGZAG * LANES * 4
+
+
+@kernel
+def stream_size(size):
+    """Bytes of scratch that `plain_bytes` needs for a file of `size` bytes."""
+    return size + _LONGEST
+
+
+@kernel
+def plain_bytes(data, at, out):
+    """Entropy-coded bytes from `at` up to the next marker, without the zeros after FF, and zeros behind them.
+
+    Returns (how many, where the marker stands or -1: there is none).
+    """
+    end, count, marker = len(data), 0, -1
+    source, target = address_of(data), address_of(out)
+    while True:
+        while at + 8 <= end:
+            word = load_big_endian(source + at)
+            if has_marker(word):
+                break
+            store_big_endian(word, target + count)
+            at += 8
+            count += 8
+        while at < end and data[at] != 0xFF:
+            out[count] = data[at]
+            at += 1
+            count += 1
+        if at + 2 > end:
+            break
+        if data[at + 1] != 0:
+            marker = at
+            break
+        out[count] = 0xFF
+        at += 2
+        count += 1
+    out[count : count + _LONGEST] = 0
+    return count, marker
+
+
+@part
+def position(bits):
+    """Address in bits of the next bit."""
+    return 8 * bits[2] - np.int64(bits[1])
+
+
+@part
+def _filled(bits):
+    """At least 56 bits in the buffer."""
+    buffer, count, at = bits
+    buffer |= load_big_endian(at) >> count
+    return buffer, count | _u8(56), at + np.int64((_u8(63) - count) >> _u8(3))
+
+
+@part
+def _dropped(bits, count):
+    return bits[0] << count, bits[1] - count, bits[2]
+
+
+class Codes(NamedTuple):
+    """Addresses of arrays of `Tables`, see there: numbers can be handed on in an inner loop, arrays not."""
+
+    fast: int
+    pairs: int
+    passes: int
+    counts: int
+    first: int
+    at: int
+    symbols: int
+    most: int
+
+
+@part
+def codes_of(tables):
+    """Where the tables lie."""
+    return Codes(
+        address_of(tables.fast),
+        address_of(tables.pairs),
+        address_of(tables.passes),
+        address_of(tables.counts),
+        address_of(tables.first),
+        address_of(tables.at),
+        address_of(tables.symbols),
+        address_of(tables.most),
+    )
+
+
+@kernel
+def _long_code(codes, row, buffer):
+    """Entry for a code of more than LOOK bits, or 0 when there is none such."""
+    for length in range(LOOK + 1, 17):
+        place = 4 * (17 * row + length)
+        code = np.int64(buffer >> _u8(64 - length)) - load_int32(codes.first + place)
+        if 0 <= code < load_int32(codes.counts + place):
+            symbol = load_uint8(codes.symbols + 256 * row + load_int32(codes.at + place) + code)
+            return describe(np.int64(symbol), length, row >= 4, np.int64(load_int32(codes.most + 4 * row)))
+    return 0
+
+
+@part
+def _next_symbol(codes, row, bits):
+    """One symbol: (bits, entry as in `Tables.fast`, or 0 for no code; value)."""
+    entry = np.int64(load_int32(codes.fast + (row << (LOOK + 2)) + np.int64(bits[0] >> _DROP << _u8(2))))
+    if entry == 0:
+        entry = _long_code(codes, row, bits[0])
+    bits = _dropped(bits, _u8(entry & 63))
+    size, value = (entry >> 10) & 15, entry >> 16
+    if size:
+        value = extend(np.int64(bits[0] >> _u8(64 - size)), size)
+        bits = _dropped(bits, _u8(size))
+    return bits, entry, value
+
+
+@part
+def next_difference(codes, row, bits):
+    """Difference of a DC level: (bits, difference, whether there was a code)."""
+    bits, entry, value = _next_symbol(codes, row, _filled(bits))
+    return bits, value, entry != 0
+
+
+@part
+def read_block(codes, row, steps, bits, block):
+    """AC coefficients of a block, times their steps, to addresses block + 4 * place * LANES: (bits, good).
+
+    `row` is that of the AC table, `steps` the address of the quantisation steps.
+    """
+    k, pairs = 1, codes.pairs + ((row - 4) << (LOOK + 3))
+    good = True
+    while k < 64:
+        bits = _filled(bits)
+        pair = load_int64(pairs + np.int64(bits[0] >> _DROP << _u8(3)))
+        following = k + ((pair >> 6) & 63)
+        if pair != 0 and following <= 64:
+            bits = _dropped(bits, _u8(pair & 63))
+            first, second = k + ((pair >> 16) & 31), k + ((pair >> 24) & 31)
+            level, other = np.int32(np.int16(pair >> 32)), np.int32(pair >> 48)
+            store_int32(np.int32(level * load_int32(steps + 4 * first)), block + _PLACE[first])
+            store_int32(np.int32(other * load_int32(steps + 4 * second)), block + _PLACE[second])
+            k = following
+            if pair & PAIR_ENDS:
+                break
+            continue
+        bits, entry, value = _next_symbol(codes, row, bits)
+        if entry & END_OF_BLOCK:
+            break
+        k += (entry >> 6) & 15
+        if entry == 0 or k > 63:
+            good = False
+            break
+        store_int32(np.int32(value * load_int32(steps + 4 * k)), block + _PLACE[k])
+        k += 1
+    return bits, good
+
+
+@part
+def pass_block(codes, row, bits):
+    """To the end of a block whose coefficients nobody wants: (bits, good)."""
+    k, passes = 1, codes.passes + ((row - 4) << (PASS + 1))
+    good = True
+    while k < 64:
+        bits = _filled(bits)
+        entry = np.int64(load_uint16(passes + np.int64(bits[0] >> _DROP_PASSED << _u8(1))))
+        following = k + (entry >> 6)
+        if entry != 0 and following <= 64:
+            bits = _dropped(bits, _u8(entry & 31))
+            k = following
+            if entry & PASS_ENDS:
+                break
+            continue
+        bits, entry, _ = _next_symbol(codes, row, bits)
+        if entry & END_OF_BLOCK:
+            break
+        k += ((entry >> 6) & 15) + 1
+        if entry == 0 or k > 64:
+            good = False
+            break
+    return bits, good
