@@ -128,11 +128,6 @@ def test_a_name_that_is_no_utf8_is_refused_before_anything_is_written(
     assert train_tiny(None, {"train.epochs": 1}, named).folder == Path("runs/named-\ufffd-001")
 
 
-def loop(run: Path) -> None:
-    shutil.rmtree(run / "checkpoints")
-    (run / "checkpoints").symlink_to("checkpoints")
-
-
 def no_saves(run: Path) -> None:
     for file in (run / "checkpoints").glob("*.pt"):
         file.unlink()
@@ -152,16 +147,14 @@ def only_epochs(run: Path) -> None:
     shutil.rmtree(run / "best")
 
 
-@pytest.mark.parametrize("lose", [loop, no_saves, no_checkpoints, nothing_kept, only_epochs])
+@pytest.mark.parametrize("lose", [no_saves, no_checkpoints, nothing_kept, only_epochs])
 def test_advice_names_only_what_is_there(train_tiny: Train, run: Path, lose: Callable[[Path], None]) -> None:
     train_tiny()
     lose(run)
     with pytest.raises(UserError) as caught:
         train_tiny(resume=True)
     said = str(caught.value)
-    why = "Too many levels of symbolic links" if lose is loop else "No such file or directory"
-    start = f"{run / 'checkpoints/last.pt'}: {why}; start a new run"
-    assert said.startswith(start)
+    assert said.startswith(f"{run / 'checkpoints/last.pt'}: No such file or directory; start a new run")
     named = re.findall(r"--from (\S+)", said)
     expected = {nothing_kept: [], only_epochs: [str(run / "checkpoints/epoch_001.safetensors")]}
     assert named == expected.get(lose, [str(run)])
