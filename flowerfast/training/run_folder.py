@@ -83,7 +83,8 @@ class RunFolder:
     def check_there(self) -> None:
         """Raise RunFailed when the folder was moved or deleted: to be called before a file is written there.
 
-        Half a run would be made anew in its place. checkpoints/ and best/, deleted alone, are made anew.
+        Half a run would be made anew in its place. checkpoints/ and best/, deleted alone, are made anew,
+        by `Writer` even where that happens while a file is written there.
         Raises RunFailed too when something else has taken the place of a file or folder of the run.
         """
         if not self._is_there():
@@ -136,10 +137,15 @@ class RunFolder:
             raise UserError(
                 f"{self.path}: no valid UTF-8, so its weights could not be read; {_OTHER}"
             ) from None
-        if not self.path.exists() or (self.path.is_dir() and (not _names(self.path) or self._unsaved())):
+        if self._is_free():
             return
-        way_out = f"continue it with --resume, or {_OTHER}" if self.has_save else _OTHER
+        resumable = self.has_save and self.config.is_file()
+        way_out = f"continue it with --resume, or {_OTHER}" if resumable else _OTHER
         raise UserError(f"{self.path}: exists already; {way_out}")
+
+    def _is_free(self) -> bool:
+        """Whether a run may begin there."""
+        return not self.path.exists() or (self.path.is_dir() and (not _names(self.path) or self._unsaved()))
 
     @property
     def is_unsaved(self) -> bool:
@@ -201,6 +207,10 @@ class RunFolder:
             yield
         except (OSError, UserError) as error:
             self.check_there()
+            if isinstance(error, FileNotFoundError) and self.path in Path(error.filename or "").parents:
+                raise RunFailed(
+                    f"{error.filename}: deleted while the run was writing there; {self._then}"
+                ) from error
             if not isinstance(error, WriteFailed):
                 raise
             raise RunFailed(error.line(self._then)) from error
@@ -216,9 +226,9 @@ class RunFolder:
         Runs of earlier versions took photos as they are stored.
         """
         if not self.config.is_file():
-            raise UserError(
-                f"{self.path}: no run to resume there ({self.config.name} is missing); drop --resume to start"
-            )
+            what = "not a regular file" if self.config.exists() else "missing"
+            way_out = "drop --resume to start" if self._is_free() else f"bring it back, or {_OTHER}"
+            raise UserError(f"{self.path}: no run to resume there ({self.config.name} is {what}); {way_out}")
         check(self.config)
         config = load_config(self.config)
         if not config.model_fields_set:

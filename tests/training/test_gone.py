@@ -111,6 +111,35 @@ def test_what_is_deleted_of_a_run_alone_is_made_anew(
     assert (run / "best/model.safetensors").is_file()
 
 
+@pytest.mark.parametrize(
+    ("name", "times"), [("checkpoints", 1), ("checkpoints", 2), ("best", 1), ("best", 2)]
+)
+def test_so_is_what_is_deleted_while_a_file_is_written_there(
+    train_tiny: Train, run: Path, outcome: Outcome, monkeypatch: pytest.MonkeyPatch, name: str, times: int
+) -> None:
+    """By the same run; deleted once more, it ends the run with a line."""
+    fsync, left = os.fsync, [times]
+
+    def after_deleting(file: int) -> None:
+        begun = (run / "checkpoints/epoch_000.safetensors.partial").exists() or (run / "best").exists()
+        if left[0] and begun and [*(run / name).glob("*.partial")]:
+            left[0] -= 1
+            shutil.rmtree(run / name)
+        fsync(file)
+
+    monkeypatch.setattr(os, "fsync", after_deleting)
+    if times > 1:
+        with pytest.raises(RunFailed, match=rf"^{run / name}/\S+: deleted while the run was writing there; "):
+            train_tiny()
+        return
+    train_tiny()
+    found, whole = outcome(run), outcome(train_tiny("whole").folder)
+    assert_same(found, {key: whole[key] for key in found})
+    assert (run / "best/model.safetensors").is_file()
+    assert RunFolder(run).has_save
+    assert not left[0]
+
+
 def test_a_name_that_is_no_utf8_is_refused_before_anything_is_written(
     train_tiny: Train, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
