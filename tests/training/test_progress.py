@@ -59,7 +59,7 @@ def test_sums_that_are_none_are_refused(sums):
         Totals(torch.device("cpu")).load_state_dict({"sums": sums, "samples": 4})
 
 
-@pytest.mark.parametrize("samples", [None, "x", torch.tensor(4), math.nan, 1.5, True, -1, 10**400])
+@pytest.mark.parametrize("samples", [None, "x", torch.tensor(4), math.nan, 1.5, True, -1, 2**60])
 def test_a_number_of_samples_that_is_none_is_refused(samples):
     with pytest.raises(ValueError, match=r"^totals"):
         Totals(torch.device("cpu")).load_state_dict({"sums": torch.zeros(2), "samples": samples})
