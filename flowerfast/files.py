@@ -49,6 +49,7 @@ def replacing(file: Path, *, durable: bool = False, shared: bool = False, needed
     fresh = file.with_name(f"{file.name}.{os.getpid()}.partial" if shared else f"{file.name}.partial")
     try:
         _make_folder(file.parent, durable)
+        fresh.unlink(missing_ok=True)  # left by a kill, or a link: what it is another name of stays as it is
         yield fresh
         if durable:
             with open(fresh, "rb+") as stream:

@@ -100,7 +100,8 @@ def run() -> int:
     except OSError as error:
         if error.filename is None:
             raise
-        where = os.fsdecode(error.filename)
+        # Of a rename, what it would have replaced: the temporary file is gone.
+        where = os.fsdecode(error.filename if error.filename2 is None else error.filename2)
         failed = error if isinstance(error, WriteFailed) else write_failure(error, Path(where), 0)
         # EIO is met by who reads, too.
         if failed is not None and (failed is error or error.errno != errno.EIO):

@@ -129,12 +129,22 @@ class TrainingRun:
             self.state.load_state_dict(saved["trainer"])
             self.totals.load_state_dict(saved["totals"])
             self.standing = Standing(**saved["progress"])
+            self._check_step()
             if self.standing.history:
                 Confusion.read(self.standing.confusion, self.classes)
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             raise UserError(
                 f"{self.folder.last}: does not fit this run ({one_line(error)}); start a new run"
             ) from error
+
+    def _check_step(self) -> None:
+        """Raise ValueError unless the schedule and the epoch are where a run can be."""
+        batches, standing = len(self.train_loader), self.standing
+        if standing.batch > batches:
+            raise ValueError(f"progress.batch={standing.batch}: an epoch has {batches}")
+        steps, done = self.state.scheduler.last_epoch, standing.epoch * batches + standing.batch
+        if not 0 <= steps <= done:
+            raise ValueError(f"trainer.scheduler.last_epoch={steps}: {done} batches are done")
 
     def check_weights(self) -> None:
         """Make best/ anew if it is damaged and its epoch's weights are kept.

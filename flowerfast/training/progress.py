@@ -10,6 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 
 from flowerfast.config import Config
+from flowerfast.training.fitting import check_alike
 
 Stop = Callable[[], int | None]
 """Asked between steps: the number of the signal that wants the run to stop after saving, or None."""
@@ -47,7 +48,10 @@ class Totals:
         return {"sums": self._sums.cpu(), "samples": self.samples}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """From a checkpoint."""
+        """From a checkpoint. Raises KeyError or ValueError when it is none of such sums."""
+        check_alike({name: state[name] for name in ("sums", "samples")}, self.state_dict(), "totals")
+        if not torch.isfinite(state["sums"]).all() or state["samples"] < 0:
+            raise ValueError("totals: not finite, or of a negative number of samples")
         self._sums.copy_(state["sums"])
         self.samples = state["samples"]
 

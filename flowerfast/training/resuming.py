@@ -91,6 +91,7 @@ def check_resume(
 def reopen(folder: RunFolder, changes: Mapping[str, Any]) -> tuple[Config, dict[str, Any] | None]:
     """The run to go on with: its configuration, changed, and its last save, None before the first."""
     stored = folder.open()
+    folder.check_places()
     if folder.is_unsaved:
         return change_config(stored, (), changes), None
     saved = folder.load_last()

@@ -48,7 +48,7 @@ class RunFolder:
         self.checkpoints, self.best = path / "checkpoints", path / "best"
         self.last, self.previous = self.checkpoints / "last.pt", self.checkpoints / "last.previous.pt"
         self.curves, self.confusion = path / "accuracy_loss_curve.png", path / "confusion_matrix.png"
-        self.tensorboard = path / "tensorboard"
+        self.tensorboard, self.report = path / "tensorboard", path / "report.html"
         self.notes: list[str] = []
         self._trained = False  # what was saved here has seen a batch
         self._keep_last = True  # it is whole: the next save makes it the previous one
@@ -83,13 +83,48 @@ class RunFolder:
     def check_there(self) -> None:
         """Raise RunFailed when the folder was moved or deleted: to be called before a file is written there.
 
-        Half a run would be made anew in its place. checkpoints/ and best/, deleted alone, are made anew.
+        Half a run would be made anew in its place. checkpoints/ and best/, deleted alone, are made anew,
+        by `Writer` even where that happens while a file is written there.
+        Raises RunFailed too when something else has taken the place of a file or folder of the run.
         """
         if not self._is_there():
             raise RunFailed(
                 f"{self.path}: moved, deleted or replaced while the run was writing there; go on with "
                 "--resume and its new place as --out, or start again"
             )
+        if (problem := self._misplaced()) is not None:
+            raise RunFailed(f"{problem}, then {self._then}")
+
+    def check_places(self) -> None:
+        """Raise UserError when something else lies in the place of a file or folder of the run."""
+        if (problem := self._misplaced()) is not None:
+            raise UserError(f"{problem}, or {_OTHER}")
+
+    def _misplaced(self) -> str | None:
+        """What lies in the place of a file or folder of the run and would end it, or be written through.
+
+        A link in the place of a file is harmless: files are replaced, never written in place.
+        """
+        for folder in (self.checkpoints, self.best):
+            if folder.is_symlink():
+                return (
+                    f"{folder}: a link, and what it leads to may be another run's; put a folder in its place"
+                )
+        for folder in (self.checkpoints, self.best, self.tensorboard):
+            if folder.exists() and not folder.is_dir():
+                return f"{folder}: not a folder; move it away"
+        weights = self.best / "config.json", self.best / "model.safetensors", *self.epoch_files()
+        results = self.metrics, self.summary, self.curves, self.confusion, self.report
+        for file in (self.config, self.split, self.last, self.previous, *weights, *results):
+            for place in (file, file.with_name(f"{file.name}.partial")):
+                if place.exists() and not place.is_file():
+                    return f"{place}: not a regular file; move it away"
+        return None
+
+    @property
+    def _then(self) -> str:
+        """How a run that has failed goes on."""
+        return f"go on with --resume --out {self.path}" if self.has_save else "start again"
 
     def check_free(self) -> None:
         """Raise UserError when there is something at the path already.
@@ -102,10 +137,15 @@ class RunFolder:
             raise UserError(
                 f"{self.path}: no valid UTF-8, so its weights could not be read; {_OTHER}"
             ) from None
-        if not self.path.exists() or (self.path.is_dir() and (not _names(self.path) or self._unsaved())):
+        if self._is_free():
             return
-        way_out = f"continue it with --resume, or {_OTHER}" if self.has_save else _OTHER
+        resumable = self.has_save and self.config.is_file()
+        way_out = f"continue it with --resume, or {_OTHER}" if resumable else _OTHER
         raise UserError(f"{self.path}: exists already; {way_out}")
+
+    def _is_free(self) -> bool:
+        """Whether a run may begin there."""
+        return not self.path.exists() or (self.path.is_dir() and (not _names(self.path) or self._unsaved()))
 
     @property
     def is_unsaved(self) -> bool:
@@ -120,7 +160,11 @@ class RunFolder:
         before = {file.name for file in (self.checkpoints, self.config, self.split)}
         saves = {f"{self.last.name}.partial", *but}
         begun = self.checkpoints.is_dir() and not _names(self.checkpoints) - saves
-        return begun and {name.removesuffix(".partial") for name in _names(self.path)} <= before
+        return (
+            begun
+            and self._misplaced() is None
+            and {name.removesuffix(".partial") for name in _names(self.path)} <= before
+        )
 
     @contextmanager
     def discarded_on_failure(self) -> Iterator[None]:
@@ -163,10 +207,13 @@ class RunFolder:
             yield
         except (OSError, UserError) as error:
             self.check_there()
+            if isinstance(error, FileNotFoundError) and self.path in Path(error.filename or "").parents:
+                raise RunFailed(
+                    f"{error.filename}: deleted while the run was writing there; {self._then}"
+                ) from error
             if not isinstance(error, WriteFailed):
                 raise
-            then = f"go on with --resume --out {self.path}" if self.has_save else "start again"
-            raise RunFailed(error.line(then)) from error
+            raise RunFailed(error.line(self._then)) from error
 
     def write_config(self, config: Config) -> None:
         """Write config.yaml. Raises OSError."""
@@ -179,9 +226,9 @@ class RunFolder:
         Runs of earlier versions took photos as they are stored.
         """
         if not self.config.is_file():
-            raise UserError(
-                f"{self.path}: no run to resume there ({self.config.name} is missing); drop --resume to start"
-            )
+            what = "not a regular file" if self.config.exists() else "missing"
+            way_out = "drop --resume to start" if self._is_free() else f"bring it back, or {_OTHER}"
+            raise UserError(f"{self.path}: no run to resume there ({self.config.name} is {what}); {way_out}")
         check(self.config)
         config = load_config(self.config)
         if not config.model_fields_set:
@@ -206,6 +253,7 @@ class RunFolder:
         self.check_there()
         with replacing(self.last, durable=True, needed=_tensor_bytes(state)) as fresh:
             write_save(state, fresh, self.last.suffix)
+            self.check_there()  # that may have taken long
             if self._keep_last and self.last.is_file():
                 with replacing(self.previous, durable=True) as previous:
                     _link(self.last, previous)
@@ -273,8 +321,8 @@ class RunFolder:
         """
         self.check_there()
         fresh = self.path / "best.tmp"  # of this run's own folder: `create` takes none that holds anything
-        if fresh.is_symlink():
-            fresh.unlink()  # never what it leads to
+        if fresh.is_symlink() or fresh.is_file():
+            fresh.unlink()  # never what a link leads to
         shutil.rmtree(fresh, ignore_errors=True)
         settings = copy.copy(network)
         vars(settings)["state_dict"] = dict  # timm writes weights and settings; here, no weights
@@ -332,7 +380,6 @@ def _link(source: Path, file: Path) -> None:
 
     As files are replaced, never written in place, one name can change or go without the other.
     """
-    file.unlink(missing_ok=True)  # left by a kill: a copy would be written into what it is another name of
     try:
         os.link(source, file)
     except (OSError, AttributeError, NotImplementedError):  # the last two: no such function on this system

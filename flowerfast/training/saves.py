@@ -10,6 +10,7 @@ import torch
 
 from flowerfast.documents import DocumentError, conform
 from flowerfast.errors import UserError, one_line
+from flowerfast.training.fitting import is_number
 from flowerfast.training.progress import Standing
 from flowerfast.training.seal import Damaged, add_place, check, seal
 
@@ -81,7 +82,15 @@ def _problem(state: dict[str, Any]) -> str | None:
         standing = conform(Standing, progress)
     except DocumentError as error:
         return f"progress.{error}"
-    numbers = all(isinstance(row.get(name), (int, float)) for row in standing.history for name in _MEASURED)
+    for name in ("best_val_acc", "seconds", "waited"):
+        if not is_number(progress.get(name, 0.0)):
+            return f"progress.{name}={progress[name]}: not finite"
+    numbers = all(
+        row.keys() >= _MEASURED
+        and all(isinstance(name, str) for name in row)
+        and all(map(is_number, row.values()))
+        for row in standing.history
+    )
     fits = standing.best_epoch < len(standing.history) == standing.epoch and standing.batch >= 0
     known = asdict(standing)
     return None if numbers and fits and known | progress == known else "its progress is none of a run"

@@ -11,6 +11,7 @@ from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR, LRScheduler,
 from flowerfast.config import TrainConfig
 from flowerfast.loaders.batch import Batch
 from flowerfast.loaders.ranges import stage
+from flowerfast.training.fitting import check_alike
 from flowerfast.training.model import Classifier
 
 
@@ -106,17 +107,44 @@ class TrainState:
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Back to a saved step."""
+        """Back to a saved step. Raises KeyError, RuntimeError or ValueError when it is not of such a run.
+
+        Of the optimiser and the schedule it takes what changes from step to step; the rest follows from the
+        settings.
+        """
+        fresh = self.state_dict()
+        check_alike(state, fresh, "trainer")
+        fresh["optimizer"]["state"] = self._momenta(state["optimizer"]["state"])
+        for group, saved in zip(
+            fresh["optimizer"]["param_groups"], state["optimizer"]["param_groups"], strict=True
+        ):
+            group.update({name: saved[name] for name in ("lr", "momentum")})
         self.optimizer.step()  # of nothing: tells the schedule that the optimiser goes first, as it did
         self.model.network.load_state_dict(state["network"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scheduler.load_state_dict(state["scheduler"])
+        self.optimizer.load_state_dict(fresh["optimizer"])
+        self.scheduler.load_state_dict({name: state["scheduler"][name] for name in _SCHEDULED})
         self.scaler.load_state_dict(state["scaler"])
         torch.set_rng_state(state["rng"])
         if self.device.type == "cuda" and "cuda_rng" in state:
             torch.cuda.set_rng_state(state["cuda_rng"], self.device)
         if self.device.type == "mps" and "mps_rng" in state:
             torch.mps.set_rng_state(state["mps_rng"])
+
+    def _momenta(self, saved: Any) -> dict[int, dict[str, Any]]:
+        """The optimiser's state by the number of the weights, from a saved one."""
+        place = "trainer.optimizer.state"
+        weights = dict(enumerate(self.optimizer.param_groups[0]["params"]))
+        check_alike(saved, {}, place)
+        for number, kept in saved.items():
+            if number not in weights:
+                raise ValueError(f"{place}.{number}: of none of the {len(weights)} weights")
+            fresh = None if kept["momentum_buffer"] is None else weights[number]
+            check_alike(kept, {"momentum_buffer": fresh}, f"{place}.{number}")
+        return {number: {"momentum_buffer": kept["momentum_buffer"]} for number, kept in saved.items()}
+
+
+_SCHEDULED = ("last_epoch", "_step_count", "_last_lr")
+"""What changes in the state of a schedule."""
 
 
 def place_model(model: Classifier, config: TrainConfig, device: torch.device) -> Classifier:

@@ -12,7 +12,8 @@ class Writer:
     """A thread that writes the files of one save while training goes on; the next save waits for it.
 
     An error of a write is raised where the training thread next waits: at the next save, or at the end of the
-    `with` block, which leaves no thread behind. The files that would have followed are not written.
+    `with` block, which leaves no thread behind. The files that would have followed are not written. Where a
+    folder is deleted under a file, all of the save are written once more: each makes its folder anew.
     """
 
     def __init__(self) -> None:
@@ -49,6 +50,12 @@ class Writer:
             self._thread.shutdown()
 
     def _write(self, files: Sequence[Callable[[], object]]) -> None:
+        try:
+            self._write_once(files)
+        except FileNotFoundError:
+            self._write_once(files)
+
+    def _write_once(self, files: Sequence[Callable[[], object]]) -> None:
         for write in files:
             if self._abandoned:
                 return

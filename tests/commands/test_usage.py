@@ -154,6 +154,20 @@ def test_a_path_that_cannot_be_used_is_one_line_wherever_it_is_met(
     assert said.endswith(f"photos: {os.strerror(number)}; check that path and who may use it\n")
 
 
+def test_a_rename_that_fails_names_the_place_and_not_the_temporary_file(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: Path) -> bool:
+        raise OSError(errno.EISDIR, os.strerror(errno.EISDIR), "out.json.partial", None, "out.json")
+
+    monkeypatch.setattr(Path, "is_dir", fail)
+    code, _, said = cli("train", "photos")
+    assert (code, said.startswith("flowerfast: error: out.json: Is a directory; check that path")) == (
+        2,
+        True,
+    )
+
+
 def test_yaml_that_is_too_deep_is_refused(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "deep.yaml").write_text("[" * 3000)
     code, _, said = cli("train", "--config", "deep.yaml")

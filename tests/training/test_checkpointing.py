@@ -1,6 +1,7 @@
 """What is saved when, that training changes none of it, and that a save which does not fit is refused."""
 
 import errno
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -199,7 +200,15 @@ def spoilt(state: dict[str, Any]) -> list[dict[str, Any]]:
         {**state, "trainer": None},
         {**state, "progress": None},
         {**state, "progress": {**state["progress"], "unknown": 1}},
-        {**state, "totals": {"sums": torch.zeros(7), "samples": 0}},
+        *(
+            {**state, "progress": {**state["progress"], name: math.nan}}
+            for name in ("best_val_acc", "seconds")
+        ),
+        {**state, "progress": {**state["progress"], "batch": 99}},
+        *({**state, "totals": {**state["totals"], "sums": s}} for s in (torch.zeros(7), 10**30)),
+        *({**state, "totals": {**state["totals"], "samples": samples}} for samples in (None, math.nan)),
+        {**state, "trainer": {**trainer, "scheduler": {**trainer["scheduler"], "last_epoch": 99}}},
+        {**state, "trainer": {**trainer, "optimizer": {"state": {}, "param_groups": [{"lr": "x"}]}}},
         {**state, "version": 2},
     ]
 

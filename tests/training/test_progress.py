@@ -1,5 +1,7 @@
 """Where a run's time goes, the sums of an epoch, and names for profilers."""
 
+import math
+
 import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
@@ -49,6 +51,18 @@ def test_sums_are_weighted_by_samples_and_survive_a_checkpoint():
         each.add(torch.tensor(2.0, dtype=torch.bfloat16), torch.tensor(1), 1)
         assert each.loss() == pytest.approx(0.8)
         assert each.accuracy() == pytest.approx(0.8)
+
+
+@pytest.mark.parametrize("sums", [10**30, None, [0.0, 0.0], torch.zeros(7), torch.tensor([math.nan, 0.0])])
+def test_sums_that_are_none_are_refused(sums):
+    with pytest.raises(ValueError, match=r"^totals"):
+        Totals(torch.device("cpu")).load_state_dict({"sums": sums, "samples": 4})
+
+
+@pytest.mark.parametrize("samples", [None, "x", torch.tensor(4), math.nan, 1.5, True, -1, 2**60])
+def test_a_number_of_samples_that_is_none_is_refused(samples):
+    with pytest.raises(ValueError, match=r"^totals"):
+        Totals(torch.device("cpu")).load_state_dict({"sums": torch.zeros(2), "samples": samples})
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import errno
 import io
+import os
 import pickle
 import random
 from collections.abc import Callable
@@ -135,9 +136,22 @@ def test_anything_else_is_left_alone(tmp_path: Path, left: list[str]) -> None:
     leave(run.path, left)
     said = refusal(run.create, Config())
     assert said.startswith(f"{run.path}: exists already; ")
-    assert ("--resume" in said) == ("checkpoints/last.pt" in left)  # nothing else can be resumed
+    assert "--resume" not in said  # none of it can be resumed
     assert all((run.path / name).exists() for name in left)
     assert not run.config.exists() or run.config.read_text() == "x"
+
+
+@pytest.mark.parametrize("instead", [None, "folder", "pipe"])
+def test_a_run_without_its_config_sends_nobody_in_a_circle(folder: RunFolder, instead: str | None) -> None:
+    folder.save_last({"progress": {}})
+    assert refusal(folder.check_free).endswith("continue it with --resume, or choose another --out")
+    folder.config.unlink()
+    if instead is not None:
+        (Path.mkdir if instead == "folder" else getattr(os, "mkfifo", Path.mkdir))(folder.config)
+    what = "missing" if instead is None else "not a regular file"
+    told = f"{folder.path}: no run to resume there (config.yaml is {what}); bring it back, or choose another"
+    assert refusal(folder.open) == f"{told} --out"
+    assert refusal(folder.check_free) == f"{folder.path}: exists already; choose another --out"
 
 
 def leave(folder: Path, names: list[str]) -> None:

@@ -1,6 +1,8 @@
 """What changes from step to step: schedules, precision, memory format; saved and brought back."""
 
 import copy
+import math
+import re
 from typing import Any
 
 import pytest
@@ -82,6 +84,52 @@ def test_a_state_that_is_brought_back_goes_on_the_same(schedule: str) -> None:
     assert found["scheduler"] == expected["scheduler"]
     momenta = [state["optimizer"]["state"][0]["momentum_buffer"] for state in (found, expected)]
     assert torch.equal(*momenta)
+
+
+def spoil(state: dict[str, Any], place: str, value: Any) -> None:
+    *above, last = [int(name) if name.isdecimal() else name for name in place.split(".")]
+    for name in above:
+        state = state[name]
+    state[last] = value
+
+
+GROUP, MOMENTUM = "optimizer.param_groups.0", "optimizer.state.0.momentum_buffer"
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        *((f"{GROUP}.lr", value) for value in ("x", None, [1], torch.ones(2), math.nan, 2**60)),
+        *((f"{GROUP}.{name}", value) for name in ("momentum", "weight_decay") for value in ("x", None)),
+        (f"{GROUP}.params", [1]),
+        ("optimizer.param_groups", []),
+        *((MOMENTUM, value) for value in ("x", torch.ones(2), torch.ones(2).to_sparse())),
+        ("optimizer.state.9999", {"momentum_buffer": None}),
+        ("optimizer.state", {"a": {}}),
+        *((f"scheduler.{name}", "x") for name in ("last_epoch", "_step_count", "base_lrs", "_last_lr")),
+        ("scheduler.last_epoch", 1.5),
+        ("scheduler", [1]),
+        ("scaler", 1),
+        ("rng", torch.ones(3)),
+    ],
+)
+def test_a_state_that_does_not_fit_is_refused_with_its_place(place: str, value: Any) -> None:
+    state = opened()
+    steps(state, 1)
+    saved = copy.deepcopy(state.state_dict())
+    spoil(saved, place, value)
+    with pytest.raises(ValueError, match=rf"^trainer\.{re.escape(place.rpartition('.')[0])}"):
+        opened().load_state_dict(saved)
+
+
+def test_of_a_schedule_only_what_changes_is_taken() -> None:
+    """Whatever else a save holds: it would take the place of methods."""
+    saved = copy.deepcopy(opened(schedule="onecycle").state_dict())
+    saved["scheduler"] |= {"step": 5, "optimizer": None, "get_lr": "x", "total_steps": 1}
+    state = opened(schedule="onecycle")
+    state.load_state_dict(saved)
+    steps(state, 2)
+    assert state.scheduler.last_epoch == 2
 
 
 @pytest.mark.parametrize(
