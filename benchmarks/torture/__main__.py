@@ -1,6 +1,7 @@
 """The command: chunks of cases in processes of their own, one per core, written down as they end."""
 
 import argparse
+import hashlib
 import json
 import os
 import shutil
@@ -73,18 +74,24 @@ def run_chunk(name: str, cases: str, folder: str) -> None:
     print(MARK + json.dumps(asdict(tally)))
 
 
+def _sources() -> str:
+    """Digest of the code under trial, and of the trials."""
+    digest = hashlib.sha256()
+    for file in sorted([*ROOT.glob("flowerfast/**/*.py"), *ROOT.glob("benchmarks/torture/*.py")]):
+        digest.update(file.relative_to(ROOT).as_posix().encode() + b"\0" + file.read_bytes())
+    return digest.hexdigest()
+
+
 def _begin(out: Path, quick: bool) -> dict[str, Any]:
-    """What a results file says already, if it is of this commit and this size; else a new one."""
-    env = environment(torch.device("cpu"))
-    fresh = {"schema": SCHEMA, "kind": "torture", "quick": quick, "environment": env, "trials": {}}
+    """What a results file says already, if it is of this code and this size; else a new one."""
+    fresh = {"schema": SCHEMA, "kind": "torture", "quick": quick, "sources": _sources()}
     try:
         there = json.loads(out.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return fresh
-    same = (there.get("kind"), there.get("quick")) == ("torture", quick) and there["environment"][
-        "git"
-    ] == env["git"]
-    return there if same else fresh
+        there = {}
+    if fresh.items() <= there.items():
+        return there
+    return {**fresh, "environment": environment(torch.device("cpu")), "trials": {}}
 
 
 def torture(trials: list[Trial], out: Path, quick: bool) -> int:
