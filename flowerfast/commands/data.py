@@ -11,7 +11,6 @@ from flowerfast.commands.find import check_folder, check_outputs
 from flowerfast.commands.options import PACKING, JsonFile, SetOption
 from flowerfast.commands.output import complain, out, print_packed, write_json
 from flowerfast.errors import UserError
-from flowerfast.settings import load_config, refuse_unused
 
 
 class Format(StrEnum):
@@ -53,6 +52,8 @@ def pack(
     A copy is not decoded: damage behind a photo's header is packed too, and named by whoever decodes it.
     --verify compares with what was packed, and exits with 1 when photos are damaged since.
     """
+    from flowerfast.settings import load_config, refuse_unused
+
     if verify:
         refuse_unused(set_ or [], "pack --verify", ("data.workers",))
     refuse_unused(set_ or [], "pack", PACKING)

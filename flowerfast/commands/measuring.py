@@ -18,7 +18,6 @@ from flowerfast.commands.options import (
 )
 from flowerfast.commands.output import complain, out, print_parity, say_compiling, write_json
 from flowerfast.errors import UserError
-from flowerfast.settings import load_config, refuse_unused, start_config
 
 
 def parity(
@@ -44,6 +43,8 @@ def parity(
 
     Exit code 0 within the published bounds, 1 outside.
     """
+    from flowerfast.settings import load_config, refuse_unused
+
     refuse_unused(set_ or [], "parity", PARITY)
     settings = load_config(None, (), chosen_settings(set_, data, backend=backend))
     if settings.data.path is not None:
@@ -109,6 +110,7 @@ def bench(
     from flowerfast.bench.whatif import parse
     from flowerfast.bench.whatif import what_if as predict_speed
     from flowerfast.commands.display import progress_bar
+    from flowerfast.settings import start_config
 
     old = read_result(compare) if compare is not None else None
     if what_if is not None:

@@ -8,7 +8,6 @@ import typer
 from flowerfast.commands.find import check_folder
 from flowerfast.commands.usage import SHORT
 from flowerfast.errors import UserError
-from flowerfast.settings import parse_overrides, start_config
 
 PhotosOrFlowers = Annotated[
     Path | None, typer.Argument(help="Folder of class folders, or of shards. Default: rendered flowers.")
@@ -60,6 +59,8 @@ PARITY = (
 
 def chosen_settings(set_: list[str] | None, data: Path | None = None, **options: Any) -> dict[str, Any]:
     """Settings by key, of DATA, of the options that stand for one, and of --set; one key has one value."""
+    from flowerfast.settings import parse_overrides  # which take longer to import than --help shall take
+
     given = {f"--{name.replace('_', '-')}": value for name, value in options.items() if value is not None}
     keys = SHORT | {"--backend": "data.backend"}
     chosen: dict[str, Any] = {} if data is None else {"data.path": str(data.resolve())}
@@ -78,6 +79,8 @@ def _same_folder(key: str, one: Any, other: Any) -> bool:
 
 def check_start(config: str | None, settings: dict[str, Any]) -> None:
     """Refuse what can be refused at once: settings, bounds, a folder that is not there."""
+    from flowerfast.settings import start_config
+
     path = start_config(config, settings).data.path
     if path is not None:
         check_folder(Path(path))

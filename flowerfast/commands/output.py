@@ -16,7 +16,6 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from flowerfast.commands.find import check_outputs
-from flowerfast.config import describe_sections
 from flowerfast.errors import RunFailed, UserError, WriteFailed, printable
 from flowerfast.files import delivering, to_json, writing
 
@@ -95,6 +94,8 @@ def print_evaluation(result: dict[str, Any], said: Sequence[str] = ()) -> None:
 def print_settings(rows: list[tuple[str, Any, str]]) -> None:
     """Settings, (key, default, meaning), by section."""
     wide = max(len(key) for key, *_ in rows)
+    from flowerfast.config import describe_sections
+
     for section, about in describe_sections().items():
         table = Table(box=None, show_header=False, padding=(0, 2, 0, 2))
         table.add_column(min_width=wide, no_wrap=True)

@@ -8,7 +8,6 @@ import typer
 from flowerfast.commands.find import check_outputs
 from flowerfast.commands.options import JsonFile
 from flowerfast.commands.output import print_settings, write_json
-from flowerfast.config import describe_settings, known_keys
 from flowerfast.errors import UserError
 from flowerfast.nearest import did_you_mean, nearest_keys
 
@@ -21,6 +20,8 @@ def settings(
     json_: JsonFile = None,
 ) -> None:
     """List every setting with its default and meaning, for --set and config files."""
+    from flowerfast.config import describe_settings, known_keys
+
     check_outputs({"json": json_})
     rows = [row for row in describe_settings() if not words or _speaks_of(row, words)]
     if not rows:

@@ -19,7 +19,6 @@ from flowerfast.commands.options import (
 )
 from flowerfast.commands.output import complain, out, print_evaluation, say, say_compiling, write_json
 from flowerfast.errors import UserError
-from flowerfast.settings import load_config, refuse_unused
 
 
 class Half(StrEnum):
@@ -111,6 +110,8 @@ def evaluate(
     set_: SetOption = None,
 ) -> None:
     """Measure a trained run on a folder: accuracy, precision, recall and F1 per class, confusion matrix."""
+    from flowerfast.settings import load_config, refuse_unused
+
     refuse_unused(set_ or [], "evaluate", (*READING, "train.device"))
     config = load_config(None, (), chosen_settings(set_, backend=backend))
     check_run(run)
@@ -153,6 +154,8 @@ def predict(
     A folder stands for all photos in it. Answers come one by one; files that cannot be read are named and
     counted. Exit code 2 when none can.
     """
+    from flowerfast.settings import load_config, refuse_unused
+
     refuse_unused(set_ or [], "predict", ("data.max_pixels", "train.device"))
     config = load_config(None, set_ or [])
     files = {"json": json_, "jsonl": jsonl, "csv": csv}

@@ -3,7 +3,6 @@
 from typing import Any
 
 from flowerfast.commands.output import complain
-from flowerfast.config import known_keys
 from flowerfast.nearest import nearest, nearest_keys
 
 SHORT = {
@@ -33,6 +32,8 @@ def explain_usage(error: Any) -> None:
 
 def _like_option(option: str, command: Any) -> str | None:
     """What a misspelt option may have meant: one of the command's own, or a setting."""
+    from flowerfast.config import known_keys
+
     own = [name for parameter in command.params for name in parameter.opts if name.startswith("--")]
     near = nearest(option, own, count=1)
     keys = nearest_keys(option.strip("-").replace("-", "_"), [*known_keys()])
