@@ -11,11 +11,11 @@ from typing import NamedTuple
 import numpy as np
 from numba import carray
 
-from flowerfast.kernels import End
+from flowerfast.kernels import End, jpeg_progressive
 from flowerfast.kernels.colour import jitter_table, rotate, shift_into
 from flowerfast.kernels.compiling import kernel, part
 from flowerfast.kernels.jpeg_codes import stream_size
-from flowerfast.kernels.jpeg_header import read_header
+from flowerfast.kernels.jpeg_header import read_header, read_progressive_header
 from flowerfast.kernels.jpeg_rows import BAND, BEYOND, rgb_row, turned_rows
 from flowerfast.kernels.jpeg_scan import read_planes, region_of
 from flowerfast.kernels.jpeg_tables import Tables, make_tables
@@ -41,6 +41,7 @@ class Scratch(NamedTuple):
     Attributes:
         tables: of the JPEG.
         planes, coefficients, stream: see `jpeg_scan.read_planes`.
+        masks: see `jpeg_progressive.read_planes`.
         pixels: uint32, a row of the photo.
         band, window: uint32, some rows and a whole window of a photo that is to be turned.
         chroma: uint8 (3, ...), see `jpeg_rows.rgb_row`.
@@ -54,6 +55,7 @@ class Scratch(NamedTuple):
     planes: np.ndarray
     coefficients: np.ndarray
     stream: np.ndarray
+    masks: np.ndarray
     pixels: np.ndarray
     band: np.ndarray
     window: np.ndarray
@@ -73,7 +75,8 @@ class Need(NamedTuple):
     Attributes:
         width: of the part of a photo that is decoded, as it is stored, in pixels.
         area: samples of a plane of that part.
-        coded: its width in pixels before a decoder has shrunk it.
+        coded: its coefficients, those of a progressive photo all at once.
+        masks: blocks of a whole photo.
         turned: its pixels, if they are to be turned upright.
         high: its rows when they are upright.
         taps: neighbours that one output pixel is mixed from.
@@ -84,6 +87,7 @@ class Need(NamedTuple):
     width: int
     area: int
     coded: int
+    masks: int
     turned: int
     high: int
     taps: int
@@ -112,7 +116,10 @@ def need_of(steps: Steps, length: np.ndarray, orientation: np.ndarray, side: int
     columns = {
         "width": width,
         "area": (-(-width // _STEP) * _STEP) * height,
-        "coded": width * steps.shrink,
+        "coded": 3 * (-(-width * steps.shrink // _STEP) * _STEP) * (height * steps.shrink + _STEP),
+        "masks": 3
+        * (steps.photo_width * steps.shrink // 8 + 3)
+        * (steps.photo_height * steps.shrink // 8 + 3),
         "turned": np.where(orientation > 1, wide * high, 0),
         "high": high,
         "taps": np.maximum(taps_x, taps_y),
@@ -136,8 +143,9 @@ def make_scratch(need: Need) -> Scratch:
     return Scratch(
         make_tables(),
         np.empty(3 * need.area + _STEP + BEYOND, np.uint8),
-        np.empty(4 * 8 * -(-need.coded // _STEP) * _STEP, np.int32),
+        np.empty(need.coded, np.int32),
         np.empty(stream_size(need.bytes), np.uint8),
+        np.empty(need.masks, np.uint64),
         np.empty(need.width, np.uint32),
         np.empty((BAND, need.width), np.uint32),
         np.empty(need.turned + OVER, np.uint32),
@@ -232,7 +240,8 @@ def _rows_of_jpeg(data, size, window, orientation, scratch, taps, offsets, rows,
     if orientation > 4:
         top, left, height, width, tall, wide = left, top, width, height, wide, tall
     tables = scratch.tables
-    if not read_header(data, tables):
+    is_progressive = not read_header(data, tables)
+    if is_progressive and not read_progressive_header(data, tables):
         return False
     frame = tables.frame[0]
     region = region_of(frame, size[2], top, left, height, width)
@@ -240,7 +249,12 @@ def _rows_of_jpeg(data, size, window, orientation, scratch, taps, offsets, rows,
         return False  # not the photo that the plan is for
     if size[2] > 1 and (frame.across != frame.down or not frame.usual):
         return False
-    if not read_planes(data, tables, region, scratch.coefficients, scratch.planes, scratch.stream):
+    coefficients, planes, stream = scratch.coefficients, scratch.planes, scratch.stream
+    if is_progressive:
+        done = jpeg_progressive.read_planes(data, tables, region, coefficients, planes, stream, scratch.masks)
+    else:
+        done = read_planes(data, tables, region, coefficients, planes, stream)
+    if not done:
         return False
     pixels, pitch = scratch.pixels[:width], 0  # every row in the same place, or in one of its own
     if orientation > 1:

@@ -37,7 +37,8 @@ _u8 = np.uint64  # with an int64 beside it numba would go on in floats
 _LONGEST = 64 * (16 + 15) // 8 + 16
 """Bytes of the longest block, and of those that are looked at in advance."""
 _DROP, _DROP_PASSED = _u8(64 - LOOK), _u8(64 - PASS)
-_PLACE = ZIGZAG * LANES * 4
+PLACE = ZIGZAG * LANES * 4
+"""Where the k-th coefficient of a block lies behind its first, in bytes."""
 
 
 @kernel
@@ -85,7 +86,7 @@ def position(bits):
 
 
 @part
-def _filled(bits):
+def filled(bits):
     """At least 56 bits in the buffer."""
     buffer, count, at = bits
     buffer |= load_big_endian(at) >> count
@@ -93,7 +94,7 @@ def _filled(bits):
 
 
 @part
-def _dropped(bits, count):
+def dropped(bits, count):
     return bits[0] << count, bits[1] - count, bits[2]
 
 
@@ -143,18 +144,18 @@ def _next_symbol(codes, row, bits):
     entry = np.int64(load_int32(codes.fast + (row << (LOOK + 2)) + np.int64(bits[0] >> _DROP << _u8(2))))
     if entry == 0:
         entry = _long_code(codes, row, bits[0])
-    bits = _dropped(bits, _u8(entry & 63))
+    bits = dropped(bits, _u8(entry & 63))
     size, value = (entry >> 10) & 15, entry >> 16
     if size:
         value = extend(np.int64(bits[0] >> _u8(64 - size)), size)
-        bits = _dropped(bits, _u8(size))
+        bits = dropped(bits, _u8(size))
     return bits, entry, value
 
 
 @part
 def next_difference(codes, row, bits):
     """Difference of a DC level: (bits, difference, whether there was a code)."""
-    bits, entry, value = _next_symbol(codes, row, _filled(bits))
+    bits, entry, value = _next_symbol(codes, row, filled(bits))
     return bits, value, entry != 0
 
 
@@ -167,15 +168,15 @@ def read_block(codes, row, steps, bits, block):
     k, pairs = 1, codes.pairs + ((row - 4) << (LOOK + 3))
     good = True
     while k < 64:
-        bits = _filled(bits)
+        bits = filled(bits)
         pair = load_int64(pairs + np.int64(bits[0] >> _DROP << _u8(3)))
         following = k + ((pair >> 6) & 63)
         if pair != 0 and following <= 64:
-            bits = _dropped(bits, _u8(pair & 63))
+            bits = dropped(bits, _u8(pair & 63))
             first, second = k + ((pair >> 16) & 31), k + ((pair >> 24) & 31)
             level, other = np.int32(np.int16(pair >> 32)), np.int32(pair >> 48)
-            store_int32(np.int32(level * load_int32(steps + 4 * first)), block + _PLACE[first])
-            store_int32(np.int32(other * load_int32(steps + 4 * second)), block + _PLACE[second])
+            store_int32(np.int32(level * load_int32(steps + 4 * first)), block + PLACE[first])
+            store_int32(np.int32(other * load_int32(steps + 4 * second)), block + PLACE[second])
             k = following
             if pair & PAIR_ENDS:
                 break
@@ -187,7 +188,7 @@ def read_block(codes, row, steps, bits, block):
         if entry == 0 or k > 63:
             good = False
             break
-        store_int32(np.int32(value * load_int32(steps + 4 * k)), block + _PLACE[k])
+        store_int32(np.int32(value * load_int32(steps + 4 * k)), block + PLACE[k])
         k += 1
     return bits, good
 
@@ -198,11 +199,11 @@ def pass_block(codes, row, bits):
     k, passes = 1, codes.passes + ((row - 4) << (PASS + 1))
     good = True
     while k < 64:
-        bits = _filled(bits)
+        bits = filled(bits)
         entry = np.int64(load_uint16(passes + np.int64(bits[0] >> _DROP_PASSED << _u8(1))))
         following = k + (entry >> 6)
         if entry != 0 and following <= 64:
-            bits = _dropped(bits, _u8(entry & 31))
+            bits = dropped(bits, _u8(entry & 31))
             k = following
             if entry & PASS_ENDS:
                 break

@@ -17,23 +17,15 @@ _DC_BITS = 11  # of a difference, with samples of 8 bits
 
 @kernel
 def read_header(data, tables):
-    """Read markers up to the scan of a file, uint8 (bytes,). False: not for the compiled decoder."""
+    """Read markers up to the scan of a file, uint8 (bytes,). False: not for `jpeg_scan.read_planes`."""
     frame = tables.frame[0]
-    if not (_read_markers(data, frame) and frame.simple and frame.width > 0 and frame.height > 0):
+    if not (_read_markers(data, frame) and frame.simple and _read_steps(data, tables)):
         return False
-    if frame.across == 2 and (frame.width + 1) // 2 <= 2:
-        return False  # libjpeg's chroma is smooth only where it is wider than two samples
     place = frame.tables
     for c in range(frame.components):
-        dc, ac, quant = frame.dc[c], frame.ac[c], frame.quant[c]
-        if dc > 3 or ac > 7 or quant > 3 or place[dc] == 0 or place[ac] == 0 or place[8 + quant] == 0:
+        dc, ac = frame.dc[c], frame.ac[c]
+        if dc > 3 or ac > 7 or place[dc] == 0 or place[ac] == 0:
             return False
-    for number in range(4):
-        at = place[8 + number]
-        if at:
-            wide = data[at] >> 4
-            for k in range(64):
-                tables.quant[number, k] = two(data, at + 1 + 2 * k) if wide else data[at + 1 + k]
     tables.most[:] = _DC_BITS
     for c in range(frame.components):
         row = frame.ac[c]
@@ -41,6 +33,33 @@ def read_header(data, tables):
     for row in range(8):
         if place[row]:
             read_huffman(data, place[row], row, tables)
+    return True
+
+
+@kernel
+def read_progressive_header(data, tables):
+    """The same of a progressive file. False: not for `jpeg_progressive.read_planes`."""
+    frame = tables.frame[0]
+    return _read_markers(data, frame) and frame.progressive and _read_steps(data, tables)
+
+
+@kernel
+def _read_steps(data, tables):
+    """Read the quantisation steps. False: some are missing, or the photo's size is not for these decoders."""
+    frame = tables.frame[0]
+    if frame.width == 0 or frame.height == 0:
+        return False
+    if frame.across == 2 and (frame.width + 1) // 2 <= 2:
+        return False  # libjpeg's chroma is smooth only where it is wider than two samples
+    for c in range(frame.components):
+        if frame.quant[c] > 3 or frame.tables[8 + frame.quant[c]] == 0:
+            return False
+    for number in range(4):
+        at = frame.tables[8 + number]
+        if at:
+            wide = data[at] >> 4
+            for k in range(64):
+                tables.quant[number, k] = two(data, at + 1 + 2 * k) if wide else data[at + 1 + k]
     return True
 
 
@@ -75,7 +94,7 @@ def _read_markers(data, frame):
     False: the file is for neither caller. What only one of them minds does not stop this, it clears
     `frame.simple` or `frame.usual`.
     """
-    frame.components, frame.interval, frame.simple, frame.usual = 0, 0, True, True
+    frame.components, frame.interval, frame.simple, frame.usual, frame.progressive = 0, 0, True, True, False
     for n in range(len(frame.tables)):
         frame.tables[n] = 0
     jfif, transform, end = False, -1, len(data)
@@ -97,16 +116,17 @@ def _read_markers(data, frame):
         if 0xC0 <= marker <= 0xC2:
             if frame.components or not _read_frame(data, body, stop, frame):
                 return False
-            if marker == 0xC2:  # progressive
-                frame.simple = False
+            if marker == 0xC2:
+                frame.progressive, frame.simple = True, False
         elif marker == 0xC4 or marker == 0xDB:
-            if not _find_tables(data, body, stop, marker == 0xC4, frame):
+            if not find_tables(data, body, stop, marker == 0xC4, frame):
                 return False
         elif marker == 0xDD:
             if length != 4:
                 return False
             frame.interval = two(data, body)
         elif marker == 0xDA:
+            frame.first = at
             return (
                 frame.components > 0
                 and _is_ycc(frame, jfif, transform)
@@ -173,7 +193,7 @@ def _read_frame(data, body, stop, frame):
 
 
 @kernel
-def _find_tables(data, at, stop, is_huffman, frame):
+def find_tables(data, at, stop, is_huffman, frame):
     """Note where a segment's Huffman tables (T.81, B.2.4.2) or quantisation tables (B.2.4.1) begin."""
     while at + 17 <= stop and data[at] >> 4 <= 1 and data[at] & 15 <= 3:
         kind, number = np.int64(data[at] >> 4), np.int64(data[at] & 15)

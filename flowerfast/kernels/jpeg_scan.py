@@ -90,7 +90,7 @@ def region_of(frame, shrink, top, left, height, width):
 
 
 @kernel
-def _layout(frame, region):
+def layout_of(frame, region):
     """Blocks of an MCU in the order of the file, int64 (blocks, 4), and the coefficients of a row of MCUs.
 
     Of each block: its component, where the row of blocks that it belongs to begins among the coefficients,
@@ -123,7 +123,7 @@ def read_planes(data, tables, region, coefficients, planes, stream):
     """
     frame = tables.frame[0]
     mcus = -(-frame.width // (8 * frame.across))
-    blocks, band = _layout(frame, region)
+    blocks, band = layout_of(frame, region)
     square = np.empty(64 * LANES, np.uint8)
     interval, left, right = frame.interval, region.left, region.right
     dc, ac, quant = frame.dc.copy(), frame.ac.copy(), frame.quant.copy()
@@ -176,7 +176,7 @@ def read_planes(data, tables, region, coefficients, planes, stream):
                     return False  # no code, or past the end of the data
         if wanted_row:
             where = mcu_row - region.top, frame.down
-            if not _transform_band(coefficients, square, planes, region, where):
+            if not transform_band(coefficients, square, planes, region, where):
                 return False
     # What lies below changes no pixel here. But of a marker that has no place there libjpeg makes an error,
     # of wrong codes alone never.
@@ -191,7 +191,7 @@ def coefficient_count(frame, region):
 
 
 @kernel
-def _transform_band(coefficients, square, planes, region, where):
+def transform_band(coefficients, square, planes, region, where):
     """Samples of one row of MCUs: `where` is its number in the region, and its rows of luma blocks.
 
     False when libjpeg's, reckoned in 16 bits, may be others.

@@ -27,6 +27,8 @@ FRAME = np.dtype(
         ("dc", np.int64, (3,)),
         ("ac", np.int64, (3,)),
         ("tables", np.int64, (12,)),  # where those of Huffman (0-7) and quantisation (8-11) lie; 0: nowhere
+        ("first", np.int64),  # where the marker of the first scan stands
+        ("progressive", np.bool_),
         ("simple", np.bool_),  # baseline, with one scan: of a kind that the compiled decoder knows
         ("usual", np.bool_),  # with nothing that decoders might take in different ways
     ]
@@ -58,6 +60,8 @@ class Tables(NamedTuple):
             (16-20, 24-28), and both values (32-47, 48-63). Of one symbol both are the same.
         passes: uint16 (4, 2**PASS), of AC tables, by the next PASS bits all symbols that are whole in them: 0
             for none, else the bits to drop (0-4), PASS_ENDS as in `pairs`, and places to go on (6-15).
+        plain: uint16 (8, 2**LOOK), of progressive files, by the next LOOK bits: 0 for a longer code, else its
+            bits (0-4) and its symbol (5-12).
         seen: uint8 (8, 274), of which file's bytes, and `most`, a row was made.
         counts, first, at: int32 (8, 17), by length of code: how many there are, the smallest, and the place
             of its symbol.
@@ -71,6 +75,7 @@ class Tables(NamedTuple):
     fast: np.ndarray
     pairs: np.ndarray
     passes: np.ndarray
+    plain: np.ndarray
     seen: np.ndarray
     counts: np.ndarray
     first: np.ndarray
@@ -87,6 +92,7 @@ def make_tables() -> Tables:
         np.zeros((8, 1 << LOOK), np.int32),
         np.zeros((4, 1 << LOOK), np.int64),
         np.zeros((4, 1 << PASS), np.uint16),
+        np.zeros((8, 1 << LOOK), np.uint16),
         np.zeros((8, 274), np.uint8),
         np.zeros((8, 17), np.int32),
         np.zeros((8, 17), np.int32),
@@ -108,8 +114,8 @@ def most_bits(steps):
 
 
 @kernel
-def read_huffman(data, at, row, tables):
-    """Codes in order of their length, and of their symbols in the file (T.81, C.2)."""
+def read_codes(data, at, row, tables):
+    """Codes in order of their length, and of their symbols in the file (T.81, C.2). Returns how many."""
     code = place = 0
     for length in range(1, 17):
         count = np.int64(data[at + length])
@@ -118,6 +124,27 @@ def read_huffman(data, at, row, tables):
         code, place = 2 * (code + count), place + count
     for n in range(place):
         tables.symbols[row, n] = data[at + 17 + n]
+    return place
+
+
+@kernel
+def read_symbols(data, at, row, tables):
+    """Codes, and `Tables.plain` of them."""
+    read_codes(data, at, row, tables)
+    plain = tables.plain[row]
+    plain[:] = 0
+    for length in range(1, LOOK + 1):
+        spare = LOOK - length
+        for n in range(tables.counts[row, length]):
+            symbol = np.int64(tables.symbols[row, tables.at[row, length] + n])
+            start = (np.int64(tables.first[row, length]) + n) << spare
+            plain[start : start + (1 << spare)] = np.uint16((symbol << 5) | length)
+
+
+@kernel
+def read_huffman(data, at, row, tables):
+    """Codes, and `Tables.fast`, `pairs` and `passes` of them."""
+    place = read_codes(data, at, row, tables)
     if _is_known(data[at : at + 17 + place], row, tables):
         return
     _fill_fast(tables, row, row >= 4)

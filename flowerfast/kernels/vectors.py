@@ -46,6 +46,16 @@ load_uint16, load_uint8 = _loader("load_uint16", _I16, types.uint16), _loader("l
 
 
 @intrinsic
+def count_ones(_context: Any, _word: Any) -> Any:
+    """Bits of a uint64 that are 1."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        return builder.ctpop(arguments[0])
+
+    return types.uint64(types.uint64), generate
+
+
+@intrinsic
 def store_int32(_context: Any, _value: Any, _address: Any) -> Any:
     """An int32 to an address."""
 
