@@ -16,7 +16,7 @@ from flowerfast.kernels.jpeg_markers import END, data_end, two
 from flowerfast.kernels.jpeg_scan import layout_of, transform_band
 from flowerfast.kernels.jpeg_tables import LOOK, extend, most_bits, read_symbols
 from flowerfast.kernels.jpeg_transform import LANES
-from flowerfast.kernels.vectors import address_of, load_int32, load_uint16, store_int32
+from flowerfast.kernels.vectors import address_of, count_trailing_zeros, load_int32, load_uint16, store_int32
 
 _u8 = np.uint64
 _DROP, _ONE = _u8(64 - LOOK), _u8(1)
@@ -151,7 +151,7 @@ def _read_scan(data, body, stop, frame, known):
 
 @kernel
 def _build(data, tables, scan, built):
-    """Codes that a scan needs, from where the file's last tables of their number lie. False: there are none."""
+    """Codes that a scan needs, of the file's last tables of their number. False: there are none."""
     frame = tables.frame[0]
     if scan.first == 0 and scan.high:
         return True  # bits without codes
@@ -297,6 +297,7 @@ def _ac_scan(data, tables, scan, region, blocks, band, coefficients, stream, mas
     most = most_bits(tables.quant[frame.quant[c], scan.first : scan.last + 1])
     first, last, low = scan.first, scan.last, scan.low
     begin_c = address_of(coefficients)
+    within = (_u8(2) << _u8(last)) - _ONE
     if low >= most:
         return -1
     for line in range(lines):
@@ -376,17 +377,7 @@ def _ac_scan(data, tables, scan, region, blocks, band, coefficients, stream, mas
                                 bits, more = _taken(bits, zeros)
                                 run += more
                             break
-                        while k <= last:
-                            if mask >> _u8(k) & _ONE:
-                                bits = filled(bits)
-                                bits, more = _taken(bits, 1)
-                                if more and wanted:
-                                    _refine(block + PLACE[k], load_int32(steps + 4 * k) << low)
-                            else:
-                                zeros -= 1
-                                if zeros < 0:
-                                    break
-                            k += 1
+                        bits, k = _corrected(bits, mask & within, k, zeros, block, steps, low)
                         if size:
                             if k > last:
                                 return -1
@@ -396,13 +387,7 @@ def _ac_scan(data, tables, scan, region, blocks, band, coefficients, stream, mas
                                 store_int32(np.int32(step if positive else -step), block + PLACE[k])
                         k += 1
                 if run > 0:
-                    while k <= last:
-                        if mask >> _u8(k) & _ONE:
-                            bits = filled(bits)
-                            bits, more = _taken(bits, 1)
-                            if more and wanted:
-                                _refine(block + PLACE[k], load_int32(steps + 4 * k) << low)
-                        k += 1
+                    bits, k = _corrected(bits, mask & within, k, 64, block, steps, low)
                     run -= 1
             masks[origin + line * stride + column] = mask
             if position(bits) > end:
@@ -411,7 +396,24 @@ def _ac_scan(data, tables, scan, region, blocks, band, coefficients, stream, mas
 
 
 @part
-def _refine(address, step):
-    """One more bit of a coefficient that is not 0: away from it."""
-    had = load_int32(address)
-    store_int32(np.int32(had + step if had > 0 else had - step), address)
+def _corrected(bits, mask, k, zeros, block, steps, low):
+    """One more bit of each coefficient from k on that is not 0, up to the one behind so many that are.
+
+    `mask` has those that are not 0 and no others than those of the scan; `block` is 0 where values do not
+    matter. Returns (bits, where the next coefficient is that was 0).
+    """
+    ahead = mask >> _u8(k)
+    while ahead:
+        gap = np.int64(count_trailing_zeros(ahead))
+        if gap > zeros:
+            break
+        zeros -= gap
+        k += gap
+        bits = filled(bits)
+        bits, more = _taken(bits, 1)
+        if more and block:
+            had, step = load_int32(block + PLACE[k]), load_int32(steps + 4 * k) << low
+            store_int32(np.int32(had + step if had > 0 else had - step), block + PLACE[k])
+        k += 1
+        ahead = ahead >> _u8(gap) >> _ONE
+    return bits, k + zeros

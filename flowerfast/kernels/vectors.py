@@ -46,11 +46,11 @@ load_uint16, load_uint8 = _loader("load_uint16", _I16, types.uint16), _loader("l
 
 
 @intrinsic
-def count_ones(_context: Any, _word: Any) -> Any:
-    """Bits of a uint64 that are 1."""
+def count_trailing_zeros(_context: Any, _word: Any) -> Any:
+    """Bits of a uint64, which is not 0, below the lowest that is 1."""
 
     def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        return builder.ctpop(arguments[0])
+        return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 1))
 
     return types.uint64(types.uint64), generate
 
