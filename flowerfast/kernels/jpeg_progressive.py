@@ -164,13 +164,23 @@ def _build(data, tables, scan, built):
             if at == 0:
                 return False
             if built[row] != at:
-                read_symbols(data, at, row, tables)
+                if not _is_regular(tables, row, read_symbols(data, at, row, tables)):
+                    return False
                 built[row] = at
-                code = 0
-                for length in range(1, 17):
-                    code = 2 * code + tables.counts[row, length]
-                    if code >= 1 << length and code > 0:
-                        return False  # more than there are, or one of ones alone
+    return True
+
+
+@kernel
+def _is_regular(tables, row, count):
+    """Whether there are no more codes than there can be, none of ones alone, and no level of over 15 bits."""
+    code = 0
+    for length in range(1, 17):
+        code = 2 * code + tables.counts[row, length]
+        if code >= 1 << length and code > 0:
+            return False
+    for n in range(count if row < 4 else 0):
+        if tables.symbols[row, n] > 15:
+            return False
     return True
 
 

@@ -129,8 +129,8 @@ def read_codes(data, at, row, tables):
 
 @kernel
 def read_symbols(data, at, row, tables):
-    """Codes, and `Tables.plain` of them."""
-    read_codes(data, at, row, tables)
+    """Codes, and `Tables.plain` of them. Returns how many."""
+    count = read_codes(data, at, row, tables)
     plain = tables.plain[row]
     plain[:] = 0
     for length in range(1, LOOK + 1):
@@ -139,6 +139,7 @@ def read_symbols(data, at, row, tables):
             symbol = np.int64(tables.symbols[row, tables.at[row, length] + n])
             start = (np.int64(tables.first[row, length]) + n) << spare
             plain[start : start + (1 << spare)] = np.uint16((symbol << 5) | length)
+    return count
 
 
 @kernel
