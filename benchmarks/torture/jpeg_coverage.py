@@ -77,7 +77,7 @@ def _store_transposed(source: int, out: int) -> None:
 
 def _decode(data: np.ndarray, case: int) -> bool:
     """A window of a file, as `kernels.chain` decodes it."""
-    from flowerfast.kernels import jpeg_codes, jpeg_header, jpeg_rows, jpeg_scan, jpeg_tables
+    from flowerfast.kernels import jpeg_blocks, jpeg_header, jpeg_planes, jpeg_rows, jpeg_tables
 
     tables, rng = jpeg_tables.make_tables(), np.random.default_rng([0xC0, case])
     frame = tables.frame[0]
@@ -87,16 +87,13 @@ def _decode(data: np.ndarray, case: int) -> bool:
     tall, wide = -(-int(frame.height) // shrink), -(-int(frame.width) // shrink)
     height, width = rng.integers(1, [tall + 1, wide + 1]).tolist()
     top, left = rng.integers(0, [tall - height + 1, wide - width + 1]).tolist()
-    region = jpeg_scan.region_of(frame, shrink, top, left, height, width)
-    coefficients = np.empty(jpeg_scan.coefficient_count(frame, region), np.int32)
-    beyond = jpeg_rows.BEYOND
-    planes, chroma = np.empty(region.size + beyond, np.uint8), np.zeros((3, width + 2 * beyond), np.uint8)
-    stream = np.empty(jpeg_codes.stream_size(len(data)), np.uint8)
-    if not jpeg_scan.read_planes(data, tables, region, coefficients, planes, stream):
+    region = jpeg_blocks.region_of(frame, shrink, top, left, height, width)
+    room, chroma = jpeg_planes.make_room(data, frame, region), np.zeros((3, width + 64), np.uint8)
+    if not jpeg_planes.read_planes(data, tables, region, room):
         return False
     window, band = (top, left, height, width), np.empty((jpeg_rows.BAND, width), np.uint32)
     out = np.empty(height * width, np.uint32)
-    jpeg_rows.turned_rows(planes, region, window, int(rng.integers(2, 9)), chroma, band, out)
+    jpeg_rows.turned_rows(room.planes, region, window, int(rng.integers(2, 9)), chroma, band, out)
     return True
 
 

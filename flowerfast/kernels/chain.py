@@ -11,13 +11,14 @@ from typing import NamedTuple
 import numpy as np
 from numba import carray
 
-from flowerfast.kernels import End, jpeg_progressive
+from flowerfast.kernels import End
 from flowerfast.kernels.colour import jitter_table, rotate, shift_into
 from flowerfast.kernels.compiling import kernel, part
+from flowerfast.kernels.jpeg_blocks import region_of
 from flowerfast.kernels.jpeg_codes import stream_size
-from flowerfast.kernels.jpeg_header import read_header, read_progressive_header
-from flowerfast.kernels.jpeg_rows import BAND, BEYOND, rgb_row, turned_rows
-from flowerfast.kernels.jpeg_scan import read_planes, region_of
+from flowerfast.kernels.jpeg_header import read_header
+from flowerfast.kernels.jpeg_planes import BEYOND, Room, read_planes
+from flowerfast.kernels.jpeg_rows import BAND, rgb_row, turned_rows
 from flowerfast.kernels.jpeg_tables import Tables, make_tables
 from flowerfast.kernels.jpeg_transform import LANES
 from flowerfast.kernels.resize import OVER, make_taps, resize_columns, resize_row, widen
@@ -40,8 +41,7 @@ class Scratch(NamedTuple):
 
     Attributes:
         tables: of the JPEG.
-        planes, coefficients, stream: see `jpeg_scan.read_planes`.
-        masks: see `jpeg_progressive.read_planes`.
+        room: of the JPEG.
         pixels: uint32, a row of the photo.
         band, window: uint32, some rows and a whole window of a photo that is to be turned.
         chroma: uint8 (3, ...), see `jpeg_rows.rgb_row`.
@@ -52,10 +52,7 @@ class Scratch(NamedTuple):
     """
 
     tables: Tables
-    planes: np.ndarray
-    coefficients: np.ndarray
-    stream: np.ndarray
-    masks: np.ndarray
+    room: Room
     pixels: np.ndarray
     band: np.ndarray
     window: np.ndarray
@@ -142,10 +139,12 @@ def make_scratch(need: Need) -> Scratch:
     across, taps = -(-need.side // 4) * 4, need.taps + 1
     return Scratch(
         make_tables(),
-        np.empty(3 * need.area + _STEP + BEYOND, np.uint8),
-        np.empty(need.coded, np.int32),
-        np.empty(stream_size(need.bytes), np.uint8),
-        np.empty(need.masks, np.uint64),
+        Room(
+            np.empty(need.coded, np.int32),
+            np.empty(3 * need.area + _STEP + BEYOND, np.uint8),
+            np.empty(stream_size(need.bytes), np.uint8),
+            np.empty(need.masks, np.uint64),
+        ),
         np.empty(need.width, np.uint32),
         np.empty((BAND, need.width), np.uint32),
         np.empty(need.turned + OVER, np.uint32),
@@ -240,8 +239,7 @@ def _rows_of_jpeg(data, size, window, orientation, scratch, taps, offsets, rows,
     if orientation > 4:
         top, left, height, width, tall, wide = left, top, width, height, wide, tall
     tables = scratch.tables
-    is_progressive = not read_header(data, tables)
-    if is_progressive and not read_progressive_header(data, tables):
+    if not read_header(data, tables):
         return False
     frame = tables.frame[0]
     region = region_of(frame, size[2], top, left, height, width)
@@ -249,20 +247,15 @@ def _rows_of_jpeg(data, size, window, orientation, scratch, taps, offsets, rows,
         return False  # not the photo that the plan is for
     if size[2] > 1 and (frame.across != frame.down or not frame.usual):
         return False
-    coefficients, planes, stream = scratch.coefficients, scratch.planes, scratch.stream
-    if is_progressive:
-        done = jpeg_progressive.read_planes(data, tables, region, coefficients, planes, stream, scratch.masks)
-    else:
-        done = read_planes(data, tables, region, coefficients, planes, stream)
-    if not done:
+    if not read_planes(data, tables, region, scratch.room):
         return False
     pixels, pitch = scratch.pixels[:width], 0  # every row in the same place, or in one of its own
     if orientation > 1:
         stored, pixels, pitch = (top, left, height, width), scratch.window, 4 * window[3]
-        turned_rows(scratch.planes, region, stored, orientation, scratch.chroma, scratch.band, pixels)
+        turned_rows(scratch.room.planes, region, stored, orientation, scratch.chroma, scratch.band, pixels)
     for row in range(window[2]):
         if orientation == 1:
-            rgb_row(scratch.planes, region, top + row, left, scratch.chroma, pixels)
+            rgb_row(scratch.room.planes, region, top + row, left, scratch.chroma, pixels)
         if until > _DECODE:
             source, target = address_of(pixels) + row * pitch, address_of(rows) + row * rows.shape[1]
             resize_row(source, 4, taps[0], taps[1], offsets, scratch.wide, target)

@@ -1,4 +1,5 @@
-"""Headers and tables of the JPEGs that the compiled decoder knows: baseline, 8 bits, one scan, grey or YCbCr.
+"""Headers and tables of the JPEGs that the compiled decoder knows: 8 bits, grey or YCbCr, baseline with one scan
+or progressive.
 
 That is nearly every photo. To anything else `read_header` says no, and the caller takes another decoder. The
 same markers tell `is_plain` which files every decoder takes for the same picture, progressive ones included.
@@ -17,10 +18,17 @@ _DC_BITS = 11  # of a difference, with samples of 8 bits
 
 @kernel
 def read_header(data, tables):
-    """Read markers up to the scan of a file, uint8 (bytes,). False: not for `jpeg_scan.read_planes`."""
+    """Read markers up to the first scan of a file, uint8 (bytes,). False: not for the compiled decoder."""
     frame = tables.frame[0]
-    if not (_read_markers(data, frame) and frame.simple and _read_steps(data, tables)):
+    if not (_read_markers(data, frame) and (frame.simple or frame.progressive) and _read_steps(data, tables)):
         return False
+    return frame.progressive or _read_codes(data, tables)
+
+
+@kernel
+def _read_codes(data, tables):
+    """Read the Huffman tables of a baseline file. False: some are missing."""
+    frame = tables.frame[0]
     place = frame.tables
     for c in range(frame.components):
         dc, ac = frame.dc[c], frame.ac[c]
@@ -34,13 +42,6 @@ def read_header(data, tables):
         if place[row]:
             read_huffman(data, place[row], row, tables)
     return True
-
-
-@kernel
-def read_progressive_header(data, tables):
-    """The same of a progressive file. False: not for `jpeg_progressive.read_planes`."""
-    frame = tables.frame[0]
-    return _read_markers(data, frame) and frame.progressive and _read_steps(data, tables)
 
 
 @kernel

@@ -10,10 +10,10 @@ from typing import NamedTuple
 import numpy as np
 
 from flowerfast.kernels.compiling import kernel, part
+from flowerfast.kernels.jpeg_blocks import layout_of, transform_band
 from flowerfast.kernels.jpeg_codes import PLACE, dropped, filled, plain_bytes, position
 from flowerfast.kernels.jpeg_header import find_tables
 from flowerfast.kernels.jpeg_markers import END, data_end, two
-from flowerfast.kernels.jpeg_scan import layout_of, transform_band
 from flowerfast.kernels.jpeg_tables import LOOK, extend, most_bits, read_symbols
 from flowerfast.kernels.jpeg_transform import LANES
 from flowerfast.kernels.vectors import address_of, count_trailing_zeros, load_int32, load_uint16, store_int32
@@ -44,20 +44,17 @@ class _Scan(NamedTuple):
 
 @kernel
 def mask_count(frame, region):
-    """Blocks of which `read_planes` notes which coefficients are not 0."""
+    """Blocks of which `read_progressive` notes which coefficients are not 0."""
     wide, mcus = -(-frame.width // (8 * frame.across)), frame.across * frame.down + 2
     return wide * mcus * region.bottom
 
 
 @kernel
-def read_planes(data, tables, region, coefficients, planes, stream, masks):
-    """Samples of the region: True when all scans were in order, False to take another decoder.
+def read_progressive(data, tables, region, coefficients, planes, stream, masks):
+    """Samples of the region of a progressive file, see `jpeg_planes`.
 
-    Args:
-        data: uint8 (bytes,), a file of which `read_progressive_header` has read the header.
-        region, planes, stream: as for `jpeg_scan.read_planes`.
-        coefficients: int32 scratch, at least `coefficient_count(frame, region)` for each row of MCUs.
-        masks: uint64 scratch, at least `mask_count(frame, region)` long.
+    `masks` is scratch, uint64: which coefficients of a block are not 0, bit k for the k-th, of all blocks
+    down to the region's last row.
     """
     frame = tables.frame[0]
     blocks, band = layout_of(frame, region)
@@ -173,15 +170,13 @@ def _build(data, tables, scan, built):
 @kernel
 def _is_regular(tables, row, count):
     """Whether there are no more codes than there can be, none of ones alone, and no level of over 15 bits."""
-    code = 0
+    code, good = 0, True
     for length in range(1, 17):
         code = 2 * code + tables.counts[row, length]
-        if code >= 1 << length and code > 0:
-            return False
+        good = good and (code < 1 << length or code == 0)
     for n in range(count if row < 4 else 0):
-        if tables.symbols[row, n] > 15:
-            return False
-    return True
+        good = good and tables.symbols[row, n] <= 15
+    return good
 
 
 @kernel

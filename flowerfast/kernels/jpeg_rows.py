@@ -13,16 +13,13 @@ from flowerfast.kernels.vectors import address_of, colour_sixteen, double_sixtee
 _i4 = np.int32
 BAND = 16
 """Rows that are turned at once: so many pixels of four bytes are a cache line."""
-BEYOND = 32
-"""Bytes behind the planes that may be read, and pixels behind a row for which scratch must have room."""
 
 
 @kernel
 def rgb_row(planes, region, y, left, chroma, out):
     """Pixels (left ... left + n) of row y of the photo into `out`, uint32 (n,): red lowest, then green, blue.
 
-    `planes` may be read up to BEYOND bytes behind their end. `chroma` is scratch, uint8 (3, n + 2 * BEYOND)
-    at least.
+    `planes` may be read up to 32 bytes behind their end. `chroma` is scratch, uint8 (3, n + 64) at least.
     """
     count = len(out)
     down, across = region.down * region.chroma, region.across * region.chroma  # of an MCU, in pixels
