@@ -1,5 +1,5 @@
-"""Headers and tables of the JPEGs that the compiled decoder knows: 8 bits, grey or YCbCr, baseline with one scan
-or progressive.
+"""Headers and tables of the JPEGs that the compiled decoder knows: 8 bits, grey or YCbCr, baseline or
+progressive.
 
 That is nearly every photo. To anything else `read_header` says no, and the caller takes another decoder. The
 same markers tell `is_plain` which files every decoder takes for the same picture, progressive ones included.
