@@ -3,6 +3,7 @@
 import io
 from collections.abc import Iterator
 from itertools import repeat
+from multiprocessing import get_start_method
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,7 @@ def written(data: str, cache: Path, cores: int) -> Path:
             output_dir=str(folder),
             chunk_bytes="64MB",
             num_workers=cores,
+            start_method=get_start_method(),  # else DataLoader's workers too would start by spawn from here on
             verbose=False,
         )
 
