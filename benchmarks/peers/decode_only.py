@@ -39,7 +39,7 @@ PEERS = (
         TARGET,
         **FACTS,
         packages=("kornia_rs",),
-        remark="into new memory",
+        remark="into new memory; holds Python's lock meanwhile, so that threads take turns",
         options={"decoder": "kornia_rs"},
     ),
 )

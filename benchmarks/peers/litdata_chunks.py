@@ -67,7 +67,7 @@ def written(data: str, cache: Path, cores: int) -> Path:
             output_dir=str(folder),
             chunk_bytes="64MB",
             num_workers=cores,
-            start_method=get_start_method(),  # else DataLoader's workers too would start by spawn from here on
+            start_method=get_start_method(),  # else DataLoader's workers spawn from here on
             verbose=False,
         )
 
