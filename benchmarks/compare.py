@@ -31,7 +31,17 @@ from flowerfast.errors import UserError
 from flowerfast.machine import usable_cores
 from flowerfast.photos.photos import Photos
 
-PACKAGES = ("ffcv", "numba", "opencv-python-headless", "spdl-io", "webdataset")
+PACKAGES = (
+    "ffcv",
+    "grain",
+    "kornia-rs",
+    "litdata",
+    "numba",
+    "opencv-python-headless",
+    "spdl-io",
+    "torchcodec",
+    "webdataset",
+)
 NOISE = 0.1  # cores that others may keep busy
 DECODE_SCALES = ("off", "auto")
 HIDE_GPU = {"CUDA_VISIBLE_DEVICES": ""}  # these are loaders on the CPU; ffcv would use a GPU's streams

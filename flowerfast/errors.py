@@ -56,9 +56,16 @@ class Stopped(Exception):
         self.signum = signum
 
 
+_MOST_CHARACTERS = 500
+
+
 def one_line(error: BaseException) -> str:
-    """What an exception says, as one line: the system's words for an OSError, else the first of its own."""
-    return (getattr(error, "strerror", None) or str(error) or type(error).__name__).splitlines()[0]
+    """What an exception says, as one line: the system's words for an OSError, else the first of its own.
+
+    Cut where it is longer than anybody reads: it may repeat what a file from anywhere says.
+    """
+    line = (getattr(error, "strerror", None) or str(error) or type(error).__name__).splitlines()[0]
+    return line if len(line) <= _MOST_CHARACTERS else line[: _MOST_CHARACTERS - 3] + "..."
 
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})

@@ -56,6 +56,14 @@ def only_writer(folder: Path, other: str) -> Iterator[str | None]:
             os.close(lock)
 
 
+def is_still(held: os.stat_result, folder: Path) -> bool:
+    """Whether a folder that had this status still has its name, and no other has taken it."""
+    try:
+        return os.path.samestat(held, os.stat(folder))
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+
+
 def _lock(folder: Path, made: list[_Made], other: str) -> tuple[int | None, str | None]:
     """(descriptor of the locked folder, None) or (None, why there is no lock); adds what it has made."""
     for left in reversed(range(_TRIES)):

@@ -23,8 +23,8 @@ from flowerfast.files import write_text
 
 STEPS = ("decode", "crop", "flip", "rotate", "jitter", "translate", "normalise", "shuffle")
 """What the paper's recipe does to a photo; shuffle: a new random order of all photos each epoch."""
-FILES = ("paper", "torchvision_v2", "dali_cpu", "ffcv_loader", "spdl_pipeline", "webdataset_shards",
-         "decode_only", "ours")  # fmt: skip
+FILES = ("paper", "torchvision_v2", "torchcodec_v2", "dali_cpu", "ffcv_loader", "spdl_pipeline",
+         "webdataset_shards", "litdata_chunks", "grain_workers", "decode_only", "ours")  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -21,9 +21,9 @@ def read(path: str) -> torch.Tensor:
     return decode_image(path, ImageReadMode.RGB)
 
 
-def epochs(data: str, image_size: int, batch_size: int, cores: int, cache: str) -> Iterator[Any]:
-    """Batches of float32 (n, 3, S, S)."""
-    chain = v2.Compose(
+def recipe(image_size: int) -> v2.Compose:
+    """The five augmentations on uint8 tensors, then floats."""
+    return v2.Compose(
         [
             v2.RandomResizedCrop(image_size, antialias=True),
             v2.RandomHorizontalFlip(),
@@ -34,5 +34,9 @@ def epochs(data: str, image_size: int, batch_size: int, cores: int, cache: str) 
             v2.Normalize(MEAN, STD),
         ]
     )
-    folder = ImageFolder(data, chain, loader=read)
+
+
+def epochs(data: str, image_size: int, batch_size: int, cores: int, cache: str) -> Iterator[Any]:
+    """Batches of float32 (n, 3, S, S)."""
+    folder = ImageFolder(data, recipe(image_size), loader=read)
     return repeat(DataLoader(folder, batch_size, shuffle=True, num_workers=cores, persistent_workers=True))

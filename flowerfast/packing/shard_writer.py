@@ -20,6 +20,7 @@ import numpy as np
 from flowerfast.documents import read_json
 from flowerfast.errors import RunFailed, UserError, WriteFailed, one_line
 from flowerfast.files import sync_folder, write_text, writing
+from flowerfast.locks import is_still
 from flowerfast.packing.tar_shard import ROW, OpenShard, Photo
 from flowerfast.photos.arrays import NPZ_ERRORS, load_arrays, save_arrays
 from flowerfast.photos.shard_index import (
@@ -153,15 +154,11 @@ class ShardWriter:
 
     def check_there(self) -> None:
         """Raise RunFailed when the folder was moved or deleted: shards would be made in its place."""
-        try:
-            if os.path.samestat(self._held, os.stat(self.folder)):
-                return
-        except (FileNotFoundError, NotADirectoryError):
-            pass
-        raise RunFailed(
-            f"{self.folder}: moved, deleted or replaced while shards were written there; run the same "
-            "command with its new place as OUT, which goes on, or with this one, which starts again"
-        )
+        if not is_still(self._held, self.folder):
+            raise RunFailed(
+                f"{self.folder}: moved, deleted or replaced while shards were written there; run the same "
+                "command with its new place as OUT, which goes on, or with this one, which starts again"
+            )
 
     def close(self) -> None:
         """Remove the shard under way, if any."""

@@ -31,6 +31,13 @@ class Preprocessing(BaseModel, extra="allow", allow_inf_nan=False):
     mean: _Channels | None = None
     std: _Spreads | None = None
 
+    @model_validator(mode="after")
+    def _of_all_channels(self) -> "Preprocessing":
+        counts = {self.input_size[0], *(len(each) for each in (self.mean, self.std) if each is not None)}
+        if len(counts - {1}) > 1:
+            raise ValueError("mean and std are not as many as input_size has channels")
+        return self
+
 
 class Described(BaseModel, extra="ignore", allow_inf_nan=False):
     """A network's config.json.

@@ -92,7 +92,7 @@ def reopen(folder: RunFolder, changes: Mapping[str, Any]) -> tuple[Config, dict[
     """The run to go on with: its configuration, changed, and its last save, None before the first."""
     stored = folder.open()
     folder.check_places()
-    if folder.is_unsaved:
+    if folder.is_unsaved():
         return change_config(stored, (), changes), None
     saved = folder.load_last()
     mine = folder.identity()

@@ -38,7 +38,8 @@ from flowerfast.training.resuming import (
     photo_sizes,
     reopen,
 )
-from flowerfast.training.run_folder import RunFolder, claim_run_path
+from flowerfast.training.run_folder import RunFolder
+from flowerfast.training.run_place import claim_run_path
 from flowerfast.training.split_file import write_split
 from flowerfast.training.state import TrainState, place_model
 from flowerfast.training.summary import scores_on_test, summarise

@@ -20,9 +20,10 @@ START = 120.0
 SOON = 20.0
 """Seconds from the ending to the end of the process."""
 LEAVE = f"""
-import itertools, json, signal, sys
+import faulthandler, itertools, json, signal, sys
 from tests.gpu.place import open_loader, open_photos
 signal.signal(signal.SIGINT, signal.default_int_handler)  # shells start background jobs with it ignored
+faulthandler.register(signal.SIGUSR1)
 loader = open_loader(open_photos(sys.argv[1]), json.loads(sys.argv[2]))
 batches = itertools.chain.from_iterable(loader.epoch(number) for number in itertools.count())
 next(batches)
@@ -35,6 +36,7 @@ if sys.argv[3] == "ctrl-c":
         del batch
 """
 """A process that draws two batches and ends without closing its loader: LEAVE FOLDER SETTINGS ENDING."""
+_DUMP = 2.0  # seconds that a process which does not end gets to say where it is
 _COMPLAINTS = re.compile(
     r"terminate called|segmentation|core dumped|fatal python error|exception ignored|cuda ?error|leaked",
     re.IGNORECASE,
@@ -79,8 +81,12 @@ def run_to_end(command: Sequence[str], limit: float, wait: bool = False, interru
             try:
                 errors = process.communicate(timeout=limit)[1]
             except subprocess.TimeoutExpired:
+                waited = time.monotonic() - started
+                process.send_signal(signal.SIGUSR1)  # has it say where its threads are
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.communicate(timeout=_DUMP)
                 _kill(process.pid)
-                return End(None, time.monotonic() - started, process.communicate()[1])
+                return End(None, waited, process.communicate()[1])
             return End(process.returncode, time.monotonic() - started, errors)
         finally:
             guard.cancel()
@@ -96,7 +102,7 @@ def judge(ending: str, end: End) -> str:
     """What is wrong with an end; empty when nothing is."""
     last = (end.errors.strip().splitlines() or ["no message"])[-1][:160]
     if end.code is None:
-        return f"still running after {end.seconds:.0f} s: {last}"
+        return f"still running after {end.seconds:.0f} s: {end.errors.strip() or 'no message'}"
     if end.code != CODES[ending]:
         name = signal.Signals(-end.code).name if end.code < 0 else f"exit code {end.code}"
         return f"{name}, not {CODES[ending]}: {last}"

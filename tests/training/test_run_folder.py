@@ -21,7 +21,8 @@ from flowerfast.photos.photos import Photos
 from flowerfast.training import run_folder as module
 from flowerfast.training.report import plot_confusion, plot_curves, write_report
 from flowerfast.training.run import TrainResult
-from flowerfast.training.run_folder import RunFolder, claim_run_path
+from flowerfast.training.run_folder import RunFolder
+from flowerfast.training.run_place import claim_run_path
 from flowerfast.training.split_file import write_split
 
 Train = Callable[..., TrainResult]
