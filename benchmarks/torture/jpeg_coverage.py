@@ -10,6 +10,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -43,8 +44,18 @@ def _loader(kind: type[np.number]) -> Callable[[int], np.number]:
     return lambda address: np.frombuffer(ctypes.string_at(int(address), kind().nbytes), kind)[0]
 
 
-def _store_big_endian(word: np.uint64, address: int) -> None:
-    ctypes.memmove(int(address), int(word).to_bytes(8, "big"), 8)
+def _count_trailing_zeros(word: int) -> np.uint64:
+    return np.uint64((int(word) & -int(word)).bit_length() - 1)
+
+
+def _find_ones(address: int) -> np.uint64:
+    return np.uint64(sum(1 << n for n, byte in enumerate(ctypes.string_at(int(address), 32)) if byte == 0xFF))
+
+
+def _copy_and_find_ones(source: int, target: int) -> np.uint64:
+    ones = _find_ones(source)
+    ctypes.memmove(int(target), int(source), 32)
+    return ones
 
 
 def _store_int32(value: np.int32, address: int) -> None:
@@ -75,6 +86,20 @@ def _store_transposed(source: int, out: int) -> None:
     ctypes.memmove(int(out), square.T.tobytes(), 64)
 
 
+_STAND_INS: dict[str, Callable[..., Any]] = {
+    "load_big_endian": _load_big_endian,
+    **{f"load_{kind.__name__}": _loader(kind) for kind in (np.uint8, np.uint16, np.int32, np.int64)},
+    "count_trailing_zeros": _count_trailing_zeros,
+    "find_ones": _find_ones,
+    "copy_and_find_ones": _copy_and_find_ones,
+    "store_int32": _store_int32,
+    "double_sixteen": _double_sixteen,
+    "colour_sixteen": _colour_sixteen,
+    "store_transposed": _store_transposed,
+}
+"""For the functions of `kernels.vectors`, which only compiled code can call."""
+
+
 def _decode(data: np.ndarray, case: int) -> bool:
     """A window of a file, as `kernels.chain` decodes it."""
     from flowerfast.kernels import jpeg_blocks, jpeg_header, jpeg_planes, jpeg_rows, jpeg_tables
@@ -100,29 +125,18 @@ def _decode(data: np.ndarray, case: int) -> bool:
 def main() -> None:
     """Decode the first files of both trials."""
     numba.njit = _uncompiled
-    from flowerfast.kernels import (
-        jpeg_codes,
-        jpeg_header,
-        jpeg_markers,
-        jpeg_rows,
-        jpeg_tables,
-        jpeg_transform,
-    )
-
-    jpeg_header.FRAME = jpeg_tables.FRAME = np.dtype((np.record, jpeg_tables.FRAME))  # fields as attributes
-    jpeg_markers.load_big_endian = jpeg_codes.load_big_endian = _load_big_endian
-    for kind in (np.uint8, np.uint16, np.int32, np.int64):
-        setattr(jpeg_codes, f"load_{kind.__name__}", _loader(kind))
-    jpeg_codes.store_big_endian, jpeg_codes.store_int32 = _store_big_endian, _store_int32
-    jpeg_rows.load_int32 = _loader(np.int32)
-    jpeg_rows.double_sixteen, jpeg_rows.colour_sixteen = _double_sixteen, _colour_sixteen
-    jpeg_transform.store_transposed = _store_transposed
+    names = ("blocks", "codes", "header", "markers", "planes", "progressive", "rows", "scan", "tables")
+    modules = {name: import_module(f"flowerfast.kernels.jpeg_{name}") for name in (*names, "transform")}
+    for module in modules.values():
+        vars(module).update({name: _STAND_INS[name] for name in _STAND_INS.keys() & vars(module).keys()})
+    record = np.dtype((np.record, modules["tables"].FRAME))  # fields as attributes
+    modules["header"].FRAME = modules["tables"].FRAME = record
     warnings.simplefilter("ignore")  # numbers of fixed width run over, as they do when compiled
     for case in range(int(sys.argv[1])):
         file = written(case // 2) if case % 2 else mutant(case // 2)
         data = np.frombuffer(file, np.uint8)
         _decode(data, case)
-        jpeg_header.is_plain(data, 33, 24)
+        modules["header"].is_plain(data, 33, 24)
 
 
 def _run(cases: range, folder: Path) -> Tally:

@@ -10,7 +10,6 @@ from typing import NamedTuple
 import numpy as np
 
 from flowerfast.kernels.compiling import kernel, part
-from flowerfast.kernels.jpeg_markers import has_marker
 from flowerfast.kernels.jpeg_tables import (
     END_OF_BLOCK,
     LOOK,
@@ -24,12 +23,13 @@ from flowerfast.kernels.jpeg_tables import (
 from flowerfast.kernels.jpeg_transform import LANES
 from flowerfast.kernels.vectors import (
     address_of,
+    copy_and_find_ones,
+    count_trailing_zeros,
     load_big_endian,
     load_int32,
     load_int64,
     load_uint8,
     load_uint16,
-    store_big_endian,
     store_int32,
 )
 
@@ -55,25 +55,27 @@ def plain_bytes(data, at, out):
     """
     end, count, marker = len(data), 0, -1
     source, target = address_of(data), address_of(out)
-    while True:
-        while at + 8 <= end:
-            word = load_big_endian(source + at)
-            if has_marker(word):
+    while at + 32 < end:
+        ones = copy_and_find_ones(source + at, target + count)
+        before = np.int64(count_trailing_zeros(ones)) if ones else 32
+        at += before
+        count += before
+        if ones:
+            if data[at + 1] != 0:
+                marker = at
                 break
-            store_big_endian(word, target + count)
-            at += 8
-            count += 8
-        while at < end and data[at] != 0xFF:
-            out[count] = data[at]
-            at += 1
+            at += 2
             count += 1
-        if at + 2 > end:
-            break
-        if data[at + 1] != 0:
-            marker = at
-            break
-        out[count] = 0xFF
-        at += 2
+    while marker < 0 and at < end:
+        out[count] = data[at]
+        if data[at] == 0xFF:
+            if at + 2 > end:
+                break
+            if data[at + 1] != 0:
+                marker = at
+                break
+            at += 1
+        at += 1
         count += 1
     out[count : count + _LONGEST] = 0
     return count, marker

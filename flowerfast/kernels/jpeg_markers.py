@@ -3,11 +3,10 @@
 import numpy as np
 
 from flowerfast.kernels.compiling import kernel
-from flowerfast.kernels.vectors import address_of, load_big_endian
+from flowerfast.kernels.vectors import address_of, count_trailing_zeros, find_ones
 
 END = 0xD9
 """Ends a picture, and all that decoders read of a file."""
-_ONES, _TOPS = np.uint64(0x0101010101010101), np.uint64(0x8080808080808080)
 
 
 @kernel
@@ -17,9 +16,38 @@ def two(data, at):
 
 
 @kernel
-def has_marker(word):
-    """Whether one of the eight bytes of a uint64 is FF, with which every marker begins."""
-    return (~word - _ONES) & word & _TOPS != 0
+def next_marker(data, at):
+    """Where the first byte FF from `at` on stands that no 00 follows; -1: there is none."""
+    begin, end = address_of(data), len(data)
+    while at + 32 < end:
+        ones = find_ones(begin + at)
+        if ones == 0:
+            at += 32
+            continue
+        at += np.int64(count_trailing_zeros(ones))
+        if data[at + 1] != 0:
+            return at
+        at += 2
+    while at + 1 < end:
+        if data[at] == 0xFF and data[at + 1] != 0:
+            return at
+        at += 1
+    return -1
+
+
+@kernel
+def pass_restarts(data, at, restart, count):
+    """Where the data begin behind `count` more restart markers; -1: not all are there, each with its number.
+
+    `restart` is the number of the first.
+    """
+    for _ in range(count):
+        at = next_marker(data, at)
+        if at < 0 or data[at + 1] != 0xD0 + restart:
+            return -1
+        restart = (restart + 1) & 7
+        at += 2
+    return at
 
 
 @kernel
@@ -29,17 +57,9 @@ def data_end(data, at, interval, restart):
     Restart markers do not count while each has its number, `restart` the first; there are none without an
     `interval`.
     """
-    end = len(data)
     while True:
-        while at + 8 <= end and not has_marker(load_big_endian(address_of(data) + at)):
-            at += 8
-        while at < end and data[at] != 0xFF:
-            at += 1
-        if at + 2 > end:
-            return -1
-        following = data[at + 1]
-        if interval and following == 0xD0 + restart:
-            restart = (restart + 1) & 7
-        elif following != 0:
+        at = next_marker(data, at)
+        if at < 0 or interval == 0 or data[at + 1] != 0xD0 + restart:
             return at
+        restart = (restart + 1) & 7
         at += 2

@@ -1,7 +1,8 @@
 """Baseline JPEGs: entropy-coded data to planes of samples, for the part of a photo that is wanted.
 
 Huffman codes follow one another without marks, so all of them down to the last wanted row are read; but only
-wanted blocks are kept and transformed, and below is only looked for markers. A file that is not in perfect
+wanted blocks are kept and transformed, and below is only looked for markers. Where there are restart markers,
+codes between two of them are read only if a wanted block is among them. A file that is not in perfect
 order is refused, not repaired: what a damaged photo shall look like is for the reference decoder to say.
 """
 
@@ -17,7 +18,7 @@ from flowerfast.kernels.jpeg_codes import (
     position,
     read_block,
 )
-from flowerfast.kernels.jpeg_markers import END, data_end
+from flowerfast.kernels.jpeg_markers import END, data_end, pass_restarts
 from flowerfast.kernels.jpeg_transform import LANES
 from flowerfast.kernels.vectors import address_of
 
@@ -29,7 +30,7 @@ def read_baseline(data, tables, region, coefficients, planes, stream):
     mcus = -(-frame.width // (8 * frame.across))
     blocks, band = layout_of(frame, region)
     square = np.empty(64 * LANES, np.uint8)
-    interval, left, right = frame.interval, region.left, region.right
+    interval = frame.interval
     dc, ac, quant = frame.dc.copy(), frame.ac.copy(), frame.quant.copy()
     previous = np.zeros(3, np.int64)
     length, at = plain_bytes(data, frame.scan, stream)
@@ -40,23 +41,26 @@ def read_baseline(data, tables, region, coefficients, planes, stream):
         codes_of(tables),
     )
     bits, end = (np.uint64(0), np.uint64(0), begin), 8 * (begin + length)
-    until_restart, marker = interval, 0
-    for mcu_row in range(region.bottom):
-        wanted_row = mcu_row >= region.top
-        if wanted_row:
-            coefficients[:band] = 0
-        for mcu in range(mcus):
-            if interval:
-                if until_restart == 0:
-                    left_over = end - position(bits)
-                    if not 0 <= left_over < 8 or at < 0 or data[at + 1] != 0xD0 + marker:
-                        return False
-                    length, at = plain_bytes(data, at + 2, stream)
-                    bits, end = (np.uint64(0), np.uint64(0), begin), 8 * (begin + length)
-                    previous[:] = 0
-                    until_restart, marker = interval, (marker + 1) & 7
-                until_restart -= 1
-            wanted = wanted_row and left <= mcu < right
+    # `next_mcu` is the number of the next one in the file; a restart marker follows `left_over` MCUs later.
+    next_mcu, left_over, marker = 0, interval, 0
+    for mcu_row in range(region.top, region.bottom):
+        first, last = mcu_row * mcus + region.left, mcu_row * mcus + region.right
+        coefficients[:band] = 0
+        while next_mcu < last:
+            ahead = first - next_mcu - left_over
+            if interval and (left_over == 0 or ahead >= 0):
+                if left_over == 0 and not 0 <= end - position(bits) < 8:
+                    return False
+                passed = max(ahead, 0) // interval
+                at = pass_restarts(data, at, marker, passed + 1) if at >= 0 else at
+                if at < 0:
+                    return False
+                next_mcu += left_over + passed * interval
+                left_over, marker = interval, (marker + passed + 1) & 7
+                length, at = plain_bytes(data, at, stream)
+                bits, end = (np.uint64(0), np.uint64(0), begin), 8 * (begin + length)
+                previous[:] = 0
+            wanted = next_mcu >= first
             for n in range(len(blocks)):
                 component = np.uint64(blocks[n, 0])
                 bits, difference, good = next_difference(codes, dc[component], bits)
@@ -64,7 +68,7 @@ def read_baseline(data, tables, region, coefficients, planes, stream):
                     return False
                 previous[component] += difference
                 if wanted:
-                    place = (mcu - left) * blocks[n, 2] + blocks[n, 3]
+                    place = (next_mcu - first) * blocks[n, 2] + blocks[n, 3]
                     base = blocks[n, 1] + (place >> 3) * (64 * LANES) + (place & 7)
                     table = quant[component]
                     level = previous[component] * tables.quant[table, 0]
@@ -78,10 +82,10 @@ def read_baseline(data, tables, region, coefficients, planes, stream):
                     bits, good = pass_block(codes, ac[component], bits)
                 if not good or position(bits) > end:
                     return False  # no code, or past the end of the data
-        if wanted_row:
-            where = mcu_row - region.top, frame.down
-            if not transform_band(coefficients, square, planes, region, where):
-                return False
+            next_mcu += 1
+            left_over -= 1
+        if not transform_band(coefficients, square, planes, region, (mcu_row - region.top, frame.down)):
+            return False
     # What lies below changes no pixel here. But of a marker that has no place there libjpeg makes an error,
     # of wrong codes alone never.
     at = data_end(data, at, interval, marker) if at >= 0 else at

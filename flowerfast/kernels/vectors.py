@@ -55,6 +55,35 @@ def count_trailing_zeros(_context: Any, _word: Any) -> Any:
     return types.uint64(types.uint64), generate
 
 
+def _ones(builder: Any, loaded: Any) -> Any:
+    """uint64 whose bit i says whether byte i of 32 is FF."""
+    equal = builder.icmp_unsigned("==", loaded, ir.Constant(_BYTES32, [255] * 32))
+    return builder.zext(builder.bitcast(equal, _I32), _I64)
+
+
+@intrinsic
+def find_ones(_context: Any, _address: Any) -> Any:
+    """uint64 whose bit i says whether byte i of the 32 at an address is FF."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        return _ones(builder, builder.load(builder.inttoptr(arguments[0], _BYTES32.as_pointer()), align=1))
+
+    return types.uint64(types.intp), generate
+
+
+@intrinsic
+def copy_and_find_ones(_context: Any, _source: Any, _target: Any) -> Any:
+    """Copy 32 bytes from one address to another: the same as `find_ones` of them."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        source, target = (builder.inttoptr(address, _BYTES32.as_pointer()) for address in arguments)
+        loaded = builder.load(source, align=1)
+        builder.store(loaded, target, align=1)
+        return _ones(builder, loaded)
+
+    return types.uint64(types.intp, types.intp), generate
+
+
 @intrinsic
 def store_int32(_context: Any, _value: Any, _address: Any) -> Any:
     """An int32 to an address."""
@@ -75,18 +104,6 @@ def load_big_endian(_context: Any, _address: Any) -> Any:
         return builder.bswap(builder.load(pointer, align=1))
 
     return types.uint64(types.intp), generate
-
-
-@intrinsic
-def store_big_endian(_context: Any, _word: Any, _address: Any) -> Any:
-    """A uint64 to the eight bytes at an address, the highest byte first."""
-
-    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        pointer = builder.inttoptr(arguments[1], _I64.as_pointer())
-        builder.store(builder.bswap(arguments[0]), pointer, align=1)
-        return _context.get_dummy_value()
-
-    return types.void(types.uint64, types.intp), generate
 
 
 @intrinsic(prefer_literal=True)
