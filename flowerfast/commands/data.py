@@ -35,6 +35,13 @@ def pack(
     format_: Annotated[
         Format, typer.Option("--format", help="jpg: photos of other formats become JPEG, for other readers.")
     ] = Format.keep,
+    seekable: Annotated[
+        bool,
+        typer.Option(
+            "--seekable",
+            help="Write JPEGs anew, without loss, so that a crop is decoded without what is around it.",
+        ),
+    ] = False,
     quality: Annotated[
         int, typer.Option(min=1, max=100, help="JPEG quality of shrunk and re-coded photos.")
     ] = 90,
@@ -48,7 +55,9 @@ def pack(
     """Pack photos into WebDataset tar shards, which train, evaluate and parity take like a folder.
 
     Photos that need neither shrinking nor another format are copied byte for byte, EXIF and all; others are
-    turned upright, unless data.exif=ignore, and have none. Stopped in the middle, the same command goes on.
+    turned upright, unless data.exif=ignore, and have none. With --seekable the coefficients of a JPEG stay,
+    so its pixels, and EXIF and all, and are coded anew; a progressive one becomes baseline. Stopped in the
+    middle, the same command goes on.
     A copy is not decoded: damage behind a photo's header is packed too, and named by whoever decodes it.
     --verify compares with what was packed, and exits with 1 when photos are damaged since.
     """
@@ -79,7 +88,8 @@ def pack(
         raise typer.Exit(1 if spoilt else 0)
     if out_ is None:
         raise UserError(f"pack {data}: say where the shards go, flowerfast pack DATA OUT")
-    settings = PackSettings(max_side, quality, round(shard_size * 1e6), jpeg=format_ is Format.jpg)
+    jpeg = format_ is Format.jpg
+    settings = PackSettings(max_side, quality, round(shard_size * 1e6), jpeg=jpeg, seekable=seekable)
     result = pack_photos(data, out_, settings, config, partial(progress_bar, out))
     if json_ != Path("-"):
         print_packed(result, out_)

@@ -117,8 +117,9 @@ def print_packed(result: "Packed", folder: Path) -> None:
     before, after = (f"{size / 1e6:,.1f} MB" for size in (result.bytes_before, result.bytes_after))
     done = "" if result.fresh else "packed already: "
     recoded = f"{result.recoded} re-coded, " if result.recoded else ""
+    seekable = f", {result.seekable} of them seekable" if result.seekable else ""
     out.print(
-        f"{done}{result.photos} photos in {result.shards} shard{'s' * (result.shards != 1)}, "
+        f"{done}{result.photos} photos{seekable} in {result.shards} shard{'s' * (result.shards != 1)}, "
         f"{before} -> {after}: "
         f"{result.photos - result.shrunk - result.recoded} copied, {result.shrunk} shrunk, {recoded}"
         f"{len(result.bad)} skipped",

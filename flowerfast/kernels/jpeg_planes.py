@@ -19,7 +19,8 @@ class Room(NamedTuple):
 
     Attributes:
         coefficients: int32, of a row of MCUs of the region; of a progressive file of all its rows.
-        planes: uint8, samples of luma, then of both chroma planes, see `Region`, and BEYOND bytes.
+        planes: uint8, samples of luma, then of both chroma planes, see `Region`, and BEYOND bytes. None: all
+            that is asked for are the coefficients, of all rows.
         stream: uint8, see `jpeg_codes.plain_bytes`.
         masks: uint64, of a progressive file, see `jpeg_progressive`.
     """

@@ -100,7 +100,7 @@ def read_progressive(data, tables, region, coefficients, planes, stream, masks):
             if known[c, k] != 0:
                 return False  # libjpeg smooths what it does not know
     square = np.empty(64 * LANES, np.uint8)
-    for row in range(rows):
+    for row in range(rows if len(planes) else 0):
         work = coefficients[row * band : (row + 1) * band]
         if not transform_band(work, square, planes, region, (row, frame.down)):
             return False

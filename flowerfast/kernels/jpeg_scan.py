@@ -26,6 +26,7 @@ from flowerfast.kernels.vectors import address_of
 @kernel
 def read_baseline(data, tables, region, coefficients, planes, stream):
     """Samples of the region of a baseline file, see `jpeg_planes`."""
+    keeping = len(planes) == 0
     frame = tables.frame[0]
     mcus = -(-frame.width // (8 * frame.across))
     blocks, band = layout_of(frame, region)
@@ -45,7 +46,9 @@ def read_baseline(data, tables, region, coefficients, planes, stream):
     next_mcu, left_over, marker = 0, interval, 0
     for mcu_row in range(region.top, region.bottom):
         first, last = mcu_row * mcus + region.left, mcu_row * mcus + region.right
-        coefficients[:band] = 0
+        row = mcu_row - region.top
+        kept = row * band if keeping else 0
+        coefficients[kept : kept + band] = 0
         while next_mcu < last:
             ahead = first - next_mcu - left_over
             if interval and (left_over == 0 or ahead >= 0):
@@ -69,7 +72,7 @@ def read_baseline(data, tables, region, coefficients, planes, stream):
                 previous[component] += difference
                 if wanted:
                     place = (next_mcu - first) * blocks[n, 2] + blocks[n, 3]
-                    base = blocks[n, 1] + (place >> 3) * (64 * LANES) + (place & 7)
+                    base = kept + blocks[n, 1] + (place >> 3) * (64 * LANES) + (place & 7)
                     table = quant[component]
                     level = previous[component] * tables.quant[table, 0]
                     if level != np.int16(level):
@@ -84,7 +87,7 @@ def read_baseline(data, tables, region, coefficients, planes, stream):
                     return False  # no code, or past the end of the data
             next_mcu += 1
             left_over -= 1
-        if not transform_band(coefficients, square, planes, region, (mcu_row - region.top, frame.down)):
+        if not keeping and not transform_band(coefficients, square, planes, region, (row, frame.down)):
             return False
     # What lies below changes no pixel here. But of a marker that has no place there libjpeg makes an error,
     # of wrong codes alone never.

@@ -16,6 +16,7 @@ import simplejpeg
 from flowerfast.arguments import progress_bars
 from flowerfast.config import DataConfig
 from flowerfast.errors import RunFailed, UserError, WriteFailed, one_line
+from flowerfast.kernels import numba_problem
 from flowerfast.locks import only_writer
 from flowerfast.machine import Progress, ProgressBars, no_bars, usable_cores
 from flowerfast.packing.shard_writer import PackSettings, ShardWriter, open_writer
@@ -51,6 +52,7 @@ class Packed:
     Attributes:
         photos, shrunk, shards: how many are packed, of these shrunk, and in how many tar files.
         recoded: photos that became JPEG without being shrunk.
+        seekable: photos whose codes were written anew, without loss.
         suffixes: photos per suffix of their members, by which other readers find them; empty where an earlier
             version packed.
         bytes_before, bytes_after: of the photos' files, and of the shards.
@@ -62,6 +64,7 @@ class Packed:
     photos: int
     shrunk: int
     recoded: int
+    seekable: int
     shards: int
     suffixes: dict[str, int]
     bytes_before: int
@@ -93,6 +96,9 @@ def pack(
     """
     bars = progress_bars(bars)
     _check_apart(data, out)
+    problem = numba_problem() if settings.seekable else None
+    if problem is not None:
+        raise UserError(f"seekable: {problem}, or pack without")
     with bars("reading headers") as bar:
         photos = Photos.open(data, config, bar, min_classes=1)
     table, notes = photos.table, photos.table.notes
@@ -206,6 +212,18 @@ def damaged(folder: Path, threads: int | None = None, progress: Progress | None 
 
 def _prepare(photos: Photos, settings: PackSettings, sample: np.ndarray) -> Photo | str:
     """The photo of one sample as it will be packed, or why it cannot be."""
+    photo = _chosen(photos, settings, sample)
+    if settings.seekable and not isinstance(photo, str) and photo.extension == "jpg":
+        from flowerfast.packing.seekable import seekable  # imports numba
+
+        encoded = seekable(photo.encoded, photo.width, photo.height)
+        if encoded is not None:
+            return replace(photo, encoded=encoded, seekable=True)
+    return photo
+
+
+def _chosen(photos: Photos, settings: PackSettings, sample: np.ndarray) -> Photo | str:
+    """The photo of one sample copied, shrunk or re-coded, or why it cannot be."""
     table, row = photos.table, int(sample[0])
     width, height = int(table.width[row]), int(table.height[row])
     try:
@@ -262,6 +280,7 @@ def _result(table: Table, index: Index, notes: tuple[str, ...], fresh: bool) -> 
             ((columns["width"] != table.width[kept]) | (columns["height"] != table.height[kept])).sum()
         ),
         recoded=index.recoded,
+        seekable=index.seekable,
         shards=len(index.shards),
         suffixes=index.suffixes,
         bytes_before=int(table.size.sum()),

@@ -40,6 +40,7 @@ from flowerfast.photos.shards import shard_problem
 from flowerfast.photos.table import Table
 
 _FOLD_NAMES = ("shard", "train", "val", "test")
+_NOTED = ("fold", "done", "bad", "suffixes", "recoded", "seekable")  # of a part, as they are
 _FIRST_MEMBER = re.compile(rb"\d{9}\.cls\0|\Z")  # or empty: nothing of it was written
 
 
@@ -52,16 +53,19 @@ class PackSettings:
         quality: JPEG quality of those, and of what `jpeg` re-codes, 1..100.
         shard_bytes: a shard that would grow larger is finished and the next one begun.
         jpeg: photos of other formats become JPEG too, for readers that want one suffix.
+        seekable: JPEGs are written anew, without loss, so that a crop is read without what is around it.
     """
 
     max_side: int | None = None
     quality: int = 90
     shard_bytes: int = 500_000_000
     jpeg: bool = False
+    seekable: bool = False
 
     def to_json(self) -> dict[str, Any]:
-        """For the record beside the shards; without `jpeg` where it is off, as earlier versions wrote it."""
-        return {name: value for name, value in asdict(self).items() if name != "jpeg" or value}
+        """For the record beside the shards; without what is off and earlier versions did not know."""
+        added = ("jpeg", "seekable")
+        return {name: value for name, value in asdict(self).items() if name not in added or value}
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,7 @@ class _Part:
         bad: (row, reason) of those that were left out since the shard before.
         suffixes: photos per suffix.
         recoded: photos that became JPEG without being shrunk.
+        seekable: photos whose codes were written anew.
         columns: arrays named in ROW, a row per photo.
     """
 
@@ -85,6 +90,7 @@ class _Part:
     suffixes: dict[str, int]
     recoded: int
     columns: dict[str, np.ndarray]
+    seekable: int = 0
 
 
 @dataclass
@@ -174,10 +180,11 @@ class ShardWriter:
         self._open = None
         values = zip(*opened.rows, strict=True)
         columns = {name: np.array(v, kind) for (name, kind), v in zip(ROW.items(), values, strict=True)}
-        part = _Part(shard, opened.fold, self.done, self._bad, opened.suffixes, opened.recoded, columns)
+        about_photos = opened.suffixes, opened.recoded, columns, opened.seekable
+        part = _Part(shard, opened.fold, self.done, self._bad, *about_photos)
         about = {
             "shard": [shard.name, shard.size],
-            **{name: getattr(part, name) for name in ("fold", "done", "bad", "suffixes", "recoded")},
+            **{name: getattr(part, name) for name in _NOTED},
         }
         save_arrays(_part_file(self.folder, len(self._parts)), about, columns)
         self._parts.append(part)
@@ -204,9 +211,16 @@ class ShardWriter:
         left_out = [(bad.path, bad.error) for bad in m.bad] + [(m.path(row), why) for row, why in self.bad]
         shards = tuple(part.shard for part in parts)
         suffixes = sum((Counter(part.suffixes) for part in parts), Counter[str]())
-        recoded = sum(part.recoded for part in parts)
+        recoded, seekable = sum(part.recoded for part in parts), sum(part.seekable for part in parts)
         return Index(
-            m.classes, shards, self.settings.to_json(), tuple(left_out), columns, dict(suffixes), recoded
+            m.classes,
+            shards,
+            self.settings.to_json(),
+            tuple(left_out),
+            columns,
+            dict(suffixes),
+            recoded,
+            seekable,
         )
 
 

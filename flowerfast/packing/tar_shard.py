@@ -35,6 +35,7 @@ class Photo:
         width, height: in pixels, as stored.
         orientation: by which it is to be turned, see `Table`.
         recoded: whether it became JPEG without being shrunk.
+        seekable: whether its codes were written anew, see `packing.seekable`.
     """
 
     encoded: np.ndarray
@@ -43,6 +44,7 @@ class Photo:
     height: int
     orientation: int
     recoded: bool = False
+    seekable: bool = False
 
 
 class OpenShard:
@@ -54,7 +56,7 @@ class OpenShard:
         self.file, self.fold, self.end = file, fold, 0
         self.rows: list[tuple[int, ...]] = []
         self.suffixes: Counter[str] = Counter()
-        self.recoded = 0
+        self.recoded = self.seekable = 0
         self._partial = file.with_name(file.name + ".partial")
         with writing(file):
             self._out = self._partial.open("wb")
@@ -75,6 +77,7 @@ class OpenShard:
         self.rows.append((row, *shape, len(encoded), offset, zlib.crc32(encoded)))
         self.suffixes[photo.extension] += 1
         self.recoded += photo.recoded
+        self.seekable += photo.seekable
 
     def bytes_with(self, label: int, photo: Photo) -> int:
         """Size of the finished file if this photo were its last."""

@@ -63,6 +63,7 @@ class _About(BaseModel, extra="ignore"):
     fingerprint: str
     suffixes: dict[str, NonNegativeInt] = {}
     recoded: NonNegativeInt = 0
+    seekable: NonNegativeInt = 0
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,7 @@ class Index:
         suffixes: photos per suffix of their members, the key by which other readers find them; empty where an
             earlier version packed.
         recoded: photos that became JPEG without being shrunk.
+        seekable: photos whose codes were written anew, see `packing.seekable`.
         columns: arrays named in COLUMNS, one row per photo (the paths: one run of bytes, and their ends).
     """
 
@@ -87,6 +89,7 @@ class Index:
     columns: dict[str, np.ndarray]
     suffixes: dict[str, int] = field(default_factory=dict)
     recoded: int = 0
+    seekable: int = 0
 
     @property
     def fingerprint(self) -> str:
@@ -107,6 +110,7 @@ def write_index(index: Index, folder: Path) -> None:
         "bad": index.bad,
         "suffixes": index.suffixes,
         "recoded": index.recoded,
+        "seekable": index.seekable,
         "fingerprint": index.fingerprint,
     }
     columns = {name: index.columns[name].astype(kind, copy=False) for name, kind in COLUMNS.items()}
@@ -129,6 +133,7 @@ def read_index(folder: Path) -> Index:
             columns={name: columns[name] for name in COLUMNS},
             suffixes=known.suffixes,
             recoded=known.recoded,
+            seekable=known.seekable,
         )
         _check_rows(index)
         if known.fingerprint != index.fingerprint:

@@ -20,11 +20,12 @@ Open = Callable[..., Loader]
 RANDOM: dict[str, Any] = {"size": 48, "batch_size": 7, "augment": Augment(), "seed": 11}
 
 
-@pytest.fixture(scope="module")
-def zoo_shards(zoo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="module", params=[False, True], ids=["copied", "seekable"])
+def zoo_shards(zoo: Path, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
     """The zoo, packed without shrinking into several shards."""
     out = tmp_path_factory.mktemp("packed") / "shards"
-    pack(zoo, out, PackSettings(shard_bytes=61_440), DataConfig())
+    result = pack(zoo, out, PackSettings(shard_bytes=61_440, seekable=request.param), DataConfig())
+    assert bool(result.seekable) is request.param
     assert len(list(out.glob("*.tar"))) > 3
     return out
 
