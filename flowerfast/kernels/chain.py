@@ -140,7 +140,7 @@ def make_scratch(need: Need) -> Scratch:
     return Scratch(
         make_tables(),
         Room(
-            np.empty(need.coded, np.int32),
+            np.empty(need.coded, np.int16),
             np.empty(3 * need.area + _STEP + BEYOND, np.uint8),
             np.empty(stream_size(need.bytes), np.uint8),
             np.empty(need.masks, np.uint64),

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from flowerfast.kernels.compiling import kernel
+from flowerfast.kernels.compiling import kernel, part
 from flowerfast.kernels.jpeg_transform import LANES, inverse_transform, shrinking_transform
 
 
@@ -95,6 +95,13 @@ def layout_of(frame, region):
     return blocks, count
 
 
+@part
+def start_of(blocks, n, mcu):
+    """Where the first coefficient of an MCU's n-th block lies in its row; `blocks` are of `layout_of`."""
+    place = mcu * blocks[n, 2] + blocks[n, 3]
+    return blocks[n, 1] + place // LANES * (64 * LANES) + 2 * (place % LANES)
+
+
 @kernel
 def coefficient_count(frame, region):
     """Length of the scratch that `read_planes` needs."""
@@ -102,10 +109,10 @@ def coefficient_count(frame, region):
 
 
 @kernel
-def transform_band(coefficients, square, planes, region, where):
+def transform_band(coefficients, scratch, planes, region, where):
     """Samples of one row of MCUs: `where` is its number in the region, and its rows of luma blocks.
 
-    False when libjpeg's, reckoned in 16 bits, may be others.
+    `scratch` is int32 (64 * LANES,). False when libjpeg's, reckoned in 16 bits, may be others.
     """
     number, down = where
     at, good = 0, True
@@ -119,8 +126,8 @@ def transform_band(coefficients, square, planes, region, where):
             work = coefficients[at : at + 64 * LANES]
             out = planes[row + group * LANES * size :]
             if size == 8:
-                good = inverse_transform(work, square, out, pitch) and good
+                good = inverse_transform(work, out, pitch) and good
             else:
-                good = shrinking_transform(work, size, out, pitch) and good
+                good = shrinking_transform(work, scratch, size, out, pitch) and good
             at += 64 * LANES
     return good

@@ -16,11 +16,10 @@ from flowerfast.kernels.jpeg_tables import (
     PAIR_ENDS,
     PASS,
     PASS_ENDS,
-    ZIGZAG,
     describe,
     extend,
 )
-from flowerfast.kernels.jpeg_transform import LANES
+from flowerfast.kernels.jpeg_transform import PLACE
 from flowerfast.kernels.vectors import (
     address_of,
     copy_and_find_ones,
@@ -30,15 +29,13 @@ from flowerfast.kernels.vectors import (
     load_int64,
     load_uint8,
     load_uint16,
-    store_int32,
+    store_int16,
 )
 
 _u8 = np.uint64  # with an int64 beside it numba would go on in floats
 _LONGEST = 64 * (16 + 15) // 8 + 16
 """Bytes of the longest block, and of those that are looked at in advance."""
 _DROP, _DROP_PASSED = _u8(64 - LOOK), _u8(64 - PASS)
-PLACE = ZIGZAG * LANES * 4
-"""Where the k-th coefficient of a block lies behind its first, in bytes."""
 
 
 @kernel
@@ -163,7 +160,7 @@ def next_difference(codes, row, bits):
 
 @part
 def read_block(codes, row, steps, bits, block):
-    """AC coefficients of a block, times their steps, to addresses block + 4 * place * LANES: (bits, good).
+    """AC coefficients of a block, times their steps, int16 at the address `block` and behind: (bits, good).
 
     `row` is that of the AC table, `steps` the address of the quantisation steps.
     """
@@ -177,8 +174,8 @@ def read_block(codes, row, steps, bits, block):
             bits = dropped(bits, _u8(pair & 63))
             first, second = k + ((pair >> 16) & 31), k + ((pair >> 24) & 31)
             level, other = np.int32(np.int16(pair >> 32)), np.int32(pair >> 48)
-            store_int32(np.int32(level * load_int32(steps + 4 * first)), block + PLACE[first])
-            store_int32(np.int32(other * load_int32(steps + 4 * second)), block + PLACE[second])
+            store_int16(np.int16(level * load_int32(steps + 4 * first)), block + 2 * PLACE[first])
+            store_int16(np.int16(other * load_int32(steps + 4 * second)), block + 2 * PLACE[second])
             k = following
             if pair & PAIR_ENDS:
                 break
@@ -190,7 +187,7 @@ def read_block(codes, row, steps, bits, block):
         if entry == 0 or k > 63:
             good = False
             break
-        store_int32(np.int32(value * load_int32(steps + 4 * k)), block + PLACE[k])
+        store_int16(np.int16(value * load_int32(steps + 4 * k)), block + 2 * PLACE[k])
         k += 1
     return bits, good
 

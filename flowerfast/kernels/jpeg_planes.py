@@ -18,7 +18,7 @@ class Room(NamedTuple):
     """Memory for one file at a time.
 
     Attributes:
-        coefficients: int32, of a row of MCUs of the region; of a progressive file of all its rows.
+        coefficients: int16, of a row of MCUs of the region; of a progressive file of all its rows.
         planes: uint8, samples of luma, then of both chroma planes, see `Region`, and BEYOND bytes. None: all
             that is asked for are the coefficients, of all rows.
         stream: uint8, see `jpeg_codes.plain_bytes`.
@@ -36,7 +36,7 @@ def make_room(data, frame, region):
     """Room for this part of this file and for no more."""
     rows = region.bottom - region.top if frame.progressive else 1
     return Room(
-        np.empty(coefficient_count(frame, region) * rows, np.int32),
+        np.empty(coefficient_count(frame, region) * rows, np.int16),
         np.empty(region.size + BEYOND, np.uint8),
         np.empty(stream_size(len(data)), np.uint8),
         np.empty(mask_count(frame, region) if frame.progressive else 0, np.uint64),

@@ -10,13 +10,20 @@ from typing import NamedTuple
 import numpy as np
 
 from flowerfast.kernels.compiling import kernel, part
-from flowerfast.kernels.jpeg_blocks import layout_of, transform_band
-from flowerfast.kernels.jpeg_codes import PLACE, dropped, filled, plain_bytes, position
+from flowerfast.kernels.jpeg_blocks import layout_of, start_of, transform_band
+from flowerfast.kernels.jpeg_codes import dropped, filled, plain_bytes, position
 from flowerfast.kernels.jpeg_header import find_tables
 from flowerfast.kernels.jpeg_markers import END, data_end, two
-from flowerfast.kernels.jpeg_tables import LOOK, extend, most_bits, read_symbols
-from flowerfast.kernels.jpeg_transform import LANES
-from flowerfast.kernels.vectors import address_of, count_trailing_zeros, load_int32, load_uint16, store_int32
+from flowerfast.kernels.jpeg_tables import LOOK, MOST, extend, most_bits, read_symbols
+from flowerfast.kernels.jpeg_transform import LANES, PLACE
+from flowerfast.kernels.vectors import (
+    address_of,
+    count_trailing_zeros,
+    load_int16,
+    load_int32,
+    load_uint16,
+    store_int16,
+)
 
 _u8 = np.uint64
 _DROP, _ONE = _u8(64 - LOOK), _u8(1)
@@ -99,10 +106,10 @@ def read_progressive(data, tables, region, coefficients, planes, stream, masks):
         for k in range(64):
             if known[c, k] != 0:
                 return False  # libjpeg smooths what it does not know
-    square = np.empty(64 * LANES, np.uint8)
+    scratch = np.empty(64 * LANES, np.int32)
     for row in range(rows if len(planes) else 0):
         work = coefficients[row * band : (row + 1) * band]
-        if not transform_band(work, square, planes, region, (row, frame.down)):
+        if not transform_band(work, scratch, planes, region, (row, frame.down)):
             return False
     return True
 
@@ -205,7 +212,7 @@ def _following(data, at, interval, marker):
 def _dc_scan(data, tables, scan, region, blocks, band, coefficients, stream):
     """DC levels, or one more bit of them: where the next marker stands; -1: not in order."""
     frame = tables.frame[0]
-    begin, levels = address_of(stream), address_of(coefficients)
+    begin = address_of(stream)
     length, at = plain_bytes(data, frame.scan, stream)
     bits, end = (_u8(0), _u8(0), begin), 8 * (begin + length)
     until_restart, marker, previous = frame.interval, 0, np.zeros(3, np.int64)
@@ -264,13 +271,10 @@ def _dc_scan(data, tables, scan, region, blocks, band, coefficients, stream):
                     mcu_row, mcu, which = line, column, n
                 if mcu_row >= region.top and region.left <= mcu < region.right:
                     step = np.int64(tables.quant[frame.quant[c], 0])
-                    if (abs(value) + 1 << scan.low) * step > 32767:
+                    if (abs(value) + 1 << scan.low) * step > MOST:
                         return -1  # libjpeg reckons in 16 bits
-                    place = (mcu - region.left) * blocks[which, 2] + blocks[which, 3]
-                    base = (mcu_row - region.top) * band + blocks[which, 1]
-                    base += (place >> 3) * (64 * LANES) + (place & 7)
-                    added = np.int32((value << scan.low) * step)
-                    store_int32(np.int32(load_int32(levels + 4 * base) + added), levels + 4 * base)
+                    base = (mcu_row - region.top) * band + start_of(blocks, which, mcu - region.left)
+                    coefficients[base] += np.int16((value << scan.low) * step)
     return _following(data, at, frame.interval, marker)
 
 
@@ -328,9 +332,8 @@ def _ac_scan(data, tables, scan, region, blocks, band, coefficients, stream, mas
                 which = (
                     (line % down) * across + column % across if c == 0 else frame.across * frame.down + c - 1
                 )
-                place = (mcu - region.left) * blocks[which, 2] + blocks[which, 3]
-                block = (line // down - region.top) * band + blocks[which, 1]
-                block = begin_c + 4 * (block + (place >> 3) * (64 * LANES) + (place & 7))
+                block = (line // down - region.top) * band + start_of(blocks, which, mcu - region.left)
+                block = begin_c + 2 * block
             mask = masks[origin + line * stride + column]
             k = first
             if scan.high == 0:
@@ -350,8 +353,8 @@ def _ac_scan(data, tables, scan, region, blocks, band, coefficients, stream, mas
                         bits, raw = _taken(bits, size)
                         mask |= _ONE << _u8(k)
                         if wanted:
-                            value = np.int32((extend(raw, size) << low) * load_int32(steps + 4 * k))
-                            store_int32(value, block + PLACE[k])
+                            value = (extend(raw, size) << low) * load_int32(steps + 4 * k)
+                            store_int16(np.int16(value), block + 2 * PLACE[k])
                         k += 1
                     elif zeros == 15:
                         k += 16
@@ -389,7 +392,7 @@ def _ac_scan(data, tables, scan, region, blocks, band, coefficients, stream, mas
                             mask |= _ONE << _u8(k)
                             if wanted:
                                 step = load_int32(steps + 4 * k) << low
-                                store_int32(np.int32(step if positive else -step), block + PLACE[k])
+                                store_int16(np.int16(step if positive else -step), block + 2 * PLACE[k])
                         k += 1
                 if run > 0:
                     bits, k = _corrected(bits, mask & within, k, 64, block, steps, low)
@@ -417,8 +420,8 @@ def _corrected(bits, mask, k, zeros, block, steps, low):
         bits = filled(bits)
         bits, more = _taken(bits, 1)
         if more and block:
-            had, step = load_int32(block + PLACE[k]), load_int32(steps + 4 * k) << low
-            store_int32(np.int32(had + step if had > 0 else had - step), block + PLACE[k])
+            had, step = load_int16(block + 2 * PLACE[k]), load_int32(steps + 4 * k) << low
+            store_int16(np.int16(had + step if had > 0 else had - step), block + 2 * PLACE[k])
         k += 1
         ahead = ahead >> _u8(gap) >> _ONE
     return bits, k + zeros

@@ -9,7 +9,7 @@ order is refused, not repaired: what a damaged photo shall look like is for the 
 import numpy as np
 
 from flowerfast.kernels.compiling import kernel
-from flowerfast.kernels.jpeg_blocks import layout_of, transform_band
+from flowerfast.kernels.jpeg_blocks import layout_of, start_of, transform_band
 from flowerfast.kernels.jpeg_codes import (
     codes_of,
     next_difference,
@@ -19,6 +19,7 @@ from flowerfast.kernels.jpeg_codes import (
     read_block,
 )
 from flowerfast.kernels.jpeg_markers import END, data_end, pass_restarts
+from flowerfast.kernels.jpeg_tables import MOST
 from flowerfast.kernels.jpeg_transform import LANES
 from flowerfast.kernels.vectors import address_of
 
@@ -30,7 +31,7 @@ def read_baseline(data, tables, region, coefficients, planes, stream):
     frame = tables.frame[0]
     mcus = -(-frame.width // (8 * frame.across))
     blocks, band = layout_of(frame, region)
-    square = np.empty(64 * LANES, np.uint8)
+    scratch = np.empty(64 * LANES, np.int32)
     interval = frame.interval
     dc, ac, quant = frame.dc.copy(), frame.ac.copy(), frame.quant.copy()
     previous = np.zeros(3, np.int64)
@@ -71,15 +72,14 @@ def read_baseline(data, tables, region, coefficients, planes, stream):
                     return False
                 previous[component] += difference
                 if wanted:
-                    place = (next_mcu - first) * blocks[n, 2] + blocks[n, 3]
-                    base = kept + blocks[n, 1] + (place >> 3) * (64 * LANES) + (place & 7)
+                    base = kept + start_of(blocks, n, next_mcu - first)
                     table = quant[component]
                     level = previous[component] * tables.quant[table, 0]
-                    if level != np.int16(level):
+                    if abs(level) > MOST:
                         return False  # libjpeg reckons in 16 bits
-                    coefficients[base] = np.int32(level)
+                    coefficients[base] = np.int16(level)
                     bits, good = read_block(
-                        codes, ac[component], steps + 256 * table, bits, begin_c + 4 * base
+                        codes, ac[component], steps + 256 * table, bits, begin_c + 2 * base
                     )
                 else:
                     bits, good = pass_block(codes, ac[component], bits)
@@ -87,7 +87,7 @@ def read_baseline(data, tables, region, coefficients, planes, stream):
                     return False  # no code, or past the end of the data
             next_mcu += 1
             left_over -= 1
-        if not keeping and not transform_band(coefficients, square, planes, region, (row, frame.down)):
+        if not keeping and not transform_band(coefficients, scratch, planes, region, (row, frame.down)):
             return False
     # What lies below changes no pixel here. But of a marker that has no place there libjpeg makes an error,
     # of wrong codes alone never.

@@ -9,6 +9,8 @@ from flowerfast.kernels.compiling import kernel
 LOOK = 10
 """Bits of a Huffman code that are looked up at once; the rare longer codes are found bit by bit."""
 END_OF_BLOCK = 1 << 14
+MOST = (1 << 14) - 1
+"""Absolute value of a dequantised coefficient: sums of two fit into 16 bits. No photo comes near."""
 PASS = 11
 """Bits that are looked up at once where values do not matter."""
 PAIR_ENDS, PASS_ENDS = 1 << 12, 1 << 5
@@ -104,11 +106,11 @@ def make_tables() -> Tables:
 
 @kernel
 def most_bits(steps):
-    """Bits of a value that times the largest of the quantisation steps is still one of 16 bits."""
+    """Bits of a value that times the largest of the quantisation steps is at most MOST."""
     largest, bits = np.int64(1), 0
     for step in steps:
         largest = max(largest, np.int64(step))
-    while bits < 15 and ((2 << bits) - 1) * largest <= 32767:
+    while bits < 15 and ((2 << bits) - 1) * largest <= MOST:
         bits += 1
     return bits
 

@@ -2,49 +2,40 @@
 
 The method is that of Loeffler, Ligtenberg and Moschytz ("Practical fast 1-D DCT algorithms with 11
 multiplications", ICASSP 1989) with the constants and rounding of libjpeg's accurate integer transform, so
-that samples are equal to its. Blocks lie side by side: the compiler makes one vector of the same coefficient
-of all.
+that samples are equal to its. Blocks lie side by side: the same coefficient of all is one vector.
 """
 
 import numpy as np
 
 from flowerfast.kernels.compiling import kernel
-from flowerfast.kernels.vectors import address_of, store_transposed
+from flowerfast.kernels.jpeg_tables import ZIGZAG
+from flowerfast.kernels.transform_lines import transform_eight
+from flowerfast.kernels.vectors import address_of
 
 LANES = 8
 """Blocks that are transformed at once."""
 _HALF = 1 << 14
 _i4 = np.int32  # numba widens int32 to int64 at every step, and a vector of these is half as long
 
+# Coefficients whose products are added lie side by side: of rows 0 and 4, 2 and 6, 7 and 1, 3 and 5.
+_PAIRS = np.array([(0, 0), (2, 1), (1, 0), (3, 0), (0, 1), (3, 1), (1, 1), (2, 0)])
+_WHERE = np.array([2 * LANES * (4 * (n % 8) + _PAIRS[n // 8, 0]) + _PAIRS[n // 8, 1] for n in range(64)])
+"""Of a block's coefficients, row by row, how far behind the first."""
+PLACE = _WHERE[ZIGZAG]
+"""How far behind the first coefficient of its block the k-th of a file lies, int64 (64,)."""
+
 
 @kernel
-def _transform(s, shift):
-    """One line of eight values, (s0, ..., s7), int32: the sums shifted right by `shift`, rounded."""
-    s0, s1, s2, s3, s4, s5, s6, s7 = s
-    half = _i4(1 << (shift - 1))
-    z1 = _i4(_i4(s2 + s6) * _i4(4433))
-    e2, e3 = _i4(z1 - _i4(s6 * _i4(15137))), _i4(z1 + _i4(s2 * _i4(6270)))
-    e0, e1 = _i4(_i4(_i4(s0 + s4) << _i4(13)) + half), _i4(_i4(_i4(s0 - s4) << _i4(13)) + half)
-    a0, a3, a1, a2 = _i4(e0 + e3), _i4(e0 - e3), _i4(e1 + e2), _i4(e1 - e2)
-    z1, z2, z3, z4 = _i4(s7 + s1), _i4(s5 + s3), _i4(s7 + s3), _i4(s5 + s1)
-    z5 = _i4(_i4(z3 + z4) * _i4(9633))
-    z1, z2 = _i4(z1 * _i4(-7373)), _i4(z2 * _i4(-20995))
-    z3, z4 = _i4(_i4(z3 * _i4(-16069)) + z5), _i4(_i4(z4 * _i4(-3196)) + z5)
-    b0 = _i4(_i4(s7 * _i4(2446)) + _i4(z1 + z3))
-    b1 = _i4(_i4(s5 * _i4(16819)) + _i4(z2 + z4))
-    b2 = _i4(_i4(s3 * _i4(25172)) + _i4(z2 + z3))
-    b3 = _i4(_i4(s1 * _i4(12299)) + _i4(z1 + z4))
-    n = _i4(shift)
-    return (
-        _i4(a0 + b3) >> n,
-        _i4(a1 + b2) >> n,
-        _i4(a2 + b1) >> n,
-        _i4(a3 + b0) >> n,
-        _i4(a3 - b0) >> n,
-        _i4(a2 - b1) >> n,
-        _i4(a1 - b2) >> n,
-        _i4(a0 - b3) >> n,
-    )
+def inverse_transform(work, out, pitch):
+    """Samples of eight blocks that lie side by side.
+
+    Args:
+        work: int16 (64 * LANES,), dequantised coefficients, see PLACE; each block begins two further.
+        out: uint8, row y of the samples goes to out[y * pitch : y * pitch + 64].
+
+    Returns whether 16 bits were enough for every sum of the second pass, in which libjpeg has no more.
+    """
+    return transform_eight(address_of(work), address_of(out), pitch) != 0
 
 
 @kernel
@@ -64,49 +55,9 @@ def _line(work, start, step, lane):
 
 
 @kernel
-def _put(work, start, step, lane, values):
-    """Write what `_line` reads."""
-    at, far = start * LANES + lane, step * LANES
-    work[at], work[at + far], work[at + 2 * far], work[at + 3 * far] = (
-        values[0],
-        values[1],
-        values[2],
-        values[3],
-    )
-    work[at + 4 * far], work[at + 5 * far] = values[4], values[5]
-    work[at + 6 * far], work[at + 7 * far] = values[6], values[7]
-
-
-@kernel
 def _level(value):
     """Sample of a transformed value, which lies around 0."""
     return np.uint8(min(max(_i4(value + _i4(128)), _i4(0)), _i4(255)))
-
-
-@kernel
-def inverse_transform(work, square, out, pitch):
-    """Samples of eight blocks that lie side by side.
-
-    Args:
-        work: int32 (64 * LANES,), dequantised coefficients, the same one of all blocks next to each other; is
-            overwritten.
-        square: uint8 (64 * LANES,), scratch.
-        out: uint8, row y of the samples goes to out[y * pitch : y * pitch + 64].
-
-    Returns whether 16 bits were enough for every sum of the second pass, in which libjpeg has no more.
-    """
-    for column in range(8):
-        for lane in range(LANES):
-            _put(work, column, 8, lane, _transform(_line(work, column, 8, lane), 11))
-    good = _fits(work)
-    for row in range(8):
-        for lane in range(LANES):
-            _put(work, row * 8, 1, lane, _transform(_line(work, row * 8, 1, lane), 18))
-    for i in range(64 * LANES):  # apart from the loop above, which is too short to be a vector loop otherwise
-        square[i] = _level(work[i])
-    for row in range(8):
-        store_transposed(address_of(square) + row * 8 * LANES, address_of(out) + row * pitch)
-    return good
 
 
 @kernel
@@ -144,12 +95,16 @@ def _shrink(work, start, step, lane, size, bits):
 
 
 @kernel
-def shrinking_transform(work, size, out, pitch):
+def shrinking_transform(coefficients, work, size, out, pitch):
     """Samples of eight blocks at 1/2, 1/4 or 1/8 of their size: `size` is 4, 2 or 1.
 
     As libjpeg shrinks: a transform of the lowest `size` x `size` frequencies, those above folded in where
-    they count. `work`, `out` and what is returned are as in `inverse_transform`.
+    they count. `coefficients`, `out` and what is returned are as in `inverse_transform`; `work` is scratch,
+    int32 (64 * LANES,).
     """
+    for n in range(64):
+        for lane in range(LANES):
+            work[n * LANES + lane] = coefficients[_WHERE[n] + 2 * lane]
     if size == 1:
         good = True
         for lane in range(LANES):

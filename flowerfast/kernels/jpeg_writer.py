@@ -6,9 +6,8 @@ Source: ITU-T T.81, F.1.2 (how coefficients become symbols) and K.2 (codes from 
 import numpy as np
 
 from flowerfast.kernels.compiling import kernel
-from flowerfast.kernels.jpeg_blocks import layout_of
-from flowerfast.kernels.jpeg_tables import ZIGZAG
-from flowerfast.kernels.jpeg_transform import LANES
+from flowerfast.kernels.jpeg_blocks import layout_of, start_of
+from flowerfast.kernels.jpeg_transform import PLACE
 
 RESTART = np.uint32(1 << 31)
 """Among symbols: a restart marker."""
@@ -41,8 +40,7 @@ def read_symbols_of(frame, region, coefficients, interval, symbols, counts):
             for n in range(len(blocks)):
                 component = blocks[n, 0]
                 table = 2 if component else 0
-                place = mcu * blocks[n, 2] + blocks[n, 3]
-                base = row * band + blocks[n, 1] + (place >> 3) * (64 * LANES) + (place & 7)
+                base = row * band + start_of(blocks, n, mcu)
                 level = np.int64(coefficients[base])
                 difference = level - previous[component]
                 if np.abs(difference) > _LARGEST[0]:
@@ -51,7 +49,7 @@ def read_symbols_of(frame, region, coefficients, interval, symbols, counts):
                 previous[component] = level
                 zeros = 0
                 for k in range(1, 64):
-                    value = np.int64(coefficients[base + ZIGZAG[k] * LANES])
+                    value = np.int64(coefficients[base + PLACE[k]])
                     if value == 0:
                         zeros += 1
                         continue

@@ -43,6 +43,7 @@ def _loader(name: str, loaded: Any, number: Any) -> Any:
 
 load_int64, load_int32 = _loader("load_int64", _I64, types.int64), _loader("load_int32", _I32, types.int32)
 load_uint16, load_uint8 = _loader("load_uint16", _I16, types.uint16), _loader("load_uint8", _I8, types.uint8)
+load_int16 = _loader("load_int16", _I16, types.int16)
 
 
 @intrinsic
@@ -85,14 +86,14 @@ def copy_and_find_ones(_context: Any, _source: Any, _target: Any) -> Any:
 
 
 @intrinsic
-def store_int32(_context: Any, _value: Any, _address: Any) -> Any:
-    """An int32 to an address."""
+def store_int16(_context: Any, _value: Any, _address: Any) -> Any:
+    """An int16 to an address."""
 
     def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        builder.store(arguments[0], builder.inttoptr(arguments[1], _I32.as_pointer()), align=4)
+        builder.store(arguments[0], builder.inttoptr(arguments[1], _I16.as_pointer()), align=2)
         return _context.get_dummy_value()
 
-    return types.void(types.int32, types.intp), generate
+    return types.void(types.int16, types.intp), generate
 
 
 @intrinsic
@@ -176,7 +177,7 @@ def mix_rows(
             )
             pointer = builder.inttoptr(builder.add(weights, builder.shl(pair, _I64(2))), _I32.as_pointer())
             both = _splat(builder, builder.load(pointer, align=2))
-            return builder.shuffle_vector(upper, lower, _lanes(order)), builder.bitcast(both, _SHORTS32)
+            return builder.shuffle_vector(upper, lower, lanes(order)), builder.bitcast(both, _SHORTS32)
 
         _mix(builder, levels, pairs, shift, out)
         return _context.get_dummy_value()
@@ -198,7 +199,7 @@ def _mix(builder: Any, load: Callable[[Any], tuple[Any, Any]], pairs: Any, shift
     pair.add_incoming(_I64(0), before)
     total.add_incoming(half, before)
     levels, weights = load(pair)
-    products = _pair_products(builder, builder.zext(levels, _SHORTS32), weights)
+    products = pair_products(builder, builder.zext(levels, _SHORTS32), weights)
     following, next_pair = builder.add(total, products), builder.add(pair, _I64(1))
     pair.add_incoming(next_pair, loop)
     total.add_incoming(following, loop)
@@ -210,34 +211,34 @@ def _mix(builder: Any, load: Callable[[Any], tuple[Any, Any]], pairs: Any, shift
     builder.store(builder.trunc(level, _BYTES16), builder.inttoptr(out, _BYTES16.as_pointer()), align=1)
 
 
-def _pair_products(builder: Any, left: Any, right: Any) -> Any:
-    """int32 (16,): of int16 (32,) the sums of the products of two neighbours each."""
+def pair_products(builder: Any, left: Any, right: Any) -> Any:
+    """int32 (n,): of int16 (2 n,) the sums of the products of two neighbours each; n is 8 or 16."""
+    count = left.type.count
+    if count > 16:
+        halves = [[_shuffled(builder, side, range(at, at + 16)) for side in (left, right)] for at in (0, 16)]
+        return builder.shuffle_vector(*(pair_products(builder, *half) for half in halves), lanes(range(16)))
     if "avx2" in _FEATURES:
         function = builder.module.declare_intrinsic("llvm.x86.avx2.pmadd.wd", (), _MADD)
-        sums = [
-            builder.call(
-                function, [_shuffled(builder, side, range(first, first + 16)) for side in (left, right)]
-            )
-            for first in (0, 16)
-        ]
-        return builder.shuffle_vector(*sums, _lanes(range(16)))
+        return builder.call(function, [left, right])
+    ints = ir.VectorType(_I32, count // 2)
     even, odd = (
         builder.mul(
-            *(builder.sext(_shuffled(builder, side, range(first, 32, 2)), _INTS16) for side in (left, right))
+            *(builder.sext(_shuffled(builder, side, range(at, count, 2)), ints) for side in (left, right))
         )
-        for first in (0, 1)
+        for at in (0, 1)
     )
     return builder.add(even, odd)
 
 
-def _lanes(order: Iterable[int]) -> Any:
+def lanes(order: Iterable[int]) -> Any:
+    """The order of lanes that a shuffle makes."""
     numbers = list(order)
     return ir.Constant(ir.VectorType(_I32, len(numbers)), numbers)
 
 
 def _shuffled(builder: Any, vector: Any, order: Iterable[int]) -> Any:
     """Lanes of one vector in another order."""
-    return builder.shuffle_vector(vector, ir.Constant(vector.type, ir.Undefined), _lanes(order))
+    return builder.shuffle_vector(vector, ir.Constant(vector.type, ir.Undefined), lanes(order))
 
 
 def _splat(builder: Any, value: Any) -> Any:
@@ -316,8 +317,8 @@ def colour_sixteen(_context: Any, _luma: Any, _blue: Any, _red: Any, _out: Any) 
             builder.sub(builder.zext(loaded(address, _BYTES16), _SHORTS16), constant(128))
             for address in arguments[1:3]
         )
-        both = builder.shuffle_vector(blue, red, _lanes([lane for i in range(16) for lane in (i, 16 + i)]))
-        green = _pair_products(builder, both, ir.Constant(_SHORTS32, [-22554, 18734] * 16))
+        both = builder.shuffle_vector(blue, red, lanes([lane for i in range(16) for lane in (i, 16 + i)]))
+        green = pair_products(builder, both, ir.Constant(_SHORTS32, [-22554, 18734] * 16))
         green = builder.ashr(
             builder.add(green, ir.Constant(_INTS16, [1 << 15] * 16)), ir.Constant(_INTS16, [16] * 16)
         )
@@ -325,26 +326,11 @@ def colour_sixteen(_context: Any, _luma: Any, _blue: Any, _red: Any, _out: Any) 
         middle = level(builder.add(builder.sub(luma, red), builder.trunc(green, _SHORTS16)))
         low = level(builder.add(builder.add(luma, builder.add(blue, blue)), scaled(blue, -14942)))
         pair = builder.or_(high, builder.shl(middle, constant(8)))
-        pixels = builder.shuffle_vector(pair, low, _lanes([lane for i in range(16) for lane in (i, 16 + i)]))
+        pixels = builder.shuffle_vector(pair, low, lanes([lane for i in range(16) for lane in (i, 16 + i)]))
         builder.store(pixels, builder.inttoptr(arguments[3], _SHORTS32.as_pointer()), align=1)
         return _context.get_dummy_value()
 
     return types.void(ints, ints, ints, ints), generate
-
-
-@intrinsic
-def store_transposed(_context: Any, _source: Any, _out: Any) -> Any:
-    """An 8 x 8 square of bytes at address `source`, rows become columns, to address `out`."""
-
-    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        square = ir.VectorType(_I8, 64)
-        loaded = builder.load(builder.inttoptr(arguments[0], square.as_pointer()), align=1)
-        order = ir.Constant(ir.VectorType(_I32, 64), [8 * (i % 8) + i // 8 for i in range(64)])
-        turned = builder.shuffle_vector(loaded, ir.Constant(square, ir.Undefined), order)
-        builder.store(turned, builder.inttoptr(arguments[1], square.as_pointer()), align=1)
-        return _context.get_dummy_value()
-
-    return types.void(types.intp, types.intp), generate
 
 
 @intrinsic

@@ -43,7 +43,7 @@ def seekable(encoded: np.ndarray, width: int, height: int) -> np.ndarray | None:
         return None
     tables.quant[:] = 1  # so that levels come as they were written
     region = region_of(frame, 1, 0, 0, height, width)
-    levels = np.empty(coefficient_count(frame, region) * region.bottom, np.int32)
+    levels = np.empty(coefficient_count(frame, region) * region.bottom, np.int16)
     masks = np.empty(mask_count(frame, region) if frame["progressive"] else 0, np.uint64)
     room = Room(levels, np.empty(0, np.uint8), np.empty(stream_size(len(encoded)), np.uint8), masks)
     if not read_planes(encoded, tables, region, room):
