@@ -38,9 +38,10 @@ def _read_codes(data, tables):
     for c in range(frame.components):
         row = frame.ac[c]
         tables.most[row] = min(tables.most[row], most_bits(tables.quant[frame.quant[c], 1:]))
+    passing = frame.interval == 0 or frame.interval * 8 * frame.across >= frame.width
     for row in range(8):
         if place[row]:
-            read_huffman(data, place[row], row, tables)
+            read_huffman(data, place[row], row, tables, passing)
     return True
 
 

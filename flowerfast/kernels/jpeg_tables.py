@@ -61,10 +61,11 @@ class Tables(NamedTuple):
             ends the block, for which a place must be left, of both values how many places on they belong
             (16-20, 24-28), and both values (32-47, 48-63). Of one symbol both are the same.
         passes: uint16 (4, 2**PASS), of AC tables, by the next PASS bits all symbols that are whole in them: 0
-            for none, else the bits to drop (0-4), PASS_ENDS as in `pairs`, and places to go on (6-15).
+            for none, else the bits to drop (0-4), PASS_ENDS as in `pairs`, and places to go on (6-15). All 0
+            where few blocks are passed: codes are then looked up one by one.
         plain: uint16 (8, 2**LOOK), of progressive files, by the next LOOK bits: 0 for a longer code, else its
             bits (0-4) and its symbol (5-12).
-        seen: uint8 (8, 274), of which file's bytes, and `most`, a row was made.
+        seen: uint8 (8, 274), of which file's bytes, and `most`, a row was made, and whether to pass blocks.
         counts, first, at: int32 (8, 17), by length of code: how many there are, the smallest, and the place
             of its symbol.
         symbols: uint8 (8, 256), in order of their codes.
@@ -145,25 +146,28 @@ def read_symbols(data, at, row, tables):
 
 
 @kernel
-def read_huffman(data, at, row, tables):
-    """Codes, and `Tables.fast`, `pairs` and `passes` of them."""
+def read_huffman(data, at, row, tables, passing):
+    """Codes, and `Tables.fast`, `pairs` and, if many blocks are to be passed, `passes` of them."""
     place = read_codes(data, at, row, tables)
-    if _is_known(data[at : at + 17 + place], row, tables):
+    if _is_known(data[at : at + 17 + place], row, tables, passing):
         return
     _fill_fast(tables, row, row >= 4)
     if row >= 4:
         _fill_pairs(tables.fast[row], tables.pairs[row - 4])
-        _fill_passes(tables.fast[row], tables.passes[row - 4])
+        tables.passes[row - 4] = 0
+        if passing:
+            _fill_passes(tables.fast[row], tables.passes[row - 4])
 
 
 @kernel
-def _is_known(segment, row, tables):
+def _is_known(segment, row, tables, passing):
     """Whether the tables to look up codes by are those of the file before: many files share theirs."""
-    seen, known = tables.seen[row], tables.seen[row, 273] == 1 + tables.most[row]
+    seen, made = tables.seen[row], 1 + tables.most[row] + (16 if passing else 0)
+    known = seen[273] == made
     for n in range(1, len(segment)):
         known = known and seen[n] == segment[n]
         seen[n] = segment[n]
-    seen[273] = 1 + tables.most[row]
+    seen[273] = made
     return known
 
 
@@ -176,13 +180,15 @@ def _fill_fast(tables, row, is_ac):
         for n in range(tables.counts[row, length]):
             symbol = np.int64(tables.symbols[row, tables.at[row, length] + n])
             start = (np.int64(tables.first[row, length]) + n) << spare
-            for suffix in range(1 << spare):
-                entry = describe(symbol, length, is_ac, tables.most[row])
-                size = (entry >> 10) & 15
-                if 0 < size <= spare:
-                    value = extend(suffix >> (spare - size), size)
-                    entry = (value << 16) | (entry & 0x3C0) | (length + size)
-                fast[start + suffix] = entry
+            entry = describe(symbol, length, is_ac, tables.most[row])
+            size = (entry >> 10) & 15
+            if size == 0 or size > spare:
+                fast[start : start + (1 << spare)] = entry
+                continue
+            entry, span = (entry & 0x3C0) | (length + size), 1 << (spare - size)
+            for raw in range(1 << size):
+                first = start + raw * span
+                fast[first : first + span] = (extend(raw, size) << 16) | entry
 
 
 @kernel

@@ -9,10 +9,10 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from flowerfast.kernels.vectors import lanes, pair_products
+from flowerfast.kernels.vectors import has_avx2, lanes, pair_products, shuffled
 
-_I8, _I16, _I32, _I64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
-_BYTES8, _SHORTS16, _INTS8 = ir.VectorType(_I8, 8), ir.VectorType(_I16, 16), ir.VectorType(_I32, 8)
+_I16, _I32, _I64 = (ir.IntType(bits) for bits in (16, 32, 64))
+_SHORTS16, _INTS8 = ir.VectorType(_I16, 16), ir.VectorType(_I32, 8)
 _ROWS = ((0, 4), (2, 6), (7, 1), (3, 5))
 """Lines whose values lie side by side."""
 _FITS = 1 << 14
@@ -30,28 +30,30 @@ def transform_eight(_context: Any, _work: Any, _out: Any, _pitch: Any) -> Any:
     def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
         work, out, pitch = arguments
         columns = builder.inttoptr(work, _SHORTS16.as_pointer())
-        made, seen = {}, _int(0)
+        made = {}
         for column in range(8):
             pairs = [
                 builder.load(builder.gep(columns, [_I32(4 * column + pair)]), align=2) for pair in range(4)
             ]
             made[column] = _line(builder, pairs, 11)
-            for value in made[column]:
-                seen = builder.or_(seen, builder.add(value, _int(_FITS)))
-        over = builder.and_(seen, _int(-2 * _FITS))
+        seen = _shorts(0)
         for row in range(8):
             pairs = [_paired(builder, made[first][row], made[second][row]) for first, second in _ROWS]
-            levels = [_level(builder, value) for value in _line(builder, pairs, 18)]
-            target = builder.add(out, builder.mul(pitch, _I64(row)))
-            _store_row(builder, levels, target)
-        whole = builder.bitcast(over, ir.IntType(256))
-        return builder.zext(builder.icmp_unsigned("==", whole, ir.IntType(256)(0)), _I64)
+            for pair in pairs:
+                seen = builder.or_(seen, builder.add(pair, _shorts(_FITS)))
+            _store_row(builder, _line(builder, pairs, 18), builder.add(out, builder.mul(pitch, _I64(row))))
+        over = builder.bitcast(builder.and_(seen, _shorts(-2 * _FITS)), ir.IntType(256))
+        return builder.zext(builder.icmp_unsigned("==", over, ir.IntType(256)(0)), _I64)
 
     return types.intp(types.intp, types.intp, types.intp), generate
 
 
 def _int(value: int) -> Any:
     return ir.Constant(_INTS8, [value] * 8)
+
+
+def _shorts(value: int) -> Any:
+    return ir.Constant(_SHORTS16, [value] * 16)
 
 
 def _line(builder: Any, pairs: list[Any], shift: int) -> list[Any]:
@@ -83,27 +85,39 @@ def _line(builder: Any, pairs: list[Any], shift: int) -> list[Any]:
 
 
 def _paired(builder: Any, first: Any, second: Any) -> Any:
-    """Two times int32 (8,), of which 16 bits are enough, to int16 (8, 2)."""
-    low, high = builder.and_(first, _int(0xFFFF)), builder.shl(second, _int(16))
-    return builder.bitcast(builder.or_(low, high), _SHORTS16)
+    """Two times int32 (8,) to int16 (8, 2); what does not fit becomes the next that does."""
+    return shuffled(builder, _packed(builder, first, second, 16), [n // 2 + 8 * (n % 2) for n in range(16)])
 
 
-def _level(builder: Any, value: Any) -> Any:
-    """Samples of transformed values, which lie around 0."""
-    level = builder.add(value, _int(128))
-    level = builder.select(builder.icmp_signed("<", level, _int(0)), _int(0), level)
-    level = builder.select(builder.icmp_signed(">", level, _int(255)), _int(255), level)
-    return builder.trunc(level, _BYTES8)
+def _store_row(builder: Any, values: list[Any], target: Any) -> None:
+    """Transformed values by column and block, which lie around 0, to samples in a row, block by block."""
+    halves = []
+    for first in (0, 4):
+        shorts = [_packed(builder, *values[n : n + 2], 16) for n in (first, first + 2)]
+        raised = [builder.add(each, _shorts(128)) for each in shorts]
+        columns = _packed(builder, *raised, 8)
+        fours = shuffled(builder, columns, [8 * (n % 4) + n // 4 for n in range(32)])
+        halves.append(builder.bitcast(fours, _INTS8))
+    all_ = builder.shuffle_vector(*halves, lanes(n // 2 + 8 * (n % 2) for n in range(16)))
+    builder.store(all_, builder.inttoptr(target, all_.type.as_pointer()), align=1)
 
 
-def _store_row(builder: Any, levels: list[Any], target: Any) -> None:
-    """Samples by column and block to a row, block by block."""
-    while len(levels) > 1:
-        count = 2 * levels[0].type.count
-        pairs = zip(levels[::2], levels[1::2], strict=True)
-        levels = [builder.shuffle_vector(a, b, lanes(range(count))) for a, b in pairs]
-    (all_,) = levels
-    turned = builder.shuffle_vector(
-        all_, ir.Constant(all_.type, ir.Undefined), lanes(8 * (i % 8) + i // 8 for i in range(64))
-    )
-    builder.store(turned, builder.inttoptr(target, all_.type.as_pointer()), align=1)
+def _packed(builder: Any, first: Any, second: Any, bits: int) -> Any:
+    """Two vectors in one, whose numbers have half the bits: signed ones of 16, unsigned ones of 8.
+
+    What does not fit becomes the next that does.
+    """
+    count, wide = first.type.count, first.type.element
+    lowest, highest = (-(1 << 15), (1 << 15) - 1) if bits == 16 else (0, 255)
+    if has_avx2():
+        name = "llvm.x86.avx2.packssdw" if bits == 16 else "llvm.x86.avx2.packuswb"
+        kind = ir.FunctionType(ir.VectorType(ir.IntType(bits), 2 * count), [first.type] * 2)
+        packed = builder.call(builder.module.declare_intrinsic(name, (), kind), [first, second])
+        half = count // 2  # it takes the lower halves of both first, then the upper ones
+        order = [n % half + n // half % 2 * 2 * half + n // count * half for n in range(2 * count)]
+        return shuffled(builder, packed, order)
+    both = builder.shuffle_vector(first, second, lanes(range(2 * count)))
+    for sign, bound in (("<", lowest), (">", highest)):
+        edge = ir.Constant(both.type, [wide(bound)] * (2 * count))
+        both = builder.select(builder.icmp_signed(sign, both, edge), edge, both)
+    return builder.trunc(both, ir.VectorType(ir.IntType(bits), 2 * count))

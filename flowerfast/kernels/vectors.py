@@ -5,6 +5,7 @@ caller answers for their bounds.
 """
 
 from collections.abc import Callable, Iterable
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,12 @@ _BYTES16, _BYTES32, _SHORTS32 = ir.VectorType(_I8, 16), ir.VectorType(_I8, 32), 
 _SHORTS16 = ir.VectorType(_I16, 16)
 _INTS16, _WORDS4 = ir.VectorType(_I32, 16), ir.VectorType(_I64, 4)
 _MADD = ir.FunctionType(ir.VectorType(_I32, 8), [ir.VectorType(_I16, 16)] * 2)
-_FEATURES = {name for name, has in get_host_cpu_features().items() if has}
+
+
+@cache
+def has_avx2() -> bool:
+    """Whether this processor has instructions for vectors of 32 bytes of whole numbers."""
+    return bool(get_host_cpu_features().get("avx2"))
 
 
 @part
@@ -143,9 +149,7 @@ def mix_four_pixels(
             pointer = builder.inttoptr(
                 builder.add(weights, builder.shl(pair, _I64(6))), _SHORTS32.as_pointer()
             )
-            return _shuffled(builder, builder.bitcast(loaded, _BYTES32), order), builder.load(
-                pointer, align=4
-            )
+            return shuffled(builder, builder.bitcast(loaded, _BYTES32), order), builder.load(pointer, align=4)
 
         _mix(builder, pixels, pairs, shift, out)
         return _context.get_dummy_value()
@@ -215,15 +219,15 @@ def pair_products(builder: Any, left: Any, right: Any) -> Any:
     """int32 (n,): of int16 (2 n,) the sums of the products of two neighbours each; n is 8 or 16."""
     count = left.type.count
     if count > 16:
-        halves = [[_shuffled(builder, side, range(at, at + 16)) for side in (left, right)] for at in (0, 16)]
+        halves = [[shuffled(builder, side, range(at, at + 16)) for side in (left, right)] for at in (0, 16)]
         return builder.shuffle_vector(*(pair_products(builder, *half) for half in halves), lanes(range(16)))
-    if "avx2" in _FEATURES:
+    if has_avx2():
         function = builder.module.declare_intrinsic("llvm.x86.avx2.pmadd.wd", (), _MADD)
         return builder.call(function, [left, right])
     ints = ir.VectorType(_I32, count // 2)
     even, odd = (
         builder.mul(
-            *(builder.sext(_shuffled(builder, side, range(at, count, 2)), ints) for side in (left, right))
+            *(builder.sext(shuffled(builder, side, range(at, count, 2)), ints) for side in (left, right))
         )
         for at in (0, 1)
     )
@@ -236,7 +240,7 @@ def lanes(order: Iterable[int]) -> Any:
     return ir.Constant(ir.VectorType(_I32, len(numbers)), numbers)
 
 
-def _shuffled(builder: Any, vector: Any, order: Iterable[int]) -> Any:
+def shuffled(builder: Any, vector: Any, order: Iterable[int]) -> Any:
     """Lanes of one vector in another order."""
     return builder.shuffle_vector(vector, ir.Constant(vector.type, ir.Undefined), lanes(order))
 
@@ -244,7 +248,7 @@ def _shuffled(builder: Any, vector: Any, order: Iterable[int]) -> Any:
 def _splat(builder: Any, value: Any) -> Any:
     """The same int32 in all sixteen lanes."""
     first = builder.insert_element(ir.Constant(_INTS16, ir.Undefined), value, _I32(0))
-    return _shuffled(builder, first, [0] * 16)
+    return shuffled(builder, first, [0] * 16)
 
 
 @intrinsic(prefer_literal=True)
