@@ -58,8 +58,8 @@ def _copy_and_find_ones(source: int, target: int) -> np.uint64:
     return ones
 
 
-def _store_int32(value: np.int32, address: int) -> None:
-    ctypes.memmove(int(address), np.int32(value).tobytes(), 4)
+def _store_int16(value: np.int16, address: int) -> None:
+    ctypes.memmove(int(address), np.int16(value).tobytes(), 2)
 
 
 def _row(address: int, count: int = 16) -> np.ndarray:
@@ -81,21 +81,49 @@ def _colour_sixteen(luma: int, blue: int, red: int, out: int) -> None:
     ctypes.memmove(int(out), np.stack([*pixels, 0 * level], 1).astype(np.uint8).tobytes(), 64)
 
 
-def _store_transposed(source: int, out: int) -> None:
-    square = np.frombuffer(ctypes.string_at(int(source), 64), np.uint8).reshape(8, 8)
-    ctypes.memmove(int(out), square.T.tobytes(), 64)
+def _transform(s: np.ndarray, shift: int) -> np.ndarray:
+    """One pass along the first axis, int64 (8, ...), as `transform_lines` has it."""
+    half = 1 << (shift - 1)
+    e0, e1 = ((s[0] + s[4]) << 13) + half, ((s[0] - s[4]) << 13) + half
+    e2, e3 = 4433 * s[2] - 10704 * s[6], 10703 * s[2] + 4433 * s[6]
+    even = np.stack([e0 + e3, e1 + e2, e1 - e2, e0 - e3])
+    z3, z4 = -6436 * (s[7] + s[3]) + 9633 * (s[1] + s[5]), 9633 * (s[7] + s[3]) + 6437 * (s[1] + s[5])
+    odd = np.stack(
+        [
+            -7373 * s[7] + 4926 * s[1] + z4,
+            4177 * s[3] - 20995 * s[5] + z3,
+            -20995 * s[3] - 4176 * s[5] + z4,
+            -4927 * s[7] - 7373 * s[1] + z3,
+        ]
+    )
+    return np.concatenate([even + odd, (even - odd)[::-1]]) >> shift
+
+
+def _transform_eight(work: int, out: int, pitch: int) -> int:
+    stored = np.frombuffer(ctypes.string_at(int(work), 1024), np.int16).reshape(8, 4, 8, 2).astype(np.int64)
+    rows = np.empty((8, 8, 8), np.int64)  # by row, column and block
+    for pair, both in enumerate(((0, 4), (2, 6), (7, 1), (3, 5))):
+        for half, row in enumerate(both):
+            rows[row] = stored[:, pair, :, half]
+    first = _transform(rows, 11)
+    levels = np.clip(_transform(first.transpose(1, 0, 2), 18) + 128, 0, 255)  # by column, row and block
+    for row in range(8):
+        ctypes.memmove(int(out) + row * int(pitch), levels[:, row].T.astype(np.uint8).tobytes(), 64)
+    return int(np.abs(first).max() < 1 << 14)
 
 
 _STAND_INS: dict[str, Callable[..., Any]] = {
     "load_big_endian": _load_big_endian,
-    **{f"load_{kind.__name__}": _loader(kind) for kind in (np.uint8, np.uint16, np.int32, np.int64)},
+    **{
+        f"load_{kind.__name__}": _loader(kind) for kind in (np.uint8, np.uint16, np.int16, np.int32, np.int64)
+    },
     "count_trailing_zeros": _count_trailing_zeros,
     "find_ones": _find_ones,
     "copy_and_find_ones": _copy_and_find_ones,
-    "store_int32": _store_int32,
+    "store_int16": _store_int16,
     "double_sixteen": _double_sixteen,
     "colour_sixteen": _colour_sixteen,
-    "store_transposed": _store_transposed,
+    "transform_eight": _transform_eight,
 }
 """For the functions of `kernels.vectors`, which only compiled code can call."""
 

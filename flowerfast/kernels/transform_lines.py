@@ -93,9 +93,11 @@ def _store_row(builder: Any, values: list[Any], target: Any) -> None:
     """Transformed values by column and block, which lie around 0, to samples in a row, block by block."""
     halves = []
     for first in (0, 4):
-        shorts = [_packed(builder, *values[n : n + 2], 16) for n in (first, first + 2)]
-        raised = [builder.add(each, _shorts(128)) for each in shorts]
-        columns = _packed(builder, *raised, 8)
+        upper, lower = (
+            builder.add(_packed(builder, values[n], values[n + 1], 16), _shorts(128))
+            for n in (first, first + 2)
+        )
+        columns = _packed(builder, upper, lower, 8)
         fours = shuffled(builder, columns, [8 * (n % 4) + n // 4 for n in range(32)])
         halves.append(builder.bitcast(fours, _INTS8))
     all_ = builder.shuffle_vector(*halves, lanes(n // 2 + 8 * (n % 2) for n in range(16)))
