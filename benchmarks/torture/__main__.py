@@ -13,10 +13,12 @@ import time
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
+from grimp import ImportGraph, build_graph
 
 from benchmarks.torture.parts import all_trials
 from benchmarks.torture.trial import Tally, Trial
@@ -74,33 +76,58 @@ def run_chunk(name: str, cases: str, folder: str) -> None:
     print(MARK + json.dumps(asdict(tally)))
 
 
-def _sources() -> str:
-    """Digest of the code under trial, and of the trials."""
+@cache
+def _imports() -> ImportGraph:
+    return build_graph("flowerfast", "benchmarks", cache_dir=None)
+
+
+def modules_of(trial: Trial) -> set[str]:
+    """The modules of this project whose code a trial runs: all that its own module imports, and so on."""
+    own = trial.run.__module__
+    found = _imports().find_upstream_modules(own) | {own}
+    packages = {name.rsplit(".", up)[0] for name in found for up in range(1, name.count(".") + 1)}
+    return found | packages
+
+
+def _digest(trial: Trial) -> str:
+    """Of the code that a trial runs."""
     digest = hashlib.sha256()
-    for file in sorted([*ROOT.glob("flowerfast/**/*.py"), *ROOT.glob("benchmarks/torture/*.py")]):
-        digest.update(file.relative_to(ROOT).as_posix().encode() + b"\0" + file.read_bytes())
+    for module in sorted(modules_of(trial)):
+        place = ROOT / module.replace(".", "/")
+        file = place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
+        digest.update(module.encode() + b"\0" + file.read_bytes())
     return digest.hexdigest()
 
 
 def _begin(out: Path, quick: bool) -> dict[str, Any]:
-    """What a results file says already, if it is of this code and this size; else a new one."""
-    fresh = {"schema": SCHEMA, "kind": "torture", "quick": quick, "sources": _sources()}
+    """A results file, with the trials that one which is there has."""
+    fresh = {"schema": SCHEMA, "kind": "torture", "quick": quick}
     try:
         there = json.loads(out.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         there = {}
-    if fresh.items() <= there.items():
-        return there
-    return {**fresh, "environment": environment(torch.device("cpu")), "trials": {}}
+    trials = there["trials"] if fresh.items() <= there.items() else {}
+    return {**fresh, "environment": environment(torch.device("cpu")), "trials": trials}
 
 
 def torture(trials: list[Trial], out: Path, quick: bool) -> int:
-    """Try all, write down what came of it, and return how many cases failed."""
+    """Try all, write down what came of it, and return how many cases failed.
+
+    What was tried before counts while the code that it ran is the same.
+    """
     results = _begin(out, quick)
     for trial in trials:
-        count = trial.quick if quick else trial.full
-        about = {"promise": trial.promise, "unit": trial.unit, "of": count, "seconds": 0.0, **asdict(Tally())}
-        row = results["trials"].setdefault(trial.name, about)
+        about = {
+            "promise": trial.promise,
+            "unit": trial.unit,
+            "of": trial.quick if quick else trial.full,
+            "code": _digest(trial),
+        }
+        row = results["trials"].get(trial.name, {})
+        if not about.items() <= row.items():
+            row = {**about, "git": results["environment"]["git"], "seconds": 0.0, **asdict(Tally())}
+        results["trials"][trial.name] = row
+        count = row["of"]
         _try(trial, row, count, lambda: write_results(out, results))
         print(f"{trial.name}: {row['tried']:,} {trial.unit}, {len(row['failures'])} failures", flush=True)
     return sum(len(row["failures"]) for row in results["trials"].values())

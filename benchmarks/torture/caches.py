@@ -98,8 +98,9 @@ def _to_noise(file: Path, rng: Rng) -> None:
 Damage = Callable[[Path, Rng], None]
 _CONTENT: tuple[Damage, ...] = (_flip, _flip, _zero, _cut, _empty, _to_noise)
 _KIND: tuple[Damage, ...] = (_delete, _to_pipe, _to_folder, _to_device)
-_WHILE_MAPPED: tuple[Damage, ...] = (_flip, _zero, _to_noise, *_KIND)
-"""What may befall a decoded cache in use: it is mapped, so that one which somebody cuts is beyond help."""
+_WHILE_MAPPED: tuple[Damage, ...] = (_to_noise, *_KIND)
+"""What may befall a decoded cache in use: it is mapped, and compared with its checksums when photos are first
+taken, so that one which somebody cuts, or writes to after that, is beyond help."""
 
 
 # --------------------------------------------------------------------------------------------------- data

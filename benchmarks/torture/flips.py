@@ -51,7 +51,7 @@ def try_flips(cases: range, folder: Path) -> Tally:
         _copy(source, place)
         files = sorted(file for file in place.rglob("*") if file.is_file())
         file = files[int(rng.integers(len(files)))]
-        how = _damage(file, rng)
+        how = _damage(file, rng, listed=name == "--from")
         tally.tried += 1
         what = f"{kind} run, {file.relative_to(place)} {how}, {name}"
         try:
@@ -84,12 +84,15 @@ def _copy(source: Path, place: Path) -> None:
     shutil.copytree(source, place)
 
 
-def _damage(file: Path, rng: np.random.Generator) -> str:
-    """Change a file in one of the ways of failing disks, copies and people; what was done."""
+def _damage(file: Path, rng: np.random.Generator, listed: bool) -> str:
+    """Change a file in one of the ways of failing disks, copies and people; what was done.
+
+    `listed`: each weights file will be asked for by its name, so that none may be gone.
+    """
     content = bytearray(file.read_bytes())
     way = str(rng.choice(["bit", "bytes", "cut", "tail", "page", "gone"], p=[0.4, 0.2, 0.15, 0.1, 0.1, 0.05]))
-    if way == "gone" and file.name.startswith("epoch"):  # people may delete those
-        way = "cut"
+    if way == "gone" and (file.name.startswith("epoch") or (listed and file.parent.name == "checkpoints")):
+        way = "cut"  # people may delete those
     if way == "bit":
         content[int(rng.integers(len(content)))] ^= 1 << int(rng.integers(8))
     elif way == "bytes":

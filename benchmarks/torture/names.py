@@ -46,6 +46,11 @@ def name(case: int) -> bytes:
     return (b"n" if not text or text.startswith((b".", b"~", b"_", b"@")) else b"") + text
 
 
+def _is_valid(text: str) -> bool:
+    """Whether a name is UTF-8."""
+    return text == text.encode(errors="replace").decode()
+
+
 def odd(text: str, keep: str = "\n") -> str:
     """The first character that would command a terminal, or nothing."""
     kinds = ("Cc", "Cs", "Zl", "Zp")
@@ -129,7 +134,7 @@ class _World:
 
 
 def _train(world: _World) -> Path:
-    run = world.folder / "runs[" / "bold]" / "[" / "x]" / next(iter(world.names))
+    run = world.folder / "runs[" / "bold]" / "[" / "x]" / next(filter(_is_valid, world.names))
     given = {**TINY, "train.epochs": 1, "train.batch_size": 16, "data.kernels": "torchvision"}
     world.run((0,), "train", str(world.photos), f"--out={run}", *options(given))
     for part in (
@@ -171,6 +176,9 @@ def _pack(world: _World) -> None:
 
 def _refuse(world: _World) -> None:
     """Each name where a command looks for something else."""
+    for text in world.names:
+        if not _is_valid(text):  # weights could not be read from there
+            world.run((2,), "train", str(world.photos), f"--out={world.folder / text}")
     model = f"--model=x{next(iter(world.names))}"  # one: it is compared with all that timm has
     world.run((2,), "train", str(world.photos), model)
     for text in world.names:

@@ -113,6 +113,8 @@ def _jsonl(stream: TextIO, _: int) -> Iterator[Write]:
 @contextmanager
 def _csv(stream: TextIO, top: int) -> Iterator[Write]:
     table = csv.writer(stream, lineterminator="\n")
+    # Readers end a line at a carriage return too, which Python quotes only where it ends its own lines.
+    quoting = csv.writer(stream, lineterminator="\n", quoting=csv.QUOTE_ALL)
     table.writerow(
         ["path", *(f"{what}_{k + 1}" for k in range(top) for what in ("name", "probability")), "error"]
     )
@@ -121,7 +123,9 @@ def _csv(stream: TextIO, top: int) -> Iterator[Write]:
         cells = [cell for pair in prediction.top for cell in pair]
         row = [prediction.path, *cells, *[""] * (2 * top - len(cells)), prediction.error or ""]
         # Scripts need names as they are; a terminal takes some for commands.
-        table.writerow([printable(c) if isinstance(c, str) else c for c in row] if stream.isatty() else row)
+        if stream.isatty():
+            row = [printable(c) if isinstance(c, str) else c for c in row]
+        (quoting if any("\r" in str(cell) for cell in row) else table).writerow(row)
         stream.flush()
 
     yield write

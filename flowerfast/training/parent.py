@@ -35,6 +35,10 @@ def _weights(place: Path) -> tuple[RunFolder, Path]:
         folder = RunFolder(place.resolve().parent)
     files = (place,) if place.is_file() else (folder.best / "model.safetensors", folder.last)
     weights = next((file for file in files if file.is_file()), None)
+    if weights == folder.last != place and folder.best.is_dir():
+        raise UserError(
+            f"--from {place}: {files[0]} is missing; bring it back, or give other weights, such as {weights}"
+        )
     if weights is None or not folder.config.is_file():
         kept = folder.epoch_files() if folder.config.is_file() else []
         what = f", such as {kept[-1]}" if kept else ""

@@ -102,6 +102,18 @@ def test_the_columns_of_csv(cli: Cli, trained: Any) -> None:
     assert 1 >= float(row["probability_1"]) >= float(row["probability_2"]) >= 0
 
 
+@pytest.mark.parametrize("name", ["a\rb.jpg", "a\nb.jpg", 'a",b.jpg'])
+def test_names_with_what_ends_lines_and_cells_come_back_from_csv(
+    cli: Cli, trained: Any, tmp_path: Path, name: str
+) -> None:
+    (tmp_path / name).write_bytes((trained.photos / "red/00.jpg").read_bytes())
+    assert cli("predict", trained.run, tmp_path / name, "--csv", "answers")[0] == 0
+    with (tmp_path / "answers").open(encoding="utf-8", newline="") as stream:
+        (row,) = csv.DictReader(stream)
+    assert row["path"] == str(tmp_path / name)
+    assert row["name_1"] == "red"
+
+
 def test_a_long_name_is_not_cut_where_nobody_looks(cli: Cli, trained: Any, tmp_path: Path) -> None:
     photo = tmp_path / ("long " * 30) / ("x" * 200 + ".jpg")
     photo.parent.mkdir()

@@ -43,6 +43,14 @@ def test_other_photos_are_split_anew_and_that_is_said(
     assert any(note.startswith(f"split: not that of {parent}") for note in child.summary["notes"])
 
 
+def test_lost_weights_are_not_replaced_by_others_unsaid(train_tiny: Train, tmp_path: Path) -> None:
+    parent = train_tiny("parent", {"train.epochs": 1}).folder
+    (parent / "best/model.safetensors").unlink()
+    with pytest.raises(UserError, match=r"model\.safetensors is missing; bring it back, or give .*last\.pt$"):
+        train(out=tmp_path / "child", start_from=parent)
+    train(out=tmp_path / "last", start_from=parent / "checkpoints/last.pt", settings={"train.epochs": 1})
+
+
 def test_what_has_no_weights_is_no_parent(train_tiny: Train, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"^--from .*photos: no run with weights there; give a run folder"):
         train(start_from=tmp_path / "photos", out=tmp_path / "child")

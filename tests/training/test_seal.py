@@ -45,6 +45,17 @@ def test_every_flipped_bit_is_seen(tmp_path: Path, name: str) -> None:
             check(file)
 
 
+@pytest.mark.parametrize("name", ["a.json", "a.yaml", "a.safetensors"])
+def test_a_lost_page_is_seen(tmp_path: Path, name: str) -> None:
+    """The first, in which the checksum lies, too. A save without its end is no archive any more."""
+    file = write(tmp_path, name)
+    good = file.read_bytes()
+    for place in range(0, len(good), 512):
+        file.write_bytes((good[:place] + bytes(512))[: len(good)] + good[place + 512 :])
+        with pytest.raises(Damaged):
+            check(file)
+
+
 @KINDS
 def test_readers_do_not_look_at_it(tmp_path: Path, name: str) -> None:
     file = write(tmp_path, name)
