@@ -51,7 +51,7 @@ HARM: list[Callable[[Path], object]] = [
 @pytest.fixture
 def code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where machine code is kept, of two signatures."""
-    monkeypatch.setattr(compiling, "_CODE", tmp_path / "code")
+    monkeypatch.setattr(compiling, "CODE", tmp_path / "code")
     machine_code._say_damaged.cache_clear()
     double = compiling.kernel(_double)
     assert (double(4), double(4.5)) == (8, 9)
