@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from flowerfast.kernels import place
+from flowerfast.kernels import place, ready
 from flowerfast.kernels.place import is_compiled
 from flowerfast.kernels.ready import COMPILING, MEANWHILE, SLOWER, Loops
 
@@ -118,6 +118,18 @@ def test_who_demands_them_waits_and_compiles_what_is_missing(
     found.demand()
     assert found.usable
     assert (tmp_path / "made").exists() == (program == DONE)
+
+
+def test_without_numba_there_is_no_child(
+    loops: Callable[..., Loops], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ready, "find_spec", lambda _: None)
+    monkeypatch.setattr(ready, "numba_problem", lambda: "numba is not installed")
+    found = loops("no program")
+    found.begin()
+    found.begin()
+    found.demand()
+    assert found.notes == [f"{SLOWER}: numba is not installed"]
 
 
 def test_where_nothing_can_be_kept_they_are_compiled_at_the_call(
