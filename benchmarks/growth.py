@@ -108,6 +108,8 @@ def first_batch(photos: Photos) -> float:
         with open_loader(photos) as loader:
             next(loader.epoch(0))
 
+    with open_loader(photos) as loader:
+        loader.warm_up()  # waits for the compiled loops
     first()  # imports, thread pools
     return seconds(first, 9)
 

@@ -72,7 +72,7 @@ class DataConfig(Section):
     workers: int = Field(default=0, ge=0, le=256)
     """CPU threads that decode and augment; 0: one per usable core."""
     kernels: Literal["auto", "numba", "torchvision"] = "auto"
-    """What runs the cpu backend's steps: numba (compiled; the same pixels) or torchvision itself."""
+    """Who runs the cpu backend's steps: numba (compiled), torchvision; auto: numba once it has compiled."""
     decode_scale: Literal["auto", "off"] = "off"
     """auto: the cpu backend decodes usual JPEGs at 1/2, 1/4 or 1/8 where the crop stays large enough."""
     prefetch: int = Field(default=3, ge=1, le=32)

@@ -63,8 +63,9 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
 
 @pytest.fixture(autouse=True)
 def compiled_already(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test depends on whether it is the first on its machine, which is told that loops are compiled."""
-    monkeypatch.setattr("flowerfast.kernels.compiling.is_compiled", lambda: True)
+    """No test depends on whether it is the first on its machine, or on when loops are there: they are."""
+    monkeypatch.setattr("flowerfast.kernels.place.is_compiled", lambda: True)
+    monkeypatch.setattr("flowerfast.kernels.ready.LOOPS.usable", True)
 
 
 @pytest.fixture

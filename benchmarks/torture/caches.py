@@ -14,7 +14,7 @@ from PIL import Image
 from benchmarks.torture.trial import Tally, Trial
 from flowerfast.config import Augment, DataConfig
 from flowerfast.errors import UserError
-from flowerfast.kernels import compiling
+from flowerfast.kernels import place as kernels
 from flowerfast.loaders.loader import Loader
 from flowerfast.packing.pack import pack
 from flowerfast.packing.shard_writer import PackSettings
@@ -145,7 +145,7 @@ class _Case:
 
 
 def _loader(photos: Photos, **settings: object) -> Loader:
-    options = DataConfig.model_validate({"workers": 2, "backend": "cpu", **settings})
+    options = DataConfig.model_validate({"workers": 2, "backend": "cpu", "kernels": "numba", **settings})
     return Loader(
         photos, size=_SIZE, batch_size=_BATCH, augment=Augment(), seed=0, device="cpu", options=options
     )
@@ -226,7 +226,7 @@ def damaged_code(cases: range, folder: Path) -> Tally:
     for case in cases:
         rng = np.random.default_rng([6, case])
         place = folder / f"code{case}"
-        shutil.copytree(compiling._CODE, place / compiling._CODE.name)
+        shutil.copytree(kernels.CODE, place / kernels.CODE.name)
         files = sorted(place.rglob("*.code"), key=lambda file: file.stat().st_size)
         kinds = (_flip, _cut, _empty, _zero, _to_noise, _to_pipe, _to_folder)
         if case == _POWER_LOSS:

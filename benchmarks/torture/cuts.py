@@ -142,7 +142,9 @@ def try_cache(cases: range, folder: Path) -> Tally:
 
 
 def _epoch(photos: Path, place: Path) -> list[tuple[bytes, bytes]]:
-    options = DataConfig(cache="disk", cache_dir=str(place / "decoded"), workers=1, backend="cpu")
+    options = DataConfig(
+        cache="disk", cache_dir=str(place / "decoded"), workers=1, backend="cpu", kernels="numba"
+    )
 
     with Loader(
         Photos(photos), size=32, batch_size=5, augment=Augment(), device="cpu", options=options

@@ -145,7 +145,7 @@ def _loaded(root: Path, backend: str, kernels: str, augment: Augment | None) -> 
 
 def _compare(root: Path, tally: Tally, dali: bool, augment: Augment | None) -> Found:
     """Load a folder by all backends; failures are noted by the path, which holds the number of the case."""
-    found, bad = _loaded(root, "cpu", "auto", augment)
+    found, bad = _loaded(root, "cpu", "numba", augment)
     plain, plainly_bad = _loaded(root, "cpu", "torchvision", augment)
     others = [("torchvision", plainly_bad)]
     if dali and _has_dali():

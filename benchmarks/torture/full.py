@@ -211,7 +211,7 @@ def _answered(work: _Work, disk: Disk, rng: np.random.Generator, tally: Tally) -
 
 def _cached(work: _Work, disk: Disk, _: np.random.Generator, tally: Tally) -> None:
     """The decoded cache, whose disk fills up while it does: the pixels of a loader without one."""
-    without = DataConfig(workers=1, backend="cpu")
+    without = DataConfig(workers=1, backend="cpu", kernels="numba")
     kept = without.model_copy(update={"cache": "disk", "cache_dir": str(disk.folder / "cache")})
 
     def drawn(options: DataConfig) -> list[bytes]:

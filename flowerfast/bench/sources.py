@@ -42,6 +42,7 @@ def loader(data: str, settings: Sequence[str], device: str = "cpu", photos: int 
     """
     config = load_config(None, settings, {"data.path": data})
     opened = training_loader(config, sample(Photos.open(data, config.data), photos), device)
+    opened.warm_up()  # waits for the compiler: the steady state is measured
     return Source((opened.epoch(number) for number in count()), close=opened.close)
 
 

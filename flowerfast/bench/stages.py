@@ -20,11 +20,12 @@ from flowerfast.bench.rounds import timed
 from flowerfast.bench.sources import sample
 from flowerfast.config import Config
 from flowerfast.kernels import End
+from flowerfast.kernels.ready import LOOPS
 from flowerfast.loaders.cache.choice import open_cache
 from flowerfast.loaders.cache.store import Cached
 from flowerfast.loaders.threads import chunk_size, finished_batch
 from flowerfast.photos.photos import Photos
-from flowerfast.pixels.executor import Executor, open_executor
+from flowerfast.pixels.executor import Executor, Executors
 from flowerfast.pixels.reference import PlainExecutor
 from flowerfast.pixels.source import Files
 from flowerfast.plans.plan import Plan
@@ -63,7 +64,9 @@ class StageClock:
         kept = open_cache(place, data, photos, _CPU)
         files = Files(photos, data.kernels != "torchvision", data.decode_scale)
         source = files if kept is None else Cached(kept)
-        self._executor: Executor = open_executor(data.kernels, photos, source)[0]
+        if data.kernels != "torchvision":
+            LOOPS.demand()  # the steady state is measured
+        self._executor: Executor = Executors(data.kernels, photos, source).now
         self._chunk = chunk_size(self._sampler.batch_size, data.prefetch, threads=1)
 
     @property

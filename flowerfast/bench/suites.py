@@ -27,6 +27,7 @@ from flowerfast.loaders.engine import choose_backend
 from flowerfast.loaders.speeds import WIDE, remember
 from flowerfast.machine import ProgressBars, no_bars, usable_cores, user_cache_dir
 from flowerfast.photos.photos import Photos
+from flowerfast.pixels.executor import compiling_notes
 from flowerfast.settings import change_config
 from flowerfast.training.half_loaders import training_loader
 
@@ -67,7 +68,7 @@ def run_bench(
     with tempfile.TemporaryDirectory(prefix="flowerfast-bench-") as scratch:
         pace = QUICK if quick else FULL
         bench = _open(config, Path(scratch), bars)
-        for note in bench.photos.notes:
+        for note in (*bench.photos.notes, *compiling_notes(config.data.kernels)):
             say(note)
         say("compiling and warming up")
         ms = _milliseconds(bench)

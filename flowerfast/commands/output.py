@@ -231,10 +231,13 @@ def say(notes: Iterable[str]) -> None:
         complain(note)
 
 
-def say_compiling(kernels: str) -> list[str]:
-    """Say what the user should know before `data.kernels` are first used on this machine; what was said."""
+def say_compiling(kernels: str, waited: bool = True) -> list[str]:
+    """Say what the user should know before `data.kernels` are first used on this machine; what was said.
+
+    `waited` as in `compiling_notes`.
+    """
     from flowerfast.pixels.executor import compiling_notes
 
-    notes = compiling_notes(kernels)
+    notes = compiling_notes(kernels, waited)
     say(notes)
     return notes

@@ -130,6 +130,7 @@ def compare_backends(
 
     tallies = {step: Tally(trained if step in BOUNDS.steps else None) for step in STEPS}
     with opened(own, place) as tested, opened(plain, torch.device("cpu")) as reference:
+        tested.warm_up()  # waits for the compiled loops, which are what is compared
         sampler = tested.plan_sampler
         chunks = list(product(range(epochs), iter_chunks(photos.indices, sampler.batch_size)))
         for done, (epoch, chunk) in enumerate(chunks):

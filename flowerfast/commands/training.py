@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from flowerfast.commands.find import check_folder, check_outputs, check_run, find_photos
+from flowerfast.commands.importing import without_collecting
 from flowerfast.commands.options import (
     READING,
     BackendOption,
@@ -71,9 +72,10 @@ def train(
     chosen = chosen_settings(set_, data, backend=backend, **short)
     if not resume:
         check_start(config, chosen)
-    from flowerfast.commands.display import TrainDisplay, progress_bar
-    from flowerfast.commands.signals import StopSignals
-    from flowerfast.training.run import train as train_photos
+    with without_collecting():
+        from flowerfast.commands.display import TrainDisplay, progress_bar
+        from flowerfast.commands.signals import StopSignals
+        from flowerfast.training.run import train as train_photos
 
     with closing(TrainDisplay(out)) as display:
         result = train_photos(
@@ -117,7 +119,7 @@ def evaluate(
     check_run(run)
     check_folder(data)
     check_outputs({"json": json_}, data=data)
-    said = say_compiling(config.data.kernels)
+    said = say_compiling(config.data.kernels, waited=False)
     from flowerfast.commands.display import progress_bar
     from flowerfast.training.trained import evaluate as evaluate_run
 

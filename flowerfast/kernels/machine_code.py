@@ -6,6 +6,9 @@ executed. Its index of them is one file too, which two processes that compile at
 
 import hashlib
 import pickle
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,10 +18,25 @@ import numba
 from numba.core.serialize import dumps
 
 from flowerfast.files import read_bytes, replacing
+from flowerfast.kernels.place import SUFFIX
 from flowerfast.machine import logger
 
-SUFFIX = ".code"
 _DIGEST = hashlib.sha256().digest_size  # bytes: a file begins with the digest of what follows
+_thread = threading.local()
+
+
+class Missing(Exception):
+    """Nothing whole is kept of a function, and this thread is not to compile it."""
+
+
+@contextmanager
+def only_loading() -> Iterator[None]:
+    """In this thread, what would be compiled raises Missing instead."""
+    _thread.only_loads = True
+    try:
+        yield
+    finally:
+        _thread.only_loads = False
 
 
 class MachineCode:
@@ -33,7 +51,21 @@ class MachineCode:
         self._folder, self._name = folder, name
 
     def load(self, key: Any) -> Any:
-        """What was saved for a signature, CPU and bytecode; None: nothing whole. Raises OSError."""
+        """What was saved for a signature, CPU and bytecode; None: nothing whole. Raises OSError, and Missing
+        within `only_loading`.
+        """
+        only_loads = getattr(_thread, "only_loads", False)
+        try:
+            data = self._read(key)
+        except OSError as error:
+            if only_loads:
+                raise Missing(self._name) from error
+            raise
+        if data is None and only_loads:
+            raise Missing(self._name)
+        return data
+
+    def _read(self, key: Any) -> Any:
         file = self._file(key)
         try:
             content = read_bytes(file)
@@ -64,7 +96,4 @@ class MachineCode:
 
 @cache
 def _say_damaged(folder: Path) -> None:
-    logger.warning(
-        "flowerfast: %s: compiled loops are damaged, and are compiled anew: it may take a minute or two",
-        folder,
-    )
+    logger.warning("flowerfast: %s: compiled loops are damaged, and are compiled anew", folder)

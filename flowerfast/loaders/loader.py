@@ -13,6 +13,7 @@ import torch
 from flowerfast.arguments import of_kind, whole
 from flowerfast.config import Augment, DataConfig, speaking_of, validate
 from flowerfast.errors import UserError
+from flowerfast.kernels.ready import LOOPS
 from flowerfast.loaders.batch import Batch
 from flowerfast.loaders.cache.choice import choose_cache, device_memory, open_cache
 from flowerfast.loaders.device import pick_device
@@ -21,6 +22,7 @@ from flowerfast.loaders.kept import KeptEngine
 from flowerfast.loaders.speeds import gpu_decodes
 from flowerfast.philox import STREAMS as EPOCHS
 from flowerfast.photos.photos import Photos
+from flowerfast.pixels.executor import compiling_notes
 from flowerfast.plans.plan import Plan, Sampler
 
 _ARGUMENTS = {
@@ -127,7 +129,7 @@ class Loader:
 
     def _open(self, data: DataConfig, keep: bool) -> None:
         """Choose backend and cache, and open the engine."""
-        photos, sampler = self.photos, self.plan_sampler
+        photos, sampler, self._compiled = self.photos, self.plan_sampler, data.kernels != "torchvision"
         augmented = sampler.augment is not None
         data = data.model_copy(
             update={"image_size": sampler.size, **({} if augmented else {"cache": "none"})}
@@ -147,8 +149,14 @@ class Loader:
         fallback = self.gpu_kernels == "dali" and data.gpu_kernels == "auto"
         self._notes = [f"DALI's own operators augment on the GPU: {why}"] if fallback else []
         data = data.model_copy(update={"gpu_kernels": self.gpu_kernels or "dali"})
+        if data.kernels == "numba":
+            self._notes += compiling_notes(data.kernels)
         store = open_cache(self.cache, data, photos, workplace(self.backend, self.device, self.cache))
         self._engine = open_engine(self.backend, sampler, data, self.device, store)
+        if self._compiled:
+            LOOPS.begin()
+        if self.backend != "cpu":
+            LOOPS.go_on()  # without compiled reading DALI's files cost a second decoding here
         if keep and not augmented and len(photos) * 3 * sampler.size**2 < device_memory(self.device) / 4:
             self._engine = KeptEngine(self._engine)
 
@@ -181,7 +189,8 @@ class Loader:
         """What whoever runs this should know, a line each: how the folder was read, photos turned, fallbacks,
         what the cache did.
         """
-        return [*self.photos.notes, *self._notes, *self._engine.notes]
+        compiled = LOOPS.notes if self._compiled else []
+        return [*self.photos.notes, *self._notes, *self._engine.notes, *compiled]
 
     def epoch(self, epoch: int, start_batch: int | None = None) -> Iterator[Batch]:
         """Batches of an epoch, from `start_batch` on; an abandoned iterator stops its workers.
@@ -199,12 +208,16 @@ class Loader:
         self._next, self._resumed = (epoch, start_batch), False
         return self._counted(epoch, start_batch, self._engine.epoch(epoch, start_batch))
 
-    def warm_up(self) -> float:
+    def warm_up(self, compiler: bool = True) -> float:
         """Make the pixels of one sample and drop them: seconds that took.
 
         What is compiled, loaded or started for a first batch is there then, and no part of an epoch's time.
+        Without `compiler` the compiled loops are not waited for: the same pixels come slower until they are
+        there.
         """
         started = time.perf_counter()
+        if compiler and self._compiled:
+            LOOPS.demand()
         plan = next(self.plan_sampler.plans(0), None)
         if plan is not None:
             with suppress(UserError):  # a file that is bad is told of when its batch comes
@@ -285,6 +298,7 @@ class Loader:
             for number, batch in enumerate(batches, start_batch + 1):
                 self._next = epoch, number
                 yield batch
+                LOOPS.go_on()  # the first step is done: what loads takes the interpreter lock from it
         except RuntimeError:
             self._check_open()  # closed meanwhile
             raise

@@ -15,7 +15,7 @@ from flowerfast.loaders.transfer import copy_ahead
 from flowerfast.machine import usable_cores
 from flowerfast.photos.photos import Photos
 from flowerfast.photos.workers import Task, Workers, leave, results
-from flowerfast.pixels.executor import open_executor
+from flowerfast.pixels.executor import Executors
 from flowerfast.pixels.source import Files
 from flowerfast.plans.plan import Plan, Sampler
 
@@ -47,18 +47,18 @@ class ThreadEngine:
     ) -> None:
         self._sampler, self._device, self._cache = sampler, device, cache
         files = Files(sampler.photos, data.kernels != "torchvision", data.decode_scale)
-        self._exact, self._notes = open_executor(data.kernels, sampler.photos, files)
-        self._executor = self._exact  # evaluation goes past the cache, whose photos may be shrunk
+        self._exact = Executors(data.kernels, sampler.photos, files)
+        self._executors = self._exact  # evaluation goes past the cache, whose photos may be shrunk
         if cache is not None:
-            self._executor, _ = open_executor(data.kernels, sampler.photos, Cached(cache))
+            self._executors = Executors(data.kernels, sampler.photos, Cached(cache))
         self._prefetch, threads = data.prefetch, data.workers or usable_cores()
         self._chunk = chunk_size(sampler.batch_size, data.prefetch, threads)
         self._pool = Workers(threads, "flowerfast-decode")
 
     @property
     def notes(self) -> list[str]:
-        """Fallbacks that were chosen and what the cache has to say, one line each."""
-        return self._notes + (self._cache.notes if self._cache is not None else [])
+        """What the cache has to say, one line each."""
+        return self._cache.notes if self._cache is not None else []
 
     def epoch(self, epoch: int, start_batch: int = 0) -> Iterator[Batch]:
         """Batches of an epoch, from `start_batch` on."""
@@ -90,7 +90,7 @@ class ThreadEngine:
     def _submit(self, plan: Plan) -> _Job:
         shape = (len(plan), plan.size, plan.size, 3)
         images = torch.empty(shape, dtype=torch.uint8, pin_memory=self._device.type == "cuda")
-        executor = self._executor if plan.augmented else self._exact
+        executor = (self._executors if plan.augmented else self._exact).now
         prepared, fill = executor.source.prepare(plan), executor.fill
         spans = [range(a, min(a + self._chunk, len(plan))) for a in range(0, len(plan), self._chunk)]
         samples = plan.indices

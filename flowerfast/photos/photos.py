@@ -16,7 +16,7 @@ from flowerfast.config import DataConfig, Exif, speaking_of, validate
 from flowerfast.documents import shown
 from flowerfast.errors import UserError, one_line
 from flowerfast.files import open_regular
-from flowerfast.kernels import numba_problem
+from flowerfast.kernels.ready import loops_usable
 from flowerfast.machine import Progress
 from flowerfast.photos.bad import BadFiles
 from flowerfast.photos.decode import ChangedError, DecodeError, decode
@@ -253,12 +253,13 @@ class Photos:
     ) -> tuple[list[np.ndarray | OSError], np.ndarray]:
         """Encoded bytes of some samples, int64 (m,), as they are now; threads may call it.
 
-        They are read in one call that does not hold the interpreter lock, unless `compiled` is False.
+        They are read in one call that does not hold the interpreter lock, unless `compiled` is False or the
+        compiled loops are not there (yet, see `kernels.ready`).
         Each result is uint8 (bytes,), read-only, or why it cannot be read. Beside them bool (m,): whether the
         photo is known to be a plain JPEG of its size, see `kernels.jpeg_header.is_plain`; False says nothing,
         and without `look` there is nothing else.
         """
-        if os.name != "posix" or not compiled or numba_problem() is not None:
+        if os.name != "posix" or not compiled or not loops_usable():
             return [self._try_to_read(index) for index in self._samples(indices).tolist()], np.zeros(
                 len(indices), np.bool_
             )
@@ -274,7 +275,8 @@ class Photos:
         at = np.zeros(len(indices) + 1, np.int64)
         np.cumsum(t.size[indices] + 1, out=at[1:])
         room = np.empty(at[-1], np.uint8)
-        outcome = read_files(self._prefix, t.path_bytes, t.path_ends, indices, at, room, *shape)
+        paths = _read_only(t.path_bytes), _read_only(t.path_ends)  # arrays of files are: one type of both
+        outcome = read_files(self._prefix, *paths, indices, at, room, *shape)
         room.flags.writeable = False
         files = [
             # Else: what is wrong, or a file that has changed since the scan.
@@ -364,3 +366,9 @@ def iter_chunks(indices: np.ndarray, size: int) -> Iterator[np.ndarray]:
     """Consecutive pieces of `indices`, `size` long; the last may be shorter."""
     for start in range(0, len(indices), size):
         yield indices[start : start + size]
+
+
+def _read_only(array: np.ndarray) -> np.ndarray:
+    view = array.view()
+    view.flags.writeable = False
+    return view

@@ -154,7 +154,7 @@ def _train(
             _announce(loaders, folder, reporter)
             announced = len(photos.bad)
             notes = _tell(loaders, said, [], reporter)
-            warm_up = train_loader.warm_up()  # before the clock starts: compiling is no waiting for data
+            warm_up = train_loader.warm_up(compiler=False)  # before the clock starts
             if saved is None:
                 folder.create(config)
                 write_split(train_photos, val_photos, folder.split)

@@ -18,7 +18,7 @@ def _double(x: int) -> int:
 
 
 def test_machine_code_is_kept_in_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compiling, "_CODE", tmp_path / "code")
+    monkeypatch.setattr(compiling, "CODE", tmp_path / "code")
     assert compiling.kernel(_double)(4) == 8
     assert list((tmp_path / "code").rglob("*.code"))
 
@@ -30,7 +30,7 @@ def test_a_full_disk_costs_compiling_not_the_run(
     def fail(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(compiling, "_CODE", tmp_path / "code")
+    monkeypatch.setattr(compiling, "CODE", tmp_path / "code")
     monkeypatch.setattr(MachineCode, method, fail)
     compiling._say_not_kept.cache_clear()
     with caplog.at_level(logging.WARNING, "flowerfast"):
@@ -39,8 +39,8 @@ def test_a_full_disk_costs_compiling_not_the_run(
 
 
 def test_without_a_folder_nothing_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compiling, "_CODE", tmp_path / "code")
-    monkeypatch.setattr(compiling, "_KEEP", False)
+    monkeypatch.setattr(compiling, "CODE", tmp_path / "code")
+    monkeypatch.setattr(compiling, "KEEP", False)
     assert compiling.kernel(_double)(4) == 8
     assert not list(tmp_path.iterdir())
 
@@ -48,7 +48,7 @@ def test_without_a_folder_nothing_is_kept(tmp_path: Path, monkeypatch: pytest.Mo
 def test_a_folder_of_numba_that_cannot_be_written_gives_way(tmp_path: Path) -> None:
     """In a process of its own: numba reads its settings when it is imported."""
     (tmp_path / "file").write_text("in the way")
-    code = "from flowerfast.kernels import compiling; print(compiling._CODE.parent, compiling._KEEP)"
+    code = "from flowerfast.kernels import compiling; print(compiling.CODE.parent, compiling.KEEP)"
     env = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "file"), "FLOWERFAST_CACHE": str(tmp_path / "own")}
     ran = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
     assert ran.stdout == f"{tmp_path / 'own/kernels'} True\n"

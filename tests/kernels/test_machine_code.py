@@ -51,7 +51,7 @@ HARM: list[Callable[[Path], object]] = [
 @pytest.fixture
 def code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where machine code is kept, of two signatures."""
-    monkeypatch.setattr(compiling, "_CODE", tmp_path / "code")
+    monkeypatch.setattr(compiling, "CODE", tmp_path / "code")
     machine_code._say_damaged.cache_clear()
     double = compiling.kernel(_double)
     assert (double(4), double(4.5)) == (8, 9)
@@ -89,6 +89,23 @@ def test_the_damage_is_said_once(code: Path, caplog: pytest.LogCaptureFixture) -
         again = compiling.kernel(_double)
         assert (again(4), again(4.5)) == (8, 9)
     assert caplog.text.count("compiled loops are damaged, and are compiled anew") == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes")
+@pytest.mark.parametrize("harm", [*HARM, Path.unlink])
+def test_who_only_loads_is_told_what_is_missing(code: Path, harm: Callable[[Path], object]) -> None:
+    with machine_code.only_loading():
+        assert compiling.kernel(_double)(4) == 8
+    for file in code.rglob("*.code"):
+        content = file.read_bytes()
+        harm(file)
+        again = compiling.kernel(_double)
+        with machine_code.only_loading(), pytest.raises(machine_code.Missing):
+            (again(4), again(4.5))
+        assert (again(4), again(4.5)) == (8, 9)  # compiled
+        if file.is_dir():
+            file.rmdir()
+        file.write_bytes(content)
 
 
 def test_whole_code_is_used_again(code: Path, monkeypatch: pytest.MonkeyPatch) -> None:

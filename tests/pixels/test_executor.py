@@ -1,6 +1,5 @@
 """Both executors: one that stops early leaves the rows alone; which of them runs here."""
 
-import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,14 +9,15 @@ import pytest
 
 from flowerfast.config import Augment
 from flowerfast.errors import UserError
-from flowerfast.kernels import End, compiling, numba_problem
-from flowerfast.kernels.compiling import is_compiled
+from flowerfast.kernels import End, numba_problem, place
+from flowerfast.kernels.place import is_compiled
+from flowerfast.kernels.ready import COMPILING, LOOPS, MEANWHILE
 from flowerfast.loaders.cache.store import Cached, PhotoCache
 from flowerfast.photos.photos import Photos
 from flowerfast.pixels import executor as module
 from flowerfast.pixels import reference
 from flowerfast.pixels.compiled import CompiledExecutor
-from flowerfast.pixels.executor import Executor, compiling_notes, open_executor
+from flowerfast.pixels.executor import Executor, Executors, compiling_notes
 from flowerfast.pixels.reference import PlainExecutor
 from flowerfast.pixels.source import Files
 from flowerfast.plans.plan import Plan, make_plan
@@ -51,17 +51,21 @@ def test_rows_are_left_alone_until_the_last_end(
     assert np.array_equal(execute(executor, plan_of(photos), End.all)[0], expected)
 
 
-def test_what_is_to_be_compiled_is_said_beforehand_and_once(
-    photos: Photos, execute: Execute, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_what_is_to_be_compiled_is_said_beforehand(
+    photos: Photos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(compiling, "is_compiled", is_compiled)
-    execute(CompiledExecutor(photos, Files(photos, compiled=True)), plan_of(photos))
-    assert compiling_notes("auto") == []
+    monkeypatch.setattr(place, "is_compiled", is_compiled)
+    monkeypatch.setattr(place, "CODE", tmp_path)
     (tmp_path / "kernels_0").mkdir()
-    monkeypatch.setattr(compiling, "_CODE", tmp_path)
-    said = ["compiling the CPU loops for this machine, this once: it may take a minute or two"]
-    assert [compiling_notes(kernels) for kernels in ("auto", "numba", "torchvision")] == [said, said, []]
-    assert open_executor("auto", photos, Files(photos, compiled=True))[1] == said
+    notes = [compiling_notes(kernels) for kernels in ("auto", "numba", "torchvision")]
+    assert notes == [[COMPILING], [COMPILING], []]
+    notes = [compiling_notes(kernels, waited=False) for kernels in ("auto", "numba", "torchvision")]
+    assert notes == [[MEANWHILE], [COMPILING], []]
+    monkeypatch.setattr(place, "KEEP", False)
+    assert compiling_notes("auto", waited=False) == [COMPILING]
+    (tmp_path / "kernels_0" / "chain.run-163.py311.0123.code").touch()
+    assert compiling_notes("auto") == []
+    (tmp_path / "kernels_0" / "chain.run-163.py311.0123.code").unlink()
     monkeypatch.setattr(module, "numba_problem", lambda: "numba is not installed")
     assert compiling_notes("auto") == []
 
@@ -100,12 +104,19 @@ def test_the_plain_executor_does_no_step_too_many(photos: Photos, monkeypatch: p
 
 
 @pytest.mark.parametrize("kernels", ["auto", "numba", "torchvision"])
-def test_the_executor_asked_for_is_opened(photos: Photos, kernels: str) -> None:
+@pytest.mark.parametrize("there", [False, True])
+def test_the_executor_is_that_of_the_moment(
+    photos: Photos, kernels: str, there: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LOOPS, "usable", there)
     source = Files(photos, compiled=True)
-    executor, notes = open_executor(kernels, photos, source)
-    assert isinstance(executor, PlainExecutor if kernels == "torchvision" else CompiledExecutor)
-    assert executor.source is source
-    assert all("compiling the CPU loops" in note for note in notes)
+    executors = Executors(kernels, photos, source)
+    compiled = kernels == "numba" or (kernels == "auto" and there)
+    assert isinstance(executors.now, CompiledExecutor if compiled else PlainExecutor)
+    assert executors.now is executors.now
+    assert executors.now.source is source
+    LOOPS.usable = True
+    assert isinstance(executors.now, PlainExecutor if kernels == "torchvision" else CompiledExecutor)
 
 
 @pytest.fixture(params=["not there", "broken"])
@@ -125,13 +136,11 @@ def without_numba(
     numba_problem.cache_clear()
 
 
-def test_without_numba_the_plain_executor_runs_and_says_so(photos: Photos, without_numba: str) -> None:
-    source = Files(photos, compiled=False)
-    executor, notes = open_executor("auto", photos, source)
-    assert isinstance(executor, PlainExecutor)
-    assert re.search(without_numba, notes[0])
+def test_without_numba_the_plain_executor_runs(photos: Photos, without_numba: str) -> None:
+    executors = Executors("auto", photos, Files(photos, compiled=False))
+    assert isinstance(executors.now, PlainExecutor)
     with pytest.raises(UserError, match=rf"data\.kernels=numba: {without_numba}, or use auto"):
-        open_executor("numba", photos, source)
+        Executors("numba", photos, Files(photos, compiled=True))
     files, plain = photos.read(photos.indices)
     assert all(isinstance(file, np.ndarray) for file in files)
     assert not plain.any()
