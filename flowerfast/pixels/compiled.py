@@ -12,7 +12,7 @@ import numpy as np
 from flowerfast.kernels import End
 from flowerfast.kernels.chain import Need, Scratch, Steps, make_scratch, need_of, run
 from flowerfast.photos.decode import DecodeError
-from flowerfast.photos.photos import Photos
+from flowerfast.pixels.executor import Origin
 from flowerfast.pixels.reference import resize
 from flowerfast.pixels.source import Source
 from flowerfast.plans.plan import Plan
@@ -26,7 +26,7 @@ class CompiledExecutor:
         source: gives the photos.
     """
 
-    def __init__(self, photos: Photos, source: Source) -> None:
+    def __init__(self, photos: Origin, source: Source) -> None:
         self.source, self._photos = source, photos
         self._local = threading.local()
 
