@@ -96,8 +96,9 @@ class Squares:
         numbers = [next(self._numbers) for _ in photos]
         self._under_way.files.update(zip(numbers, photos, strict=True))
         try:
-            width, height = np.array([photo.upright_size for photo in photos]).T
-            plan = make_eval_plan(np.array(numbers), (width, height), self._size, self._crop_pct)
+            # In one piece each: for arrays that are not, as for a loader's, the loops would be compiled anew.
+            sizes = np.ascontiguousarray(np.array([photo.upright_size for photo in photos]).T)
+            plan = make_eval_plan(np.array(numbers), (sizes[0], sizes[1]), self._size, self._crop_pct)
             rows = np.empty((len(photos), self._size, self._size, 3), np.uint8)
             failed = loops.fill(plan, rows, range(len(photos)))
         finally:

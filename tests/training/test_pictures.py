@@ -12,7 +12,10 @@ import torch
 
 from flowerfast.errors import UserError
 from flowerfast.kernels import compiling
+from flowerfast.kernels.chain import run
+from flowerfast.loaders.loader import Loader
 from flowerfast.machine import usable_cores
+from flowerfast.photos.photos import Photos
 from flowerfast.training import pictures, squares
 from flowerfast.training.pictures import PIECE, batches
 from flowerfast.training.squares import Squares
@@ -53,6 +56,16 @@ def test_loops_give_the_squares_of_the_reference_and_its_words(
         "Is a directory",
         "700x600 pixels, more than data.max_pixels=400000",
     ]
+
+
+def test_loops_are_those_that_a_loader_has_compiled(photo_folder: Callable[..., Path]) -> None:
+    folder = photo_folder()
+    with Loader(Photos(folder), size=32, backend="cpu", device="cpu") as loader:
+        assert sum(map(len, loader.epoch(0))) == 15
+    known, made = {*run.signatures}, Squares(32, 0.8, True, 100_000)
+    made.load_loops()
+    assert len(made.of_files(list(map(str, sorted(folder.glob("*/*")))))) == 15
+    assert {*run.signatures} == known
 
 
 def test_loops_that_would_have_to_be_compiled_first_are_left_alone(
