@@ -11,18 +11,6 @@ from flowerfast.pixels.source import Source
 from flowerfast.plans.plan import Plan
 
 
-class Origin(Protocol):
-    """What executors of files ask of the set of photos that plans speak of; see `Photos`."""
-
-    def orientations(self, indices: np.ndarray) -> np.ndarray:
-        """How photos are turned: int64 (m,)."""
-        ...
-
-    def decode(self, index: int, encoded: np.ndarray, *, shrink: int) -> np.ndarray:
-        """Pixels of a photo from its bytes: uint8 (h, w, 3). Raises DecodeError."""
-        ...
-
-
 class Executor(Protocol):
     """Fills rows of a batch with the pixels of a plan; threads may share it.
 
