@@ -1,8 +1,9 @@
 """What a person sees while it works: a live line on a terminal, plain lines elsewhere."""
 
+import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,7 +14,7 @@ from rich.live import Live
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from flowerfast.commands.output import PipeClosed
+from flowerfast.commands.output import PipeClosed, out
 from flowerfast.config import Config
 from flowerfast.errors import UserError, WriteFailed, one_line, printable
 from flowerfast.training.progress import Totals
@@ -139,7 +140,7 @@ class TrainDisplay:
 def progress_bar(console: Console, what: str) -> Iterator[Callable[[int, int], None]]:
     """A function (done, total) that shows a bar once the work has taken more than a second."""
     if not console.is_terminal:  # a disabled Progress of rich before 14.3 ends with an empty line there
-        yield lambda done, total: None
+        yield _no_bar
         return
     columns = (
         TextColumn("{task.description}", markup=False),
@@ -148,10 +149,30 @@ def progress_bar(console: Console, what: str) -> Iterator[Callable[[int, int], N
         TimeRemainingColumn(),
     )
     started = time.monotonic()
-    with Progress(*columns, console=console, transient=True) as bars:
+    # Lines that are printed meanwhile stand above the bar. Of a stream that goes elsewhere nothing does.
+    with Progress(
+        *columns,
+        console=console,
+        transient=True,
+        redirect_stdout=sys.stdout.isatty(),
+        redirect_stderr=sys.stderr.isatty(),
+    ) as bars:
         task = bars.add_task(printable(what), visible=False)
 
         def show(done: int, total: int) -> None:
             bars.update(task, completed=done, total=total, visible=time.monotonic() - started > 1)
 
         yield show
+
+
+def answers_bar(as_data: bool) -> AbstractContextManager[Callable[[int, int], None]]:
+    """A bar beside answers: on whichever of standard output and error is a terminal.
+
+    With answers `as_data`, for a script, there is none on the terminal to which they are written.
+    """
+    console = out if out.is_terminal else Console(stderr=True)
+    return nullcontext(_no_bar) if as_data and out.is_terminal else progress_bar(console, "predicting")
+
+
+def _no_bar(done: int, total: int) -> None:
+    pass

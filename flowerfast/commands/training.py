@@ -149,12 +149,13 @@ def predict(
     csv: Annotated[
         Path | None, typer.Option(help="Write each answer at once as CSV, names as they are; - as above.")
     ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Photos that go through the model at a time.")] = 32,
     set_: SetOption = None,
 ) -> None:
     """Name what is on photos: the most likely classes with their probabilities.
 
-    A folder stands for all photos in it. Answers come one by one; files that cannot be read are named and
-    counted. Exit code 2 when none can.
+    A folder stands for all photos in it. Answers are written batch by batch, however many there are; files
+    that cannot be read are named and counted. Exit code 2 when none can.
     """
     from flowerfast.settings import load_config, refuse_unused
 
@@ -168,14 +169,20 @@ def predict(
     check_run(run)
     say(notes)
     from flowerfast.commands.answers import answers
+    from flowerfast.commands.display import answers_bar
     from flowerfast.training.trained import load_run
 
     trained = load_run(run, config.train.device)
     seen, bad, first = 0, 0, None
-    with answers(files, min(top_k, len(trained.classes))) as tell:
-        for prediction in trained.predict_each(photos, top_k, config.data.max_pixels):
+    with (
+        answers(files, min(top_k, len(trained.classes))) as tell,
+        answers_bar(Path("-") in files.values()) as bar,
+        closing(trained.predict_each(photos, top_k, config.data.max_pixels, batch_size)) as predictions,
+    ):
+        for prediction in predictions:
             tell(prediction)
             seen += 1
+            bar(seen, len(photos))
             if prediction.error is not None:
                 bad, first = bad + 1, first or prediction.path
     if bad == seen:

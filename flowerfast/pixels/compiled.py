@@ -6,16 +6,28 @@ needs of them; everything else is decoded as the reference does.
 """
 
 import threading
+from typing import Protocol
 
 import numpy as np
 
 from flowerfast.kernels import End
 from flowerfast.kernels.chain import Need, Scratch, Steps, make_scratch, need_of, run
 from flowerfast.photos.decode import DecodeError
-from flowerfast.photos.photos import Photos
 from flowerfast.pixels.reference import resize
 from flowerfast.pixels.source import Source
 from flowerfast.plans.plan import Plan
+
+
+class Origin(Protocol):
+    """What the executor asks of the set of photos that plans speak of; see `Photos`."""
+
+    def orientations(self, indices: np.ndarray) -> np.ndarray:
+        """How photos are turned: int64 (m,)."""
+        ...
+
+    def decode(self, index: int, encoded: np.ndarray, *, shrink: int) -> np.ndarray:
+        """Pixels of a photo from its bytes: uint8 (h, w, 3). Raises DecodeError."""
+        ...
 
 
 class CompiledExecutor:
@@ -26,7 +38,7 @@ class CompiledExecutor:
         source: gives the photos.
     """
 
-    def __init__(self, photos: Photos, source: Source) -> None:
+    def __init__(self, photos: Origin, source: Source) -> None:
         self.source, self._photos = source, photos
         self._local = threading.local()
 

@@ -5,7 +5,8 @@ the weights, never from the caller.
 """
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,37 +15,31 @@ from typing import Any, Literal, get_args
 import numpy as np
 import timm
 import torch
-from PIL import Image
 
 from flowerfast.arguments import of_kind, path, whole
 from flowerfast.config import DataConfig, Exif
 from flowerfast.errors import UserError, one_line
-from flowerfast.files import read_bytes
 from flowerfast.loaders.device import pick_device
 from flowerfast.loaders.loader import Loader
 from flowerfast.machine import Progress
-from flowerfast.photos.decode import DecodeError, decode, decode_image, reason
-from flowerfast.photos.formats import advice
-from flowerfast.photos.header import checked_header
 from flowerfast.photos.layout import nfc
-from flowerfast.photos.orientation import turn
 from flowerfast.photos.photos import Photos
-from flowerfast.pixels.reference import augment
-from flowerfast.plans.plan import make_eval_plan
 from flowerfast.training.described import WEIGHTS, Described, check_shapes, on_meta
 from flowerfast.training.evaluation import Evaluation
 from flowerfast.training.evaluation import evaluate as evaluate_model
 from flowerfast.training.model import Classifier, with_normalisation
+from flowerfast.training.pictures import batches
 from flowerfast.training.run_folder import RunFolder
 from flowerfast.training.scores import classification_report
 from flowerfast.training.seal import Damaged, check
 from flowerfast.training.split_file import read_split
+from flowerfast.training.squares import Picture, Squares, checked, square
 from flowerfast.training.state import Precision
 
 Half = Literal["all", "train", "val", "test"]
-Picture = Path | str | Image.Image | np.ndarray | torch.Tensor
-"""A file, a Pillow image, or RGB pixels: uint8, (h, w, 3) as an array or (3, h, w) as a tensor."""
 _MAX_PIXELS = DataConfig().max_pixels
+BATCH = 32
+"""Photos that go through the model at a time, unless it is told otherwise."""
 
 
 @dataclass(frozen=True)
@@ -93,65 +88,44 @@ class TrainedModel:
         return list(self.predict_each(listed, top_k, max_pixels))
 
     def predict_each(
-        self, images: Iterable[Picture], top_k: int = 3, max_pixels: int = _MAX_PIXELS
-    ) -> Iterator[Prediction]:
-        """As `predict`, of any number of photos: each answer when it is asked for, none kept."""
+        self,
+        images: Iterable[Picture],
+        top_k: int = 3,
+        max_pixels: int = _MAX_PIXELS,
+        batch_size: int = BATCH,
+    ) -> Generator[Prediction, None, None]:
+        """As `predict`, of any number of photos: each answer when it is asked for, none kept.
+
+        `batch_size` photos go through the model at a time, and a few batches are taken from `images` ahead of
+        the answers, see `pictures.batches`. With 1 each photo is answered before the next is taken.
+        """
         top_k, max_pixels = whole("top_k", top_k, 1), whole("max_pixels", max_pixels, 1)
-        for place, picture in enumerate(images):
-            yield self._predict(picture, place, top_k, max_pixels)
+        batch_size = whole("batch_size", batch_size, 1)
+        squares = Squares(self.image_size, self.crop_pct, self.exif == "apply", max_pixels)
+        with closing(batches(images, squares, batch_size)) as ready:
+            for names, made in ready:
+                answers = self._answer([one for one in made if not isinstance(one, str)], top_k)
+                for name, one in zip(names, made, strict=True):
+                    yield (
+                        Prediction(name, (), one) if isinstance(one, str) else Prediction(name, next(answers))
+                    )
 
     @torch.inference_mode()
-    def _predict(self, picture: Picture, place: int, top_k: int, max_pixels: int) -> Prediction:
-        name = str(picture) if isinstance(picture, (str, Path)) else str(place)
-        try:
-            photo = _pixels(picture, max_pixels, self.exif == "apply")
-        except UserError:
-            raise
-        except (OSError, ValueError, DecodeError) as error:
-            return Prediction(name, (), reason(error) + advice(name))
-        logits = self.model(self.prepare(photo)[None].to(self.device))
-        best = logits[0].float().softmax(0).topk(min(top_k, len(self.classes)))
-        names = [self.classes[i] for i in best.indices.tolist()]
-        return Prediction(name, tuple(zip(names, best.values.tolist(), strict=True)))
+    def _answer(self, squares: list[np.ndarray], top_k: int) -> Iterator[tuple[tuple[str, float], ...]]:
+        """The most likely classes of each square."""
+        if not squares:
+            return iter(())
+        images = torch.from_numpy(np.stack(squares)).permute(0, 3, 1, 2)
+        best = self.model(images.to(self.device)).float().softmax(1).topk(min(top_k, len(self.classes)))
+        rows = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        return iter(
+            [tuple((self.classes[i], chance) for i, chance in zip(*row, strict=True)) for row in rows]
+        )
 
     def prepare(self, photo: np.ndarray) -> torch.Tensor:
         """A photo, uint8 (h, w, 3), as the model takes it: uint8 (3, S, S), resized and cut."""
-        photo = _checked(photo, "prepare")
-        sizes = np.array([photo.shape[1]]), np.array([photo.shape[0]])
-        square = np.empty((self.image_size, self.image_size, 3), np.uint8)
-        augment(photo, make_eval_plan(np.zeros(1), sizes, self.image_size, self.crop_pct), 0, square)
-        return torch.from_numpy(square).permute(2, 0, 1)
-
-
-def _pixels(picture: Picture, max_pixels: int, upright: bool) -> np.ndarray:
-    """RGB pixels of a photo: uint8 (h, w, 3); `upright`: turned as its EXIF says."""
-    if isinstance(picture, (str, Path)):
-        width, height, orientation, _ = checked_header(Path(picture), max_pixels)
-        photo = decode(np.frombuffer(read_bytes(Path(picture)), np.uint8), width, height)
-        return turn(photo, orientation) if upright else photo
-    pixels: Any = picture
-    if isinstance(picture, Image.Image):
-        pixels = decode_image(picture, upright)
-    elif isinstance(picture, torch.Tensor) and picture.dtype == torch.uint8 and picture.dim() == 3:
-        pixels = picture.permute(1, 2, 0).cpu().numpy()
-    return _checked(pixels, "predict", picture)
-
-
-def _checked(pixels: Any, where: str, given: Any = None) -> np.ndarray:
-    """Pixels, which are uint8 (h, w, 3), as torch wants them. Raises UserError for what is no photo."""
-    if (
-        isinstance(pixels, np.ndarray)
-        and pixels.dtype == np.uint8
-        and pixels.shape[2:] == (3,)
-        and pixels.size
-    ):
-        return np.require(pixels, requirements=["C", "W"])  # as torch wants it: in one piece, and writable
-    given = pixels if given is None else given
-    shape = tuple(getattr(given, "shape", ()))
-    raise UserError(
-        f"{where}: {type(given).__name__} of shape {shape} is no photo; give a path, a Pillow image, or "
-        "RGB pixels, uint8 (h, w, 3) as an array or (3, h, w) as a tensor"
-    )
+        made = square(checked(photo, "prepare"), self.image_size, self.crop_pct)
+        return torch.from_numpy(made).permute(2, 0, 1)
 
 
 def load_run(run: Path | str, device: str | torch.device = "auto") -> TrainedModel:

@@ -2,7 +2,9 @@
 
 import csv
 import json
+import signal
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +12,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from flowerfast.commands import display
 from flowerfast.commands.answers import answers
+from flowerfast.commands.signals import Interrupted
 from flowerfast.errors import UserError, WriteFailed
 from flowerfast.pixels import reference
 from flowerfast.pixels.reference import resize
 from flowerfast.training import trained as module
+from flowerfast.training.squares import Square, Squares
 from flowerfast.training.trained import Prediction, TrainedModel
 
 Cli = Callable[..., tuple[int, str, str]]
@@ -163,10 +168,36 @@ def test_no_answer_is_kept(trained: Any) -> None:
             asked.append(number)
             yield np.zeros((4, 4, 3), np.uint8)
 
-    answered = model.predict_each(pictures())
+    answered = model.predict_each(pictures(), batch_size=1)
     assert next(answered).path == "0"
     assert next(answered).path == "1"
     assert asked == [0, 1]
+
+
+def test_answers_are_written_while_most_photos_are_not_yet_read(
+    cli: Cli, trained: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped half way, the answers so far are there, whole; the bar was told of each of them."""
+    told, of_files = list[tuple[int, int]](), Squares.of_files
+    monkeypatch.setattr(display, "answers_bar", lambda _: nullcontext(lambda *done: told.append(done)))
+
+    def until_stopped(self: Squares, files: list[str]) -> list[Square]:
+        if any(file.endswith("stop.jpg") for file in files):
+            raise Interrupted(signal.SIGINT)
+        return of_files(self, files)
+
+    monkeypatch.setattr(Squares, "of_files", until_stopped)
+    photos = [trained.photos / "red/00.jpg"] * 40
+    names = [*photos, tmp_path / "stop.jpg", *photos]
+    (tmp_path / "stop.jpg").touch()
+    files = [part for form in FORMATS for part in (f"--{form}", f"answers.{form}")]
+    code, _, said = cli("predict", trained.run, *names, "--batch-size", 8, *files)
+    assert (code, said) == (130, "flowerfast: stopped by SIGINT\n")
+    assert told == [(number, 81) for number in range(1, 41)]
+    assert not (tmp_path / "answers.json").exists()
+    for form in ("jsonl", "csv"):
+        found = rows_of((tmp_path / f"answers.{form}").read_text(), form)
+        assert found == [(str(photo), "red", "") for photo in photos]
 
 
 @pytest.mark.parametrize("size", [(60_000, 1), (1, 60_000)])

@@ -127,7 +127,8 @@ def test_one_photo_has_one_answer_in_whatever_form_it_comes(
             together = trained.predict(forms)
         for (prediction,) in one_by_one:
             assert prediction.top == expected.top
-        assert [prediction.top for prediction in together] == [expected.top] * len(forms)
+        for prediction in together:  # rounded otherwise in a batch
+            assert dict(prediction.top) == pytest.approx(dict(expected.top), abs=1e-5)
         assert [prediction.path for prediction in together] == ["0", "1", "2", "3", "4"]
 
 
