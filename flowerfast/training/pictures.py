@@ -99,7 +99,7 @@ def _begun(
         except Exception as error:  # for whoever asks, in its turn
             broken = error
         if batch.files and count >= WORTH and not loaded:
-            squares.load_loops()
+            squares.want_loops()
             loaded = True
         batch.begin(pool, squares)
         if batch.names:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from flowerfast.errors import UserError
 from flowerfast.files import read_bytes
-from flowerfast.kernels import numba_problem
+from flowerfast.kernels.ready import LOOPS, loops_usable
 from flowerfast.photos.decode import DecodeError, decode, decode_image, reason
 from flowerfast.photos.formats import advice
 from flowerfast.photos.header import checked_header
@@ -40,37 +40,35 @@ class Squares:
         self._size, self._crop_pct = size, crop_pct
         self._upright, self._max_pixels = upright, max_pixels
         self._under_way, self._numbers = _UnderWay(), count()
+        self._wanted = False
         self._loops: Executor | None = None
 
-    def load_loops(self) -> None:
-        """Have the compiled loops make the squares of files from now on: the same pixels in less time.
-
-        Nothing is changed where they cannot be had, or not without a minute or two of compiling.
-        """
-        if numba_problem() is not None:
-            return
-        from flowerfast.kernels.compiling import is_compiled  # numba: half a second
-
-        if is_compiled():
-            from flowerfast.pixels.compiled import CompiledExecutor
-
-            self._loops = CompiledExecutor(self._under_way, self._under_way)
+    def want_loops(self) -> None:
+        """Have the compiled loops make the squares of files as soon as they are there: the same pixels."""
+        LOOPS.begin()
+        LOOPS.go_on()
+        self._wanted = True
 
     def of_files(self, files: list[str]) -> list[Square]:
         """Squares of some files, in their order."""
+        if self._wanted and self._loops is None and loops_usable():
+            from flowerfast.pixels.compiled import CompiledExecutor  # imports numba
+
+            self._loops = CompiledExecutor(self._under_way, self._under_way)
+        loops = self._loops
         squares: list[Square] = [""] * len(files)
         opened: dict[int, _File] = {}
         for row, file in enumerate(files):
             try:
                 photo = self._open(file)
-                if self._loops is None:
+                if loops is None:
                     squares[row] = square(photo.pixels(), self._size, self._crop_pct)
                 else:
                     opened[row] = photo
             except _UNREADABLE as error:
                 squares[row] = reason(error) + advice(file)
-        if self._loops is not None and opened:
-            made = self._fill(self._loops, [*opened.values()])
+        if loops is not None and opened:
+            made = self._fill(loops, [*opened.values()])
             for row, one in zip(opened, made, strict=True):
                 squares[row] = one + advice(files[row]) if isinstance(one, str) else one
         return squares

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from flowerfast.errors import UserError
-from flowerfast.kernels import compiling
 from flowerfast.kernels.chain import run
+from flowerfast.kernels.ready import Loops
 from flowerfast.loaders.loader import Loader
 from flowerfast.machine import usable_cores
 from flowerfast.photos.photos import Photos
@@ -45,7 +45,7 @@ def test_loops_give_the_squares_of_the_reference_and_its_words(
     bad = [cut, junk, tmp_path / "gone.jpg", tmp_path, write_photo(tmp_path / "large.png", (700, 600))]
     files = [*sorted(zoo.rglob("*.*")), *bad, *sorted(turned[0].glob("*/*"))]
     reference, loops = (Squares(size, 0.8, upright, 400_000) for _ in range(2))
-    loops.load_loops()
+    loops.want_loops()
     expected, found = one_by_one(files, reference), loops.of_files(list(map(str, files)))
     assert [file.name for file, a, b in zip(files, expected, found, strict=True) if not same(a, b)] == []
     errors = [square for square in found if isinstance(square, str)]
@@ -63,18 +63,24 @@ def test_loops_are_those_that_a_loader_has_compiled(photo_folder: Callable[..., 
     with Loader(Photos(folder), size=32, backend="cpu", device="cpu") as loader:
         assert sum(map(len, loader.epoch(0))) == 15
     known, made = {*run.signatures}, Squares(32, 0.8, True, 100_000)
-    made.load_loops()
+    made.want_loops()
     assert len(made.of_files(list(map(str, sorted(folder.glob("*/*")))))) == 15
     assert {*run.signatures} == known
 
 
-def test_loops_that_would_have_to_be_compiled_first_are_left_alone(
-    monkeypatch: pytest.MonkeyPatch,
+def test_loops_take_over_when_they_are_there(
+    monkeypatch: pytest.MonkeyPatch, photo_folder: Callable[..., Path]
 ) -> None:
-    monkeypatch.setattr(compiling, "is_compiled", lambda: False)
-    made = Squares(32, 0.8, True, 1000)
-    made.load_loops()
+    files, made = list(map(str, sorted(photo_folder().glob("*/*")))), Squares(32, 0.8, True, 100_000)
+    monkeypatch.setattr(squares, "LOOPS", begun := Loops(lambda: False, ("false",)))
+    monkeypatch.setattr(begun, "begin", lambda: None)
+    monkeypatch.setattr(squares, "loops_usable", lambda: begun.usable)
+    made.want_loops()
+    plain = made.of_files(files)
     assert made._loops is None
+    begun.usable = True
+    assert all(map(same, plain, made.of_files(files)))
+    assert made._loops is not None
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 8, 100])
