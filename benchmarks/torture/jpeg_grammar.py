@@ -42,7 +42,11 @@ class _Plan:
 
 
 def written(case: int) -> bytes:
-    """The bytes of a file."""
+    """The bytes of a file: of three one is progressive."""
+    from benchmarks.torture.jpeg_progression import progression
+
+    if case % 3 == 2:
+        return progression(case)
     rng = np.random.default_rng([0x4752, case])
     grey = rng.random() < 0.25
     samplings = _SAMPLINGS if rng.random() < 0.85 else _ODD_SAMPLINGS
@@ -62,15 +66,15 @@ def _file(plan: _Plan, rng: Rng) -> bytes:
     ]
     tables = [_codes(rng, kind, plan.fault) for kind in (0, 0, 1, 1)]
     chosen = rng.integers(0, 2, (count, 3))  # of quantisation, DC and AC tables
-    head = [*_steps(rng, plan.fault), *(_table(n // 2, n % 2, tables[n], rng) for n in range(4))]
+    head = [*steps(rng, plan.fault), *(table(n // 2, n % 2, tables[n], rng) for n in range(4))]
     if plan.fault == "no table":
         head.pop(int(rng.integers(len(head))))
     if plan.interval:
-        head.append(_segment(0xDD, plan.interval.to_bytes(2, "big"), plan.fault == "interval length"))
+        head.append(segment(0xDD, plan.interval.to_bytes(2, "big"), plan.fault == "interval length"))
     frame = _frame(plan, names, chosen, rng)
     head += [frame] * (2 if plan.fault == "twice the frame" else 1)
     head = [head[n] for n in rng.permutation(len(head))]
-    parts = [b"\xff\xd8", *_applications(rng), *head]
+    parts = [b"\xff\xd8", *applications(rng), *head]
     if plan.fault == "second start":
         parts.insert(int(rng.integers(1, len(parts))), b"\xff\xd8")
     if rng.random() < 0.1:
@@ -92,13 +96,13 @@ def _ending(fault: str, head: list[bytes], rng: Rng) -> list[bytes]:
     return [b"\xff\xd9"]
 
 
-def _segment(marker: int, body: bytes, wrong: bool = False) -> bytes:
+def segment(marker: int, body: bytes, wrong: bool = False) -> bytes:
     """With `wrong` a byte too long, which it has."""
     body += b"\0" * wrong
     return bytes((0xFF, marker)) + (len(body) + 2).to_bytes(2, "big") + body
 
 
-def _applications(rng: Rng) -> list[bytes]:
+def applications(rng: Rng) -> list[bytes]:
     """What says how colours are meant, and what says nothing."""
     kinds = [
         (0xE0, b"JFIF\0\1\1\0\0\1\0\1\0\0"),
@@ -114,11 +118,11 @@ def _applications(rng: Rng) -> list[bytes]:
         (0xE5, bytes(40)),
     ]
     if rng.random() < 0.6:
-        return [_segment(*kinds[0])]
-    return [_segment(*kinds[n]) for n in rng.integers(0, len(kinds), rng.integers(0, 4))]
+        return [segment(*kinds[0])]
+    return [segment(*kinds[n]) for n in rng.integers(0, len(kinds), rng.integers(0, 4))]
 
 
-def _steps(rng: Rng, fault: str) -> list[bytes]:
+def steps(rng: Rng, fault: str) -> list[bytes]:
     """Two quantisation tables of 8 or 16 bits, in a segment each."""
     found = []
     for number in range(2):
@@ -127,7 +131,7 @@ def _steps(rng: Rng, fault: str) -> list[bytes]:
         steps = rng.integers(0 if rng.random() < 0.1 else 1, most, 64)
         number = 4 if fault == "table number" and number else number
         found.append(
-            _segment(0xDB, bytes((wide << 4 | number,)) + steps.astype(">u2" if wide else "u1").tobytes())
+            segment(0xDB, bytes((wide << 4 | number,)) + steps.astype(">u2" if wide else "u1").tobytes())
         )
     return found
 
@@ -137,7 +141,7 @@ Codes = dict[int, tuple[int, int]]
 
 
 def _codes(rng: Rng, kind: int, fault: str) -> Codes:
-    """A complete set of codes but for the one of ones alone, of random lengths."""
+    """Codes for a table of a baseline file."""
     if kind == 0:
         symbols = list(range(int(rng.choice([9, 12, 16], p=[0.5, 0.4, 0.1]))))
         if fault == "dc symbol":
@@ -145,11 +149,14 @@ def _codes(rng: Rng, kind: int, fault: str) -> Codes:
     else:
         most = int(rng.choice([4, 7, 11, 16], p=[0.5, 0.3, 0.15, 0.05]))
         symbols = [0, 0xF0, *(run << 4 | size for run in (0, 1, 2, 5, 15) for size in range(1, most))]
+    return coded(symbols, rng, fault == "ones" and kind == 0)
+
+
+def coded(symbols: list[int], rng: Rng, ones: bool = False) -> Codes:
+    """A complete set of codes for some symbols, of random lengths; with `ones` one is of ones alone."""
     symbols = [symbols[n] for n in rng.permutation(len(symbols))]
-    lengths = (
-        [1, 1] if fault == "ones" and kind == 0 else [1, 2, 2]
-    )  # the last is of ones alone, and is taken away
-    while len(lengths) < len(symbols) + (fault != "ones" or kind == 1):
+    lengths = [1, 1] if ones else [1, 2, 2]  # the last is of ones alone, and is taken away
+    while len(lengths) < len(symbols) + (not ones):
         usable = [n for n, length in enumerate(lengths) if length < 16]
         at = usable[int(rng.integers(len(usable)) * rng.random())]
         lengths[at : at + 1] = [lengths[at] + 1] * 2
@@ -162,9 +169,9 @@ def _codes(rng: Rng, kind: int, fault: str) -> Codes:
     return codes
 
 
-def _table(kind: int, number: int, codes: Codes, rng: Rng) -> bytes:
+def table(kind: int, number: int, codes: Codes, rng: Rng) -> bytes:
     counts = [sum(bits == length for _, bits in codes.values()) for length in range(1, 17)]
-    return _segment(0xC4, bytes((kind << 4 | number, *counts, *codes)))
+    return segment(0xC4, bytes((kind << 4 | number, *counts, *codes)))
 
 
 def _frame(plan: _Plan, names: tuple[int, ...], chosen: np.ndarray, rng: Rng) -> bytes:
@@ -182,7 +189,7 @@ def _frame(plan: _Plan, names: tuple[int, ...], chosen: np.ndarray, rng: Rng) ->
     body += bytes((len(factors),))
     for c, factor in enumerate(factors):
         body += bytes((names[c], factor, int(chosen[c, 0])))
-    return _segment(0xC0 + int(rng.random() < 0.2), body, fault == "frame length")
+    return segment(0xC0 + int(rng.random() < 0.2), body, fault == "frame length")
 
 
 def _scan_header(
@@ -195,7 +202,7 @@ def _scan_header(
     spectrum = (
         bytes(rng.choice([0, 1, 5, 62, 63, 64], 3).tolist()) if plan.fault == "spectrum" else b"\0\x3f\0"
     )
-    return _segment(0xDA, body + spectrum, plan.fault == "scan length")
+    return segment(0xDA, body + spectrum, plan.fault == "scan length")
 
 
 def _scan(plan: _Plan, scan: tuple[int, ...], about: tuple[list[Codes], np.ndarray], rng: Rng) -> bytes:
@@ -214,12 +221,12 @@ def _scan(plan: _Plan, scan: tuple[int, ...], about: tuple[list[Codes], np.ndarr
     stop = int(rng.integers(units)) if plan.fault == "early end" else units
     for unit in range(stop):
         if plan.interval and unit and unit % plan.interval == 0:
-            parts.append(_packed(bits, rng))
+            parts.append(packed(bits, rng))
             parts.append(_restart(plan.fault, marker, rng))
             bits, marker = "", (marker + 1) & 7
         for c in blocks:
             bits += _block(tables[chosen[c, 1]], tables[2 + chosen[c, 2]], bold, rng)
-    data = b"".join([*parts, _packed(bits, rng)])
+    data = b"".join([*parts, packed(bits, rng)])
     odd = {
         "restart amid": b"\xff\xd0",
         "marker in data": bytes((0xFF, int(rng.integers(1, 255)))),
@@ -239,7 +246,7 @@ def _restart(fault: str, marker: int, rng: Rng) -> bytes:
     return bytes((0xFF, 0xD0 + marker))
 
 
-def _packed(bits: str, rng: Rng) -> bytes:
+def packed(bits: str, rng: Rng) -> bytes:
     """Bits to bytes: the last is filled with ones, as it should be, or with zeros; 00 follows FF."""
     bits += ("1" if rng.random() < 0.8 else "0") * (-len(bits) % 8)
     return int(bits or "0", 2).to_bytes(len(bits) // 8, "big").replace(b"\xff", b"\xff\0")
