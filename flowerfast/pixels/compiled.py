@@ -1,8 +1,8 @@
 """CPU executor in compiled loops: the pixels of the reference, in less than half its time.
 
 Several samples go through in one call that does not hold the interpreter lock, so threads are enough on any
-number of cores. Baseline JPEGs, which nearly all photos are, are decoded on the way, and only what the crop
-needs of them; everything else is decoded as the reference does.
+number of cores. JPEGs of the usual kinds, which nearly all photos are, are decoded on the way, and only what
+the crop needs of them; everything else is decoded as the reference does.
 """
 
 import threading
