@@ -1,9 +1,10 @@
-"""Photos made of other photos for the comparison, shrunk or camera-sized; kept in the user's cache."""
+"""Photos made of others for comparisons, shrunk, camera-sized or progressive; kept in the user's cache."""
 
 import hashlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -35,7 +36,7 @@ def shrunk(data: Path) -> Path:
         width, height = (round(side * ratio) for side in image.size)
         return image.resize((width, height), Image.Resampling.BILINEAR)
 
-    return _changed(Photos(data), cache_folder(data) / "short-side-256", change, SHRUNK_QUALITY)
+    return _changed(Photos(data), cache_folder(data) / "short-side-256", change, quality=SHRUNK_QUALITY)
 
 
 def enlarged(data: Path, count: int) -> Path:
@@ -49,16 +50,22 @@ def enlarged(data: Path, count: int) -> Path:
         return image.resize(CAMERA if wide else CAMERA[::-1], Image.Resampling.BICUBIC)
 
     chosen = sample(Photos(data), count)
-    return _changed(chosen, cache_folder(data) / f"camera-{len(chosen)}", change, CAMERA_QUALITY)
+    return _changed(chosen, cache_folder(data) / f"camera-{len(chosen)}", change, quality=CAMERA_QUALITY)
 
 
-def _changed(photos: Photos, folder: Path, change: Change, quality: int) -> Path:
+def progressive(data: Path) -> Path:
+    """All photos re-encoded as progressive JPEGs at quality 90."""
+    folder = cache_folder(data) / "progressive"
+    return _changed(Photos(data), folder, lambda image: image, quality=SHRUNK_QUALITY, progressive=True)
+
+
+def _changed(photos: Photos, folder: Path, change: Change, **options: Any) -> Path:
     def one(sample: tuple[int, int]) -> None:
         index, label = sample
         file = folder / photos.classes[label] / f"{index:08d}.jpg"
         file.parent.mkdir(parents=True, exist_ok=True)
         with Image.open(photos.root / photos.path(index)) as image:
-            change(image.convert("RGB")).save(file, quality=quality)
+            change(image.convert("RGB")).save(file, **options)
 
     def fill(_: Path) -> None:
         with ThreadPoolExecutor(usable_cores()) as pool:

@@ -26,6 +26,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.photos import enlarged, progressive
 from flowerfast.bench.child import Variant
 from flowerfast.bench.environment import SCHEMA, describe_photos, environment, write_results
 from flowerfast.bench.measure import Pace, measure
@@ -36,6 +37,8 @@ from flowerfast.photos.photos import Photos
 ROOT = Path(__file__).resolve().parents[1]
 SETTINGS = ("data.image_size=224", "train.batch_size=32", "data.cache=none")
 HIDE_GPU = {"CUDA_VISIBLE_DEVICES": ""}
+CAMERA_PHOTOS = 64
+"""Photos enlarged to 12 megapixels."""
 FEW = 40
 """Photos of the commands, whose time is then that of starting up, saving and ending."""
 TINY = ("model.name=test_resnet", "model.pretrained=false", "data.image_size=64", "train.epochs=1")
@@ -62,13 +65,21 @@ def checkout(old: str) -> Iterator[Path]:
             subprocess.run([*git, "remove", "--force", f"{folder}/old"], capture_output=True, check=False)
 
 
-def loaders(roots: dict[str, Path], data: dict[str, str], rounds: int) -> dict[str, Any]:
-    """Rows by kind of data; of each build images/s, CPU milliseconds per photo and memory, and the ratios."""
+def loaders(roots: dict[str, Path], data: dict[str, tuple[Path, Path]], rounds: int) -> dict[str, Any]:
+    """Rows by kind of data; of each build images/s, CPU milliseconds per photo and memory, and the ratios.
+
+    `data` says what the old and the new build read.
+    """
     rows = {}
-    for kind, path in data.items():
+    for kind, paths in data.items():
         variants = [
-            Variant(build, "flowerfast.bench.sources:loader", {"data": path, "settings": SETTINGS}, root)
-            for build, root in roots.items()
+            Variant(
+                build,
+                "flowerfast.bench.sources:loader",
+                {"data": str(path), "settings": SETTINGS},
+                roots[build],
+            )
+            for build, path in zip(BUILDS, paths, strict=True)
         ]
         measured = measure(variants, Pace(rounds=rounds), print, HIDE_GPU)
         for row in measured.values():
@@ -158,9 +169,18 @@ def versus(old: str, data: Path, rounds: int) -> dict[str, Any]:
     with checkout(old) as root, tempfile.TemporaryDirectory(prefix="versus-") as scratch:
         roots = dict(zip(BUILDS, (root, ROOT), strict=True))
         photos = Photos(str(data))
-        shards = Path(scratch, "shards")
+        shards, seekable, large = (Path(scratch, name) for name in ("shards", "seekable", "large"))
+        one_by_one, of_cameras = progressive(data), enlarged(data, CAMERA_PHOTOS)
         _run(ROOT, ("pack", str(data), str(shards)))
-        kinds = {"folder": str(data), "shards": str(shards)}
+        _run(ROOT, ("pack", str(data), str(seekable), "--seekable"))
+        _run(ROOT, ("pack", str(of_cameras), str(large), "--seekable"))
+        kinds = {
+            "folder": (data, data),
+            "shards": (shards, shards),
+            "folder of progressive photos": (one_by_one, one_by_one),
+            "seekable shards, old: the folder": (data, seekable),
+            "12 megapixels in seekable shards, old: the folder": (of_cameras, large),
+        }
         revision = subprocess.run(
             ["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True
         )
