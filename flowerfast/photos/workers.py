@@ -30,8 +30,9 @@ GIVEN_UP_AFTER = 1800.0
 """Seconds without a result that end the run: the slowest of disks brings a few photos in half an hour."""
 LEFT_AFTER = 5.0
 """Seconds that threads get at the end for what they have begun."""
+LOOK = 1.0
+"""Seconds of one wait: what a process is stopped for meanwhile does not count."""
 _ASKED_AFTER = 5.0  # seconds without a result after which who waits can be asked to stop
-_LOOK = 1.0  # seconds of one wait: what a process is stopped for meanwhile does not count
 _CHUNK = 16  # headers per task: to read one takes less than to hand over a task
 
 _asked: ContextVar[Callable[[], bool]] = ContextVar("_asked", default=lambda: False)
@@ -153,17 +154,17 @@ def results(tasks: Sequence[Task[T]], where: Callable[[int], str]) -> list[T]:
     `stopping` says so, and RunFailed when nothing comes at all.
     """
     waited, tell, left = 0.0, TOLD_AFTER, len(tasks)
-    while pending := wait(tasks, _LOOK).not_done:
-        waited += _LOOK
+    while pending := wait(tasks, LOOK).not_done:
+        waited += LOOK
         if len(pending) < left:
             waited, tell, left = 0.0, TOLD_AFTER, len(pending)
         if waited >= _ASKED_AFTER and _asked.get()():
             raise WaitStopped
         if waited >= GIVEN_UP_AFTER:
             then = "see to it, then run the command again, with --resume if there is a save"
-            raise RunFailed(f"{_standstill(tasks, where, waited)}; {then}")
+            raise RunFailed(f"{_undone(tasks, where, waited)}; {then}")
         if waited >= tell:
-            logger.warning("flowerfast: %s; still waiting", _standstill(tasks, where, waited))
+            logger.warning("flowerfast: %s; still waiting", _undone(tasks, where, waited))
             tell *= 2
     return [task.result() for task in tasks]
 
@@ -204,13 +205,17 @@ def one_by_one(samples: np.ndarray, look: Callable[[int], T], where: Callable[[i
             yield from seen
 
 
-def _standstill(tasks: Sequence[Task[T]], where: Callable[[int], str], waited: float) -> str:
-    """What is being waited for, and for how long."""
+def _undone(tasks: Sequence[Task[T]], where: Callable[[int], str], waited: float) -> str:
     samples = [sample for task in tasks if not task.done() for sample in task.samples.tolist()]
+    return standstill(samples, where, waited, "the disk is slow or gone, or loops are being compiled")
+
+
+def standstill(samples: Sequence[int], where: Callable[[int], str], waited: float, why: str) -> str:
+    """What is being waited for, for how long, and why that may be."""
     names = where(samples[0]) if samples else "what is to be read first"
     if len(samples) > 1:
         names = f"one or more of {len(samples)} photos, {names} to {where(samples[-1])}"
-    return f"nothing made of {names} for {waited:g} s: the disk is slow or gone, or loops are being compiled"
+    return f"nothing made of {names} for {waited:g} s: {why}"
 
 
 def leave(tasks: Sequence[Task[T]]) -> None:

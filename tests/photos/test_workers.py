@@ -36,7 +36,7 @@ def hang() -> Iterator[threading.Event]:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Patience of parts of a second."""
     brief = {"TOLD_AFTER": 0.03, "GIVEN_UP_AFTER": 0.3, "LEFT_AFTER": 0.1}
-    brief |= {"_ASKED_AFTER": 0.05, "_LOOK": 0.01}
+    brief |= {"_ASKED_AFTER": 0.05, "LOOK": 0.01}
     for name, seconds in brief.items():
         monkeypatch.setattr(module, name, seconds)
 

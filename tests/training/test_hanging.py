@@ -24,7 +24,7 @@ Train = Callable[..., TrainResult]
 def test_a_stop_is_heeded_and_saved_while_a_read_hangs(
     train_tiny: Train, run: Path, monkeypatch: pytest.MonkeyPatch, outcome: Callable[[Path], dict[str, Any]]
 ) -> None:
-    for name in ("LEFT_AFTER", "_ASKED_AFTER", "_LOOK"):
+    for name in ("LEFT_AFTER", "_ASKED_AFTER", "LOOK"):
         monkeypatch.setattr(workers, name, 0.05)
     read, wait, calls = Photos.read, workers.wait, [0]
     over, hangs, waited = threading.Event(), threading.Event(), threading.Event()

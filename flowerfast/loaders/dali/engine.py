@@ -27,6 +27,7 @@ from flowerfast.loaders.reading import Reading
 from flowerfast.loaders.transfer import copy_ahead
 from flowerfast.machine import usable_cores
 from flowerfast.photos.photos import iter_chunks
+from flowerfast.photos.watch import Watch
 from flowerfast.photos.workers import leave
 from flowerfast.plans.plan import Plan, Sampler
 
@@ -76,6 +77,7 @@ class DaliEngine:
         self._settings = graph_settings(sampler, data, device, self._cached is not None)
         self._graphs: dict[bool, Graph] = {}
         self._running: ref[Generator[Batch, None, None]] | None = None
+        self._watch = Watch(sampler.photos.place, "DALI, or a driver below it, may hang")
 
     @property
     def notes(self) -> list[str]:
@@ -105,6 +107,7 @@ class DaliEngine:
         """Stop the threads and free the graph."""
         self._abandon()
         self._drop_graphs()
+        self._watch.close()
         self._files.close()
         if self._cached is not None:
             self._cached.close()
@@ -182,7 +185,7 @@ class DaliEngine:
         """The oldest batch: its plan and its pixels."""
         plan, _ = run.flying[0]
         try:
-            images = self._graph(self._settings.augmented).collect() if len(plan) else self._no_pixels(plan)
+            images = self._made(plan, self._settings.augmented)
         except RuntimeError as error:
             plan, images = self._recover(plan, error)
             for fed in list(run.flying)[1:]:
@@ -229,10 +232,16 @@ class DaliEngine:
 
     def _run(self, plan: Plan, photos: Sequence[Piece]) -> torch.Tensor:
         """Pixels of one batch while nothing else is under way."""
+        if len(plan):
+            self._feed(plan, photos)
+        return self._made(plan, plan.augmented)
+
+    def _made(self, plan: Plan, augmented: bool) -> torch.Tensor:
+        """Pixels of the batch that the graph is asked for next."""
         if not len(plan):
             return self._no_pixels(plan)
-        self._feed(plan, photos)
-        return self._graph(plan.augmented).collect()
+        with self._watch.over(plan.indices):
+            return self._graph(augmented).collect()
 
     def _feed(self, plan: Plan, photos: Sequence[Piece]) -> None:
         """Start on a batch. Files hold photos as they are stored, the cache holds them upright."""

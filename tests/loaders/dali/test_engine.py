@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from flowerfast.loaders.dali.files import FileReader
 from flowerfast.loaders.dali.inputs import as_ppm
 from flowerfast.loaders.engine import open_engine
 from flowerfast.loaders.loader import Loader
+from flowerfast.photos import workers
 from flowerfast.photos.photos import Photos
 from flowerfast.pixels import gpu
 from flowerfast.plans.plan import Sampler, make_eval_plan, make_plan
@@ -101,6 +103,23 @@ def test_a_file_that_only_dali_refuses_is_decoded_on_the_cpu(
     assert loader.notes == ["photos that DALI refused and the CPU decodes instead: 1"]
 
 
+def test_a_batch_that_dali_does_not_give_back_is_named(
+    photos: Photos,
+    open_loader: Open,
+    dali: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(workers, "TOLD_AFTER", 0.03)
+    monkeypatch.setattr(workers, "LOOK", 0.01)
+    collect = module.Graph.collect
+    monkeypatch.setattr(module.Graph, "collect", lambda self: (time.sleep(0.3), collect(self))[1])
+    loader = open_loader(photos, **dali, **RANDOM, size=32, batch_size=5)
+    batch = next(iter(loader.epoch(0)))
+    assert f"nothing made of one or more of 5 photos, {photos.path(int(batch.indices[0]))} to" in caplog.text
+    assert "DALI, or a driver below it, may hang; still waiting" in caplog.text
+
+
 def test_a_bad_file_that_only_decoding_tells_stops_execute(
     photo_folder: Callable[..., Path], open_loader: Open
 ) -> None:
@@ -133,6 +152,7 @@ CHILD = """
 import sys
 from flowerfast.config import Augment
 from flowerfast.loaders.loader import Loader
+from flowerfast.photos import workers
 from flowerfast.photos.photos import Photos
 given = {"size": 48, "batch_size": 4, "augment": Augment(), "device": "cpu", "workers": 2}
 loader = Loader(Photos(sys.argv[1]), **given, backend="dali-cpu")
