@@ -126,7 +126,8 @@ def torture(trials: list[Trial], out: Path, quick: bool) -> int:
         row = results["trials"].get(trial.name, {})
         if not about.items() <= row.items():
             row = {**about, "git": results["environment"]["git"], "seconds": 0.0, **asdict(Tally())}
-        results["trials"][trial.name] = row
+        rows = results["trials"] | {trial.name: row}
+        results["trials"] = {each.name: rows[each.name] for each in all_trials() if each.name in rows}
         count = row["of"]
         _try(trial, row, count, lambda: write_results(out, results))
         print(f"{trial.name}: {row['tried']:,} {trial.unit}, {len(row['failures'])} failures", flush=True)
