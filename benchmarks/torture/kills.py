@@ -215,7 +215,7 @@ def cache_kills(cases: range, folder: Path) -> Tally:
     for case in cases:
         store = folder / f"cache-{case}"
         place.do(_draw, place.photos, store, 1, after=_moment(case, whole.seconds), send=_KILL)
-        tally.count("had a file", any(store.glob("*.photos")))
+        tally.count("had a file", any(store.rglob("*.photos")))
         since = time.monotonic()
         both = [place.start(_draw, place.photos, store, 0) for _ in range(2)]
         for ended in [place.end(*each, since) for each in both]:
