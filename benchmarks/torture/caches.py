@@ -101,8 +101,8 @@ _CONTENT: tuple[Damage, ...] = (_flip, _flip, _zero, _cut, _empty, _to_noise)
 _KIND: tuple[Damage, ...] = (_delete, _to_pipe, _to_folder, _to_device)
 _IN_PLACE: tuple[Damage, ...] = (_flip, _zero)
 _WHILE_MAPPED: tuple[Damage, ...] = (*_IN_PLACE, _to_noise, *_KIND)
-"""What may befall a decoded cache in use: it is mapped, so that one which somebody cuts is beyond help. So are
-photos that somebody writes over once they have been compared with their checksums."""
+"""What may befall a decoded cache in use: it is mapped, so that one which somebody cuts is beyond help.
+So are photos that somebody writes over once they have been compared with their checksums."""
 
 
 # --------------------------------------------------------------------------------------------------- data
