@@ -141,7 +141,9 @@ def reliability() -> str:
             rows.append([trial["promise"], tried, f"{len(trial['failures']):,}", figures])
         env = result["environment"]
         minutes = sum(trial["seconds"] for trial in result["trials"].values()) / 60
-        said = f"{machine(env)}, commit {env['git'][:7]}, {minutes:.0f} minutes, {made(name, env, '../')}"
+        commits = dict.fromkeys(trial["git"][:7] for trial in result["trials"].values())
+        tried = f"commits {', '.join(commits)}, {minutes:.0f} minutes"
+        said = f"{machine(env)}, {tried}, {made(name, env, '../')}"
         parts.append(f"{said}:\n\n{table('promised|tried|>failures|figures', rows)}")
     return "\n\n".join(parts)
 
