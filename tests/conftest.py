@@ -3,7 +3,7 @@
 import os
 import sys
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,11 +61,13 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     return folder
 
 
-@pytest.fixture(autouse=True)
-def compiled_already(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True, scope="session")
+def compiled_already() -> Iterator[None]:
     """No test depends on whether it is the first on its machine, or on when loops are there: they are."""
-    monkeypatch.setattr("flowerfast.kernels.place.is_compiled", lambda: True)
-    monkeypatch.setattr("flowerfast.kernels.ready.LOOPS.usable", True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("flowerfast.kernels.place.is_compiled", lambda: True)
+        patch.setattr("flowerfast.kernels.ready.LOOPS.usable", True)
+        yield
 
 
 @pytest.fixture

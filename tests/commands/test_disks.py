@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from flowerfast.commands.answers import answers
+from flowerfast.commands.output import _TextConsole
 from flowerfast.errors import RunFailed, WriteFailed
 from flowerfast.training.trained import Prediction
 
@@ -140,6 +141,7 @@ def test_neither_is_a_file_where_standard_output_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
 ) -> None:
     monkeypatch.setattr("sys.stdout", FullStream())
+    monkeypatch.setattr("flowerfast.commands.answers.out", _TextConsole())  # it keeps what it cannot print
     line = r"^standard output: cannot be written \(No space left on device\)"
     for files in ({form: tmp_path / "file"}, {form: Path("-")}):
         with pytest.raises(RunFailed, match=line), answers({**files}, 1) as tell:

@@ -11,8 +11,12 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-CODES = {"early break": 0, "exception": 1, "ctrl-c": -signal.SIGINT}
-"""Ways to leave an epoch in the middle, and the exit codes that Python gives them."""
+CODES = {"early break": (0,), "exception": (1,), "ctrl-c": (-signal.SIGINT, 1)}
+"""Ways to leave an epoch in the middle and the exit codes that Python gives them.
+
+After Ctrl-C it is 1 where another thread runs a string as code meanwhile, as namedtuples do: by that Python
+forgets what ended it.
+"""
 READY = "drawn"
 """What a process prints that has come as far as it should before it ends."""
 START = 120.0
@@ -103,8 +107,10 @@ def judge(ending: str, end: End) -> str:
     last = (end.errors.strip().splitlines() or ["no message"])[-1][:160]
     if end.code is None:
         return f"still running after {end.seconds:.0f} s: {end.errors.strip() or 'no message'}"
-    if end.code != CODES[ending]:
+    if end.code not in CODES[ending]:
         name = signal.Signals(-end.code).name if end.code < 0 else f"exit code {end.code}"
-        return f"{name}, not {CODES[ending]}: {last}"
+        return f"{name}, not {CODES[ending][0]}: {last}"
     complaint = next((line for line in end.errors.splitlines() if _COMPLAINTS.search(line)), None)
-    return f"complains: {complaint.strip()[:160]}" if complaint else ""
+    if complaint is not None:
+        return f"complains: {complaint.strip()[:160]}"
+    return f"ended by {last}" if ending == "ctrl-c" and last != "KeyboardInterrupt" else ""

@@ -80,6 +80,8 @@ def test_kernels_that_convert_or_are_of_the_other_layout_are_seen():
         ("early break", End(0, 1, ""), ""),
         ("exception", End(1, 1, TRACEBACK), ""),
         ("ctrl-c", End(-signal.SIGINT, 1, "KeyboardInterrupt"), ""),
+        ("ctrl-c", End(1, 1, "KeyboardInterrupt"), ""),
+        ("ctrl-c", End(1, 1, "ValueError: x"), "ended by ValueError: x"),
         ("ctrl-c", End(0, 1, ""), "exit code 0"),
         ("early break", End(-signal.SIGSEGV, 1, "x"), "SIGSEGV"),
         ("exception", End(-signal.SIGABRT, 1, TRACEBACK), "SIGABRT"),

@@ -91,6 +91,13 @@ def test_a_child_waits_for_another(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert not list(tmp_path.iterdir())
 
 
+def test_a_child_ends_well_when_all_is_compiled() -> None:
+    with subprocess.Popen(CHILD, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as child:
+        assert child.stderr is not None
+        assert child.stderr.read() == b""
+        assert child.wait() == 0
+
+
 def test_a_child_ends_with_its_parent(tmp_path: Path) -> None:
     """Its standard input ends: it does not compile on."""
     env = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
