@@ -21,7 +21,7 @@ from flowerfast.kernels.jpeg_planes import BEYOND, Room, read_planes
 from flowerfast.kernels.jpeg_rows import BAND, rgb_row, turned_rows
 from flowerfast.kernels.jpeg_tables import Tables, make_tables
 from flowerfast.kernels.jpeg_transform import LANES
-from flowerfast.kernels.resize import OVER, make_taps, resize_columns, resize_row, widen
+from flowerfast.kernels.resize import BLOCK, OVER, make_taps, resize_columns, resize_row, room_for, widen
 from flowerfast.kernels.vectors import address_of, pointer_to
 
 # Compiled loops compare plain numbers.
@@ -46,9 +46,9 @@ class Scratch(NamedTuple):
         band, window: uint32, some rows and a whole window of a photo that is to be turned.
         chroma: uint8 (3, ...), see `jpeg_rows.rgb_row`.
         rows: uint8, the rows after they were resized.
-        starts, weights, wide: int64, int16, int16: taps of both axes, see `resize`.
+        starts, weights, wide: int64, int16, int32: taps of both axes, see `resize`.
         image, turned: uint32 (S, S).
-        lookup: uint8 (3, 256).
+        lookup: uint32 (3, 256).
     """
 
     tables: Tables
@@ -136,7 +136,7 @@ def _part(length: np.ndarray, out: np.ndarray, side: int) -> tuple[np.ndarray, n
 
 def make_scratch(need: Need) -> Scratch:
     """Scratch for what is needed. What no sample touches takes address space alone."""
-    across, taps = -(-need.side // 4) * 4, need.taps + 1
+    across, wide = room_for(need.side, need.taps)
     return Scratch(
         make_tables(),
         Room(
@@ -150,12 +150,12 @@ def make_scratch(need: Need) -> Scratch:
         np.empty(need.turned + OVER, np.uint32),
         np.empty((3, need.width + BEYOND), np.uint8),
         np.empty((need.high + 1) * across * 4, np.uint8),
-        np.empty((3, across), np.int64),
-        np.empty((2, across * taps), np.int16),
-        np.empty(across * taps * 4, np.int16),
+        np.empty((3, across + BLOCK), np.int64),
+        np.empty((2, across * (need.taps + 1)), np.int16),
+        np.empty(wide, np.int32),
         np.empty((need.side, need.side), np.uint32),
         np.empty((need.side, need.side), np.uint32),
-        np.empty((3, 256), np.uint8),
+        np.empty((3, 256), np.uint32),
     )
 
 
@@ -199,8 +199,8 @@ def _resized(data, address, length, orientation, steps, n, scratch, until):
     starts_y -= top
     left += steps.left[n]
     top += steps.top[n]
-    across = -(-len(starts_x) // 4) * 4
-    offsets, wide = scratch.starts[2, :across], scratch.wide
+    across = max(-(-len(starts_x) // 4) * 4, BLOCK)
+    offsets, wide = scratch.starts[2, : -(-across // BLOCK) * BLOCK], scratch.wide
     encoded = length >= 0
     widen(taps_x, 4 if encoded else 3, steps.flip[n], starts_x, weights_x, offsets, wide)
     rows = scratch.rows[: height * across * 4].reshape(height, across * 4)
@@ -290,4 +290,4 @@ def _coloured(steps, n, scratch, out, until):
     if until > _TURN:
         jitter_table(image, steps.brightness[n], steps.contrast[n], steps.contrast_first[n], scratch.lookup)
     if until > _JITTER:
-        shift_into(image, scratch.lookup[0], steps.shift_x[n], steps.shift_y[n], out)
+        shift_into(image, scratch.lookup, steps.shift_x[n], steps.shift_y[n], out)

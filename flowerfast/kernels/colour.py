@@ -9,6 +9,7 @@ import math
 import numpy as np
 
 from flowerfast.kernels.compiling import kernel, part
+from flowerfast.kernels.vectors import address_of, copy_slanted, store_int32
 
 
 @kernel
@@ -39,7 +40,8 @@ def rotate(image, degrees, out):
     x = np.int64(math.floor((across_x + cos * 0.5 + sin * 0.5) * 65536.0 + 0.5))
     y = np.int64(math.floor((across_y - sin * 0.5 + cos * 0.5) * 65536.0 + 0.5))
     step_x, step_y, down_x, down_y = np.int64(step_x), np.int64(step_y), np.int64(down_x), np.int64(down_y)
-    flat = image.ravel()
+    each_x, each_y = np.int32(step_x), np.int32(step_y)
+    flat, source = image.ravel(), address_of(image)
     for line in range(side):
         low_x, high_x = _span(x, step_x, side)
         low_y, high_y = _span(y, step_y, side)
@@ -50,7 +52,11 @@ def rotate(image, degrees, out):
         else:
             target[:low] = 0
             target[high:] = 0
-            for i in range(low, high):
+            eights = (high - low) // 8 * 8 if side < 1 << 15 else 0
+            for i in range(low, low + eights, 8):
+                at_x, at_y = np.int32(x + step_x * i), np.int32(y + step_y * i)
+                copy_slanted(source, side, at_x, at_y, each_x, each_y, address_of(target) + 4 * i)
+            for i in range(low + eights, high):
                 target[i] = flat[((y + step_y * i) >> 16) * side + ((x + step_x * i) >> 16)]
         x += down_x
         y += down_y
@@ -92,17 +98,23 @@ def blend_table(factor, level, table):
 
 @kernel
 def jitter_table(image, brightness, contrast, contrast_first, tables):
-    """The table that does both steps of the jitter: tables[0], of scratch uint8 (3, 256)."""
+    """The table that does both steps of the jitter, each value in the place that it has in a pixel.
+
+    Args:
+        tables: uint32 (3, 256), of red, green and blue.
+    """
     first, second = (2, 1) if contrast_first else (1, 2)  # the row of brightness is 1
     blend_table(brightness, 0, tables[1])
     blend_table(contrast, grey_mean(image, 1 if contrast_first else brightness), tables[2])
     for x in range(256):
         tables[0, x] = tables[second, tables[first, x]]
+    for x in range(256):
+        tables[1, x], tables[2, x] = tables[0, x] << 8, tables[0, x] << 16
 
 
 @kernel
-def shift_into(image, table, right, down, out):
-    """`image` through `table`, moved by whole pixels, into `out`, uint8 (S, S, 3); the rest is black."""
+def shift_into(image, tables, right, down, out):
+    """`image` through `tables`, moved by whole pixels, into `out`, uint8 (S, S, 3); the rest is black."""
     side = len(image)
     left, end = max(right, 0), min(side + right, side)
     for y in range(side):
@@ -110,11 +122,17 @@ def shift_into(image, table, right, down, out):
         if y < down or y >= side + down or left >= end:
             target[:] = 0
             continue
-        source = image[y - down]
+        source, at = image[y - down], address_of(target)
         target[:left] = 0
-        target[max(end, 0) :] = 0
-        for x in range(left, end):
-            pixel = source[x - right]
-            target[x, 0] = table[pixel & 255]
-            target[x, 1] = table[(pixel >> 8) & 255]
-            target[x, 2] = table[(pixel >> 16) & 255]
+        target[end:] = 0
+        for x in range(left, end - 1):
+            pixel = _changed(source[x - right], tables)
+            store_int32(np.int32(pixel), at + 3 * x)  # and a byte of the next one, which is still to come
+        pixel = _changed(source[end - 1 - right], tables)
+        for channel in range(3):
+            target[end - 1, channel] = np.uint8(pixel >> (8 * channel))
+
+
+@part
+def _changed(pixel, tables):
+    return tables[0, pixel & 255] | tables[1, (pixel >> 8) & 255] | tables[2, (pixel >> 16) & 255]

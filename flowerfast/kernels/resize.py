@@ -9,10 +9,19 @@ import math
 import numpy as np
 
 from flowerfast.kernels.compiling import kernel
-from flowerfast.kernels.vectors import address_of, mix_four_pixels, mix_rows
+from flowerfast.kernels.resize_lines import QUAD, mix_eight_pixels, mix_rows
+from flowerfast.kernels.vectors import address_of
 
-OVER = 5
-"""Bytes that may be read behind the last pixel of a row: a pixel where taps are odd, and two more bytes."""
+OVER = 13
+"""Bytes that may be read behind the last pixel of a row: sixteen are read of a last pixel of three."""
+BLOCK = 8
+"""Pixels of a row that are made at once."""
+
+
+def room_for(side, taps):
+    """(pixels of a resized row, with those that rows are filled up with; length of `wide`), see `widen`."""
+    across = max(-(-side // 4) * 4, BLOCK)
+    return across, -(-across // BLOCK) * BLOCK * -(-taps // QUAD) * 2 * QUAD
 
 
 @kernel
@@ -92,42 +101,45 @@ def widen(taps, stride, flip, starts, weights, offsets, wide):
     Args:
         stride: bytes per pixel of the row to come.
         starts, weights: as `make_taps` made them for n output pixels.
-        offsets: int64 (n rounded up to 4,), becomes where each output pixel's neighbours start, in bytes.
-        wide: int16 (n rounded up to 4, taps rounded up to 2, 4), becomes each pair of weights four times,
-            four pixels side by side.
+        offsets: int64 (n rounded up to BLOCK or more,), becomes where each output pixel's neighbours start,
+            in bytes; those filled up repeat the last.
+        wide: int32, see `room_for`; becomes pairs of weights, in the order of `mix_eight_pixels`.
     """
-    side, pairs = len(starts), (taps + 1) // 2
+    side, even, quads = len(starts), (taps + 1) // 2 * 2, -(-taps // QUAD)
     for x in range(len(offsets)):
         source = min(x, side - 1)
         if flip:
             source = side - 1 - source
         offsets[x] = starts[source] * stride
-        for k in range(pairs):
-            at = ((x // 4) * pairs + k) * 32 + (x % 4) * 8
-            first, second = weights[2 * (source * pairs + k)], weights[2 * (source * pairs + k) + 1]
+        place = (x // BLOCK * quads * 8 + x % 4 * 2) * 8 + x % BLOCK // 4 * 4
+        for k in range(0, QUAD * quads, 2):
+            pair = 0
+            if k < even:
+                pair = weights[source * even + k] | weights[source * even + k + 1] << 16
+            at = place + k // QUAD * 64 + k % QUAD // 2 * 8
             for channel in range(4):
-                wide[at + 2 * channel], wide[at + 2 * channel + 1] = first, second
+                wide[at + channel] = pair
 
 
 @kernel
 def resize_row(row, stride, taps, bits, offsets, wide, out):
     """One row, at address `row` with `stride` bytes per pixel, 3 or 4, into pixels of four bytes at `out`.
 
-    Reads up to `OVER` bytes behind the row's last pixel.
+    Reads up to `OVER` bytes behind the row's last pixel, and writes whole BLOCKs.
     """
-    pairs, shift = (taps + 1) // 2, np.int32(bits)
+    quads, shift = -(-taps // QUAD), np.int32(bits)
     start, weights = address_of(offsets), address_of(wide)
-    for block in range(len(offsets) // 4):
-        at, mixed, target = start + block * 32, weights + block * pairs * 64, out + block * 16
+    for block in range(len(offsets) // BLOCK):
+        at, mixed, target = start + block * 64, weights + block * quads * 256, out + block * 32
         if stride == 4:
-            mix_four_pixels(row, at, 4, mixed, pairs, shift, target)
+            mix_eight_pixels(row, at, 4, mixed, quads, shift, target)
         else:
-            mix_four_pixels(row, at, 3, mixed, pairs, shift, target)
+            mix_eight_pixels(row, at, 3, mixed, quads, shift, target)
 
 
 @kernel
 def resize_columns(rows, taps, bits, starts, weights, out):
-    """Columns of bytes: uint8 (h, width) rows into uint8 (n, width); `width` is a multiple of 16.
+    """Columns of bytes: uint8 (h, width) rows into uint8 (n, width); `width` is 32 or more.
 
     `starts` and `weights` as `make_taps` made them for n output rows. One row behind the last is read.
     """
@@ -135,5 +147,6 @@ def resize_columns(rows, taps, bits, starts, weights, out):
     source, mixed, target = address_of(rows), address_of(weights), address_of(out)
     for y in range(len(starts)):
         upper, share, line = source + starts[y] * pitch, mixed + y * pairs * 4, target + y * out.shape[1]
-        for x in range(0, pitch, 16):
-            mix_rows(upper + x, pitch, share, pairs, shift, line + x)
+        for x in range(0, pitch, 32):
+            at = min(x, pitch - 32)  # the last ones once more, rather than those behind
+            mix_rows(upper + at, pitch, share, pairs, shift, line + at)

@@ -9,7 +9,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from flowerfast.kernels.vectors import has_avx2, lanes, pair_products, shuffled
+from flowerfast.kernels.vectors import lanes, packed, pair_products, shuffled
 
 _I16, _I32, _I64 = (ir.IntType(bits) for bits in (16, 32, 64))
 _SHORTS16, _INTS8 = ir.VectorType(_I16, 16), ir.VectorType(_I32, 8)
@@ -105,21 +105,7 @@ def _store_row(builder: Any, values: list[Any], target: Any) -> None:
 
 
 def _packed(builder: Any, first: Any, second: Any, bits: int) -> Any:
-    """Two vectors in one, whose numbers have half the bits: signed ones of 16, unsigned ones of 8.
-
-    What does not fit becomes the next that does.
-    """
-    count, wide = first.type.count, first.type.element
-    lowest, highest = (-(1 << 15), (1 << 15) - 1) if bits == 16 else (0, 255)
-    if has_avx2():
-        name = "llvm.x86.avx2.packssdw" if bits == 16 else "llvm.x86.avx2.packuswb"
-        kind = ir.FunctionType(ir.VectorType(ir.IntType(bits), 2 * count), [first.type] * 2)
-        packed = builder.call(builder.module.declare_intrinsic(name, (), kind), [first, second])
-        half = count // 2  # it takes the lower halves of both first, then the upper ones
-        order = [n % half + n // half % 2 * 2 * half + n // count * half for n in range(2 * count)]
-        return shuffled(builder, packed, order)
-    both = builder.shuffle_vector(first, second, lanes(range(2 * count)))
-    for sign, bound in (("<", lowest), (">", highest)):
-        edge = ir.Constant(both.type, [wide(bound)] * (2 * count))
-        both = builder.select(builder.icmp_signed(sign, both, edge), edge, both)
-    return builder.trunc(both, ir.VectorType(ir.IntType(bits), 2 * count))
+    """Two vectors as `packed` makes one of them, all of the first before the second."""
+    half = first.type.count // 2
+    order = [n % half + n // half % 2 * 2 * half + n // (2 * half) * half for n in range(4 * half)]
+    return shuffled(builder, packed(builder, first, second, bits), order)

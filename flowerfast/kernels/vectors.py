@@ -4,7 +4,7 @@ Each function here becomes a few machine instructions. Addresses are plain integ
 caller answers for their bounds.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import cache
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 from llvmlite import ir
 from llvmlite.binding import get_host_cpu_features
 from numba import types
+from numba.core import config
 from numba.extending import intrinsic
 
 from flowerfast.kernels.compiling import part
@@ -19,14 +20,16 @@ from flowerfast.kernels.compiling import part
 _I8, _I32, _I64 = ir.IntType(8), ir.IntType(32), ir.IntType(64)
 _I16 = ir.IntType(16)
 _BYTES16, _BYTES32, _SHORTS32 = ir.VectorType(_I8, 16), ir.VectorType(_I8, 32), ir.VectorType(_I16, 32)
-_SHORTS16 = ir.VectorType(_I16, 16)
-_INTS16, _WORDS4 = ir.VectorType(_I32, 16), ir.VectorType(_I64, 4)
+_SHORTS16, _INTS16 = ir.VectorType(_I16, 16), ir.VectorType(_I32, 16)
 _MADD = ir.FunctionType(ir.VectorType(_I32, 8), [ir.VectorType(_I16, 16)] * 2)
 
 
 @cache
 def has_avx2() -> bool:
-    """Whether this processor has instructions for vectors of 32 bytes of whole numbers."""
+    """Whether numba may use this processor's instructions for vectors of 32 bytes of whole numbers."""
+    allowed = getattr(config, "CPU_FEATURES", None)  # NUMBA_CPU_FEATURES
+    if allowed is not None:
+        return "+avx2" in allowed.split(",")
     return bool(get_host_cpu_features().get("avx2"))
 
 
@@ -103,6 +106,17 @@ def store_int16(_context: Any, _value: Any, _address: Any) -> Any:
 
 
 @intrinsic
+def store_int32(_context: Any, _value: Any, _address: Any) -> Any:
+    """An int32 to an address."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        builder.store(arguments[0], builder.inttoptr(arguments[1], _I32.as_pointer()), align=1)
+        return _context.get_dummy_value()
+
+    return types.void(types.int32, types.intp), generate
+
+
+@intrinsic
 def load_big_endian(_context: Any, _address: Any) -> Any:
     """uint64 of the eight bytes at an address, the first byte highest."""
 
@@ -111,108 +125,6 @@ def load_big_endian(_context: Any, _address: Any) -> Any:
         return builder.bswap(builder.load(pointer, align=1))
 
     return types.uint64(types.intp), generate
-
-
-@intrinsic(prefer_literal=True)
-def mix_four_pixels(
-    _context: Any, _row: Any, _offsets: Any, _stride: Any, _weights: Any, _pairs: Any, _shift: Any, _out: Any
-) -> Any:
-    """Four weighted sums of neighbouring pixels, all channels at once.
-
-    Pixel i of the result, four bytes at address `out`, is the sum over k < 2 * pairs of weights[k, i] times
-    the bytes at row + offsets[i] + k * stride, plus a half, shifted right by `shift` and cut at 255.
-
-    `stride` is 3 or 4, as written in the call; with 3 nobody shall read the fourth byte. `offsets` is the
-    address of int64 (4,); `weights` of int16 (pairs, 4, 4, 2): of each pair of neighbours and each pixel both
-    weights, four times. Eight bytes are read of each pair.
-    """
-    ints, stride = types.intp, _stride.literal_value
-    order = [
-        8 * pixel + (c if c < stride else 0) + half
-        for pixel in range(4)
-        for c in range(4)
-        for half in (0, stride)
-    ]
-
-    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        row, offsets, _, weights, pairs, shift, out = arguments
-        starts = []
-        for i in range(4):
-            pointer = builder.inttoptr(builder.add(offsets, _I64(8 * i)), _I64.as_pointer())
-            starts.append(builder.add(row, builder.load(pointer)))
-
-        def pixels(pair: Any) -> tuple[Any, Any]:
-            at, loaded = builder.mul(pair, _I64(2 * stride)), ir.Constant(_WORDS4, ir.Undefined)
-            for i, start in enumerate(starts):
-                pointer = builder.inttoptr(builder.add(start, at), _I64.as_pointer())
-                loaded = builder.insert_element(loaded, builder.load(pointer, align=1), _I32(i))
-            pointer = builder.inttoptr(
-                builder.add(weights, builder.shl(pair, _I64(6))), _SHORTS32.as_pointer()
-            )
-            return shuffled(builder, builder.bitcast(loaded, _BYTES32), order), builder.load(pointer, align=4)
-
-        _mix(builder, pixels, pairs, shift, out)
-        return _context.get_dummy_value()
-
-    return types.void(ints, ints, _stride, ints, ints, types.int32, ints), generate
-
-
-@intrinsic
-def mix_rows(
-    _context: Any, _rows: Any, _pitch: Any, _weights: Any, _pairs: Any, _shift: Any, _out: Any
-) -> Any:
-    """Sixteen weighted sums of bytes that lie `pitch` bytes apart.
-
-    Byte i of the result, at address `out`, is the sum over k < 2 * pairs of weights[k] times the byte at
-    rows + i + k * pitch, plus a half, shifted right by `shift` and cut at 255. `weights` is the address of
-    int16 (2 * pairs,).
-    """
-    ints = types.intp
-    order = [lane for i in range(16) for lane in (i, 16 + i)]
-
-    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        rows, pitch, weights, pairs, shift, out = arguments
-
-        def levels(pair: Any) -> tuple[Any, Any]:
-            first = builder.add(rows, builder.mul(pair, builder.shl(pitch, _I64(1))))
-            upper, lower = (
-                builder.load(builder.inttoptr(address, _BYTES16.as_pointer()), align=1)
-                for address in (first, builder.add(first, pitch))
-            )
-            pointer = builder.inttoptr(builder.add(weights, builder.shl(pair, _I64(2))), _I32.as_pointer())
-            both = _splat(builder, builder.load(pointer, align=2))
-            return builder.shuffle_vector(upper, lower, lanes(order)), builder.bitcast(both, _SHORTS32)
-
-        _mix(builder, levels, pairs, shift, out)
-        return _context.get_dummy_value()
-
-    return types.void(ints, ints, ints, ints, types.int32, ints), generate
-
-
-def _mix(builder: Any, load: Callable[[Any], tuple[Any, Any]], pairs: Any, shift: Any, out: Any) -> None:
-    """Sixteen bytes: sums of pairs of bytes times pairs of weights, plus a half, shifted right, cut at 255.
-
-    `load` gives of a pair's number 32 bytes and int16 (32,), their weights.
-    """
-    half = _splat(builder, builder.shl(_I32(1), builder.sub(shift, _I32(1))))
-    before = builder.block
-    loop, done = builder.append_basic_block("pair"), builder.append_basic_block("mixed")
-    builder.branch(loop)
-    builder.position_at_end(loop)
-    pair, total = builder.phi(_I64), builder.phi(_INTS16)
-    pair.add_incoming(_I64(0), before)
-    total.add_incoming(half, before)
-    levels, weights = load(pair)
-    products = pair_products(builder, builder.zext(levels, _SHORTS32), weights)
-    following, next_pair = builder.add(total, products), builder.add(pair, _I64(1))
-    pair.add_incoming(next_pair, loop)
-    total.add_incoming(following, loop)
-    builder.cbranch(builder.icmp_signed("<", next_pair, pairs), loop, done)
-    builder.position_at_end(done)
-    level = builder.ashr(following, _splat(builder, shift))
-    top = ir.Constant(_INTS16, [255] * 16)
-    level = builder.select(builder.icmp_signed(">", level, top), top, level)
-    builder.store(builder.trunc(level, _BYTES16), builder.inttoptr(out, _BYTES16.as_pointer()), align=1)
 
 
 def pair_products(builder: Any, left: Any, right: Any) -> Any:
@@ -234,6 +146,27 @@ def pair_products(builder: Any, left: Any, right: Any) -> Any:
     return builder.add(even, odd)
 
 
+def packed(builder: Any, first: Any, second: Any, bits: int) -> Any:
+    """Two vectors of 32 bytes in one whose numbers have half the bits: signed ones of 16, unsigned ones of 8.
+
+    What does not fit becomes the next that does. Of each 16 bytes the first half is from `first`, the other
+    from `second`.
+    """
+    count, wide = first.type.count, first.type.element
+    lowest, highest = (-(1 << 15), (1 << 15) - 1) if bits == 16 else (0, 255)
+    if has_avx2():
+        name = "llvm.x86.avx2.packssdw" if bits == 16 else "llvm.x86.avx2.packuswb"
+        kind = ir.FunctionType(ir.VectorType(ir.IntType(bits), 2 * count), [first.type] * 2)
+        return builder.call(builder.module.declare_intrinsic(name, (), kind), [first, second])
+    half = count // 2
+    order = [n % half + n // count * half + n // half % 2 * count for n in range(2 * count)]
+    both = builder.shuffle_vector(first, second, lanes(order))
+    for sign, bound in (("<", lowest), (">", highest)):
+        edge = ir.Constant(both.type, [wide(bound)] * (2 * count))
+        both = builder.select(builder.icmp_signed(sign, both, edge), edge, both)
+    return builder.trunc(both, ir.VectorType(ir.IntType(bits), 2 * count))
+
+
 def lanes(order: Iterable[int]) -> Any:
     """The order of lanes that a shuffle makes."""
     numbers = list(order)
@@ -243,12 +176,6 @@ def lanes(order: Iterable[int]) -> Any:
 def shuffled(builder: Any, vector: Any, order: Iterable[int]) -> Any:
     """Lanes of one vector in another order."""
     return builder.shuffle_vector(vector, ir.Constant(vector.type, ir.Undefined), lanes(order))
-
-
-def _splat(builder: Any, value: Any) -> Any:
-    """The same int32 in all sixteen lanes."""
-    first = builder.insert_element(ir.Constant(_INTS16, ir.Undefined), value, _I32(0))
-    return shuffled(builder, first, [0] * 16)
 
 
 @intrinsic(prefer_literal=True)
@@ -335,6 +262,47 @@ def colour_sixteen(_context: Any, _luma: Any, _blue: Any, _red: Any, _out: Any) 
         return _context.get_dummy_value()
 
     return types.void(ints, ints, ints, ints), generate
+
+
+@intrinsic
+def copy_slanted(
+    _context: Any, _image: Any, _side: Any, _x: Any, _y: Any, _step_x: Any, _step_y: Any, _out: Any
+) -> Any:
+    """Eight pixels of an image that lie on a slanted line.
+
+    Args:
+        image: address of uint32 (side, side); `side` is below 32768.
+        x, y: int32, of the first pixel, in 1/65536 of a pixel.
+        step_x, step_y: int32, from each to the next.
+        out: address of uint32 (8,).
+    """
+    ints, four, kind = types.intp, types.int32, ir.VectorType(_I32, 8)
+
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        image, side, x, y, step_x, step_y, out = arguments
+
+        def all_eight(value: Any) -> Any:
+            return shuffled(
+                builder, builder.insert_element(ir.Constant(kind, ir.Undefined), value, _I32(0)), [0] * 8
+            )
+
+        def along(start: Any, step: Any) -> Any:
+            far = builder.mul(all_eight(step), ir.Constant(kind, [*range(8)]))
+            return builder.add(far, all_eight(start))
+
+        column = builder.lshr(along(x, step_x), ir.Constant(kind, [16] * 8))
+        row = builder.and_(along(y, step_y), ir.Constant(kind, [-65536] * 8))
+        place = builder.bitcast(builder.or_(row, column), _SHORTS16)
+        pitch = builder.or_(builder.shl(builder.trunc(side, _I32), _I32(16)), _I32(1))
+        index = pair_products(builder, place, builder.bitcast(all_eight(pitch), _SHORTS16))
+        pixels, target = (builder.inttoptr(at, _I32.as_pointer()) for at in (image, out))
+        for i in range(8):
+            at = builder.zext(builder.extract_element(index, _I32(i)), _I64)
+            pixel = builder.load(builder.gep(pixels, [at]), align=4)
+            builder.store(pixel, builder.gep(target, [_I64(i)]), align=4)
+        return _context.get_dummy_value()
+
+    return types.void(ints, ints, four, four, four, four, ints), generate
 
 
 @intrinsic

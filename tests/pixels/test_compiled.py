@@ -20,8 +20,8 @@ from flowerfast.pixels.source import Files
 from flowerfast.plans.plan import Plan, make_eval_plan, make_plan, still_plan
 
 Same = Callable[..., np.ndarray]
-# Also no multiple of the four pixels that are resized at once; smaller than most photos, and larger.
-SIDES = (32, 57, 130, 224)
+# Also no multiple of the eight pixels that are resized at once; smaller than most photos, and larger.
+SIDES = (32, 57, 132, 224)
 
 
 @pytest.fixture
