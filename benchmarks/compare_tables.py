@@ -34,7 +34,7 @@ def _parts(name: str, result: dict[str, Any], parity: tuple[str, dict[str, Any]]
     rows, kind = measured(result, "loader"), result["kind"]
     yield heading(name, result)
     yield f"![images/s of each loader]({name.removesuffix('.json')}.svg)"
-    yield speeds(rows)
+    yield speeds(result, rows)
     yield from unmeasured(result)
     if kind == "compare":
         yield from against_peers(rows)
@@ -62,17 +62,24 @@ def heading(name: str, result: dict[str, Any]) -> str:
     )
 
 
-def speeds(rows: Rows) -> str:
-    """images/s of all rows."""
+def speeds(result: dict[str, Any], rows: Rows) -> str:
+    """images/s of all rows; of those that decode JPEGs also what a core of the machine gets through."""
+    cores, data = result["environment"]["cores"], {"full": result["data"], "small": result["small"]}
     base, marks, lines = rows.get(PAPER, {}).get("images_per_sec"), {"ours": "**", "limit": "*"}, []
     for name, row in rows.items():
         mark, rate = marks.get(row["role"], ""), row["images_per_sec"]
         ratio = f"{rate / base:.2f}" if base else ""
-        cores = "" if row["cpu_cores"] is None else f"{row['cpu_cores']:.1f}"
+        busy = "" if row["cpu_cores"] is None else f"{row['cpu_cores']:.1f}"
         memory = "" if row["memory_bytes"] is None else f"{row['memory_bytes'] / 1e6:,.0f}"
-        figures = [f"{rate:,.0f}", f"{row['spread']:,.0f}", ratio, cores, memory]
+        per_core = ("", "")
+        if "decode" not in row["leaves_out"]:
+            each = data[row["photos"]]
+            amounts = (rate * each[key] / cores / 1e6 for key in ("mean_pixels", "mean_bytes"))
+            per_core = tuple(f"{amount:,.1f}" for amount in amounts)
+        figures = [f"{rate:,.0f}", f"{row['spread']:,.0f}", ratio, *per_core, busy, memory]
         lines.append([f"{mark}{name}{mark}", RESOLUTION[row["photos"]], *figures])
-    return table("loader|photos|>images/s|>±|>× paper's recipe|>busy cores|>memory, MB", lines)
+    columns = "loader|photos|>images/s|>±|>× paper's recipe|>megapixels/s per core|>MB/s of JPEG per core"
+    return table(f"{columns}|>busy cores|>memory, MB", lines)
 
 
 def unmeasured(result: dict[str, Any]) -> Iterator[str]:

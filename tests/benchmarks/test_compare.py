@@ -64,6 +64,23 @@ def test_photos_are_shrunk_once_for_all_peers(photo_folder):
     assert first.read_bytes() == b"kept"  # not made again
 
 
+def test_photos_of_several_folders_become_one_of_the_size_that_the_web_has(photo_folder, tmp_path, capsys):
+    wide = photo_folder({"daisy": 2, "rose": 2}, sizes=[(90, 60)], name="wide")
+    high = photo_folder({"daisy": 1, "tulip": 3}, sizes=[(300, 800)], name="high")
+    out = tmp_path / "web"
+    assert photos.main([str(out), str(wide), str(high), "--each", "3"]) == 0
+    made = Photos(out)
+    assert (made.classes, len(made)) == (("daisy", "rose", "tulip"), 6)
+    assert {*zip(*(side.tolist() for side in made.sizes(made.indices)), strict=True)} == {
+        (500, 400),
+        (400, 500),
+    }
+    assert photos.main([str(out), str(wide)]) == 2
+    assert photos.main([str(tmp_path / "new"), str(tmp_path / "none")]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 2
+    assert not (tmp_path / "new").exists()
+
+
 def test_photos_that_were_left_half_shrunk_are_shrunk_anew(photo_folder, monkeypatch):
     data = photo_folder({"daisy": 2, "rose": 1}, sizes=[(400, 300)])
     with monkeypatch.context() as broken:
@@ -115,6 +132,7 @@ RESULT = {
         "versions": {"torch": "9"},
     },
     "data": {"photos": 408, "mean_pixels": 3.2e5, "mean_bytes": 4.4e4},
+    "small": {"photos": 408, "mean_pixels": 8e4, "mean_bytes": 2.5e4},
     "settings": {"image_size": 224, "batch_size": 32, "rounds": 5, "seconds": 2.0},
     "loader": ROWS,
 }
@@ -124,6 +142,7 @@ def test_ours_are_set_against_the_best_peer_of_the_same_resolution():
     page = compare_tables.section("compare-x.json", RESULT)
     assert "| flowerfast folder | 3.10 | 3 | fast | 1.55 | 1.3 |" in page
     assert "| flowerfast shards (256) | 5.10 | 5 | fast (256) | 2.04 | 1.3 |" in page
+    assert "| fast | full size | 200 | 0 | 2.00 | 32.0 | 4.4 |" in page
     assert "reaches 31% of the speed of decoding alone" in page
     assert "none kept more than 0.040 cores busy (the most: slow)" in page
     assert "- broken: failed: killed by SIGSEGV" in page
