@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.compare_chart import draw, is_drawn_from
 from benchmarks.compare_tables import PAPER, headline, section
 from benchmarks.markdown import machine, made, photos, table
+from benchmarks.versus_tables import steps, versus
 from flowerfast.files import write_text
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -130,6 +131,14 @@ def growth() -> str:
     return "\n\n".join(parts)
 
 
+def builds() -> str:
+    """This build beside earlier ones, from the results files of `versus.py` and `steps.py`."""
+    files = [steps(*each) for each in read("steps-*.json")] + [
+        versus(*each) for each in read("versus-*.json")
+    ]
+    return "\n\n".join(files)
+
+
 def reliability() -> str:
     """What was promised, how often it was tried and what came of it, from `reliability.json`."""
     parts = []
@@ -151,7 +160,7 @@ def reliability() -> str:
 PAGES: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {"cpu": cpu, "speed": speed, "accuracy": accuracy},
     "docs/compare.md": {"compare": compare},
-    "docs/cpu.md": {"growth": growth},
+    "docs/cpu.md": {"builds": builds, "growth": growth},
     "docs/reliability.md": {"reliability": reliability},
 }
 """Tables of each page, by the name in its comment."""

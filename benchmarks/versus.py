@@ -65,30 +65,31 @@ def checkout(old: str) -> Iterator[Path]:
             subprocess.run([*git, "remove", "--force", f"{folder}/old"], capture_output=True, check=False)
 
 
+def measured(builds: dict[str, tuple[Path, Path]], rounds: int) -> dict[str, dict[str, Any]]:
+    """Rows by build, (its checkout, what its loader reads): images/s, CPU milliseconds per photo, memory."""
+    variants = [
+        Variant(build, "flowerfast.bench.sources:loader", {"data": str(path), "settings": SETTINGS}, root)
+        for build, (root, path) in builds.items()
+    ]
+    rows = measure(variants, Pace(rounds=rounds), print, HIDE_GPU)
+    for build, row in rows.items():
+        if "error" in row:
+            raise UserError(f"{build}: {row['error']}")
+        row["cpu_ms_per_photo"] = 1000 * row["cpu_cores"] / row["images_per_sec"]
+    return rows
+
+
 def loaders(roots: dict[str, Path], data: dict[str, tuple[Path, Path]], rounds: int) -> dict[str, Any]:
-    """Rows by kind of data; of each build images/s, CPU milliseconds per photo and memory, and the ratios.
+    """Rows by kind of data; of each build what `measured` gives, and the ratios.
 
     `data` says what the old and the new build read.
     """
     rows = {}
     for kind, paths in data.items():
-        variants = [
-            Variant(
-                build,
-                "flowerfast.bench.sources:loader",
-                {"data": str(path), "settings": SETTINGS},
-                roots[build],
-            )
-            for build, path in zip(BUILDS, paths, strict=True)
-        ]
-        measured = measure(variants, Pace(rounds=rounds), print, HIDE_GPU)
-        for row in measured.values():
-            if "error" in row:
-                raise UserError(f"{kind}: {row['error']}")
-            row["cpu_ms_per_photo"] = 1000 * row["cpu_cores"] / row["images_per_sec"]
-        old, new = (measured[build] for build in BUILDS)
+        builds = {build: (roots[build], path) for build, path in zip(BUILDS, paths, strict=True)}
+        both = measured(builds, rounds)
         keys = ("images_per_sec", "cpu_ms_per_photo", "memory_bytes")
-        rows[kind] = {**measured, "ratio": {key: new[key] / old[key] for key in keys}}
+        rows[kind] = {**both, "ratio": {key: both["new"][key] / both["old"][key] for key in keys}}
         print(kind, rows[kind]["ratio"], flush=True)
     return rows
 
