@@ -1,6 +1,6 @@
 """Which branches of the JPEG decoder the files of the trials take: its loops run by Python, line by line.
 
-Those left: coverage run --branch --include='*/kernels/jpeg_*' -m benchmarks.torture.jpeg_coverage 600,
+Those left: coverage run --branch --include='*/kernels/jpeg_*' -m benchmarks.torture.jpeg_coverage 900,
 then coverage report -m.
 """
 
@@ -20,6 +20,7 @@ import numpy as np
 
 from benchmarks.torture.jpeg_grammar import written
 from benchmarks.torture.jpeg_mutants import mutant
+from benchmarks.torture.jpeg_progression import progression
 from benchmarks.torture.trial import MOST, Tally, Trial
 
 _LONGEST = 40  # pixels a side: Python takes its time
@@ -161,7 +162,7 @@ def main() -> None:
     modules["header"].FRAME = modules["tables"].FRAME = record
     warnings.simplefilter("ignore")  # numbers of fixed width run over, as they do when compiled
     for case in range(int(sys.argv[1])):
-        file = written(case // 2) if case % 2 else mutant(case // 2)
+        file = (mutant, written, progression)[case % 3](case // 3)
         data = np.frombuffer(file, np.uint8)
         _decode(data, case)
         modules["header"].is_plain(data, 33, 24)
@@ -188,9 +189,9 @@ COVERAGE = Trial(
     f"the files of these trials reach {_ENOUGH:g} % of the lines and branches of the compiled decoder",
     "JPEGs decoded line by line",
     _run,
-    full=600,
+    full=900,
     quick=0,  # minutes
-    chunk=600,
+    chunk=900,
 )
 
 if __name__ == "__main__":

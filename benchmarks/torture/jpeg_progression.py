@@ -4,7 +4,7 @@ Source: ITU-T T.81, annex G.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 import numpy as np
@@ -26,7 +26,11 @@ _FAULTS = (
     "component",
     "dc symbol",
     "behind the end",
+    "no code",
+    "too many bits",
+    *["segment"] * 6,  # there are many ways
 )
+_SEGMENTS = (0xC4, 0xDA, 0xDD)
 _MOST_RUN = 0x7FFF
 _SYMBOLS = [run << 4 | size for run in range(16) for size in range(11)]
 
@@ -75,7 +79,7 @@ class _Picture:
 def progression(case: int) -> bytes:
     """The bytes of a file."""
     rng = np.random.default_rng([0x5052, case])
-    fault = _FAULTS[rng.integers(len(_FAULTS))] if rng.random() < 0.4 else ""
+    fault = _FAULTS[rng.integers(len(_FAULTS))] if rng.random() < 0.5 else ""
     picture = _picture(rng)
     count, names = len(picture.levels), (1, 2, 3)
     chosen = rng.integers(0, 2, count)  # quantisation tables
@@ -90,11 +94,23 @@ def progression(case: int) -> bytes:
             interval = int(rng.choice([0, 1, 3]))
         parts.append(segment(0xDD, interval.to_bytes(2, "big")))
         parts += _written(picture, scan, interval, fault, rng)
+    if fault == "segment":
+        _spoil(parts, rng)
     if fault != "no end":
         parts.append(b"\xff\xd9")
     if fault == "behind the end":
         parts.append(rng.bytes(9))
     return b"".join(parts)
+
+
+def _spoil(parts: list[bytes], rng: Rng) -> None:
+    """Change one byte of the head of a scan, its tables or interval, or cut it short."""
+    heads = [n for n, part in enumerate(parts) if part[:1] == b"\xff" and part[1] in _SEGMENTS]
+    n = heads[int(rng.integers(len(heads)))] if rng.random() < 0.5 else heads[-1]
+    spoilt = bytearray(parts[n])
+    at = int(rng.integers(1, min(len(spoilt), 12)))
+    spoilt[at] ^= 1 << int(rng.integers(8))
+    parts[n] = bytes(spoilt if rng.random() < 0.8 else spoilt[:at])
 
 
 def _picture(rng: Rng) -> _Picture:
@@ -140,6 +156,8 @@ def _script(count: int, fault: str, rng: Rng) -> list[_Scan]:
         scans.insert(at, scans[at])
     elif fault == "other order":
         scans = [scans[n] for n in rng.permutation(len(scans))]
+    elif fault == "too many bits":
+        scans[at] = replace(scans[at], high=0, low=int(rng.integers(10, 14)))
     elif fault == "spectrum":
         scans[at] = _Scan(
             scans[at].components, *rng.integers(0, 66, 2).tolist(), *rng.integers(0, 15, 2).tolist()
@@ -260,4 +278,7 @@ def _written(picture: _Picture, scan: _Scan, interval: int, fault: str, rng: Rng
     if fault == "run too long":
         coder.run += 5
     coder.end_run()
+    if fault == "no code":
+        at = int(rng.integers(len(coder.bits) + 1))
+        coder.bits = f"{coder.bits[:at]}{'1' * 16}{coder.bits[at:]}"
     return [*parts, packed(coder.bits, rng)]
