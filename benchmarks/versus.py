@@ -66,11 +66,15 @@ def checkout(old: str) -> Iterator[Path]:
 
 
 def measured(builds: dict[str, tuple[Path, Path]], rounds: int) -> dict[str, dict[str, Any]]:
-    """Rows by build, (its checkout, what its loader reads): images/s, CPU milliseconds per photo, memory."""
+    """Rows by build, (its checkout, what its loader reads): images/s, CPU milliseconds per photo, memory.
+
+    Each has run once before, for a process that compiles takes more memory than one that loads.
+    """
     variants = [
         Variant(build, "flowerfast.bench.sources:loader", {"data": str(path), "settings": SETTINGS}, root)
         for build, (root, path) in builds.items()
     ]
+    measure(variants, Pace(rounds=1), lambda _: None, HIDE_GPU)
     rows = measure(variants, Pace(rounds=rounds), print, HIDE_GPU)
     for build, row in rows.items():
         if "error" in row:
