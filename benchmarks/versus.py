@@ -5,19 +5,15 @@
 OLD is a checkout of an earlier build, or a revision of this repository, which is checked out meanwhile. Both
 builds run with the packages of this environment, so that only their code differs, and take turns: loaders
 each in a process of its own that stays (images/s, CPU time per photo, memory), then whole commands (seconds
-and CPU seconds from start to end). Figures are medians; ratios are new to old.
+and CPU seconds from start to end, or to the first training step). Figures are medians; ratios are new to old.
 """
 
 import argparse
-import json
-import os
-import resource
-import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,22 +23,19 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.photos import enlarged, progressive
+from benchmarks.versus_commands import HIDE_GPU, commands, run
 from flowerfast.bench.child import Variant
 from flowerfast.bench.environment import SCHEMA, describe_photos, environment, write_results
 from flowerfast.bench.measure import Pace, measure
-from flowerfast.bench.result import middle_and_spread
 from flowerfast.errors import UserError
 from flowerfast.photos.photos import Photos
 
 ROOT = Path(__file__).resolve().parents[1]
 SETTINGS = ("data.image_size=224", "train.batch_size=32", "data.cache=none")
-HIDE_GPU = {"CUDA_VISIBLE_DEVICES": ""}
 CAMERA_PHOTOS = 64
 """Photos enlarged to 12 megapixels."""
 FEW = 40
 """Photos of the commands, whose time is then that of starting up, saving and ending."""
-TINY = ("model.name=test_resnet", "model.pretrained=false", "data.image_size=64", "train.epochs=1")
-SAVED = ("model.name=resnet18", "model.pretrained=false", "data.image_size=64", "train.epochs=1")
 BUILDS = ("old", "new")
 
 
@@ -98,65 +91,6 @@ def loaders(roots: dict[str, Path], data: dict[str, tuple[Path, Path]], rounds: 
     return rows
 
 
-def commands(roots: dict[str, Path], few: Path, rounds: int, scratch: Path) -> dict[str, Any]:
-    """Rows by command; of each build median, spread and all of its seconds, and CPU seconds."""
-    out = scratch / "run"
-    train = ("train", str(few), "--out", str(out))
-    named = {
-        "--help": ("--help",),
-        "train, one short epoch": (*train, *_set(TINY)),
-        "train, a save of resnet18 each step": (*train, *_set((*SAVED, "checkpoints.every_seconds=0"))),
-    }
-    rows = {}
-    for name, arguments in named.items():
-        taken: dict[str, list[dict[str, float]]] = {build: [] for build in BUILDS}
-        for number in range(rounds + 1):
-            for build, root in roots.items():
-                shutil.rmtree(out, ignore_errors=True)
-                figures = _run(root, arguments)
-                if number:  # the first is a warm-up
-                    taken[build].append({**figures, **_spent(out)})
-        rows[name] = {build: _middles(each) for build, each in taken.items()}
-        old, new = (rows[name][build] for build in BUILDS)
-        rows[name]["ratio"] = {key: new[key]["median"] / old[key]["median"] for key in new if key in old}
-        print(name, rows[name]["ratio"], flush=True)
-    return rows
-
-
-def _set(settings: Sequence[str]) -> list[str]:
-    return [word for setting in settings for word in ("--set", setting)]
-
-
-def _run(root: Path, arguments: Sequence[str]) -> dict[str, float]:
-    """Seconds and CPU seconds of a command of a build."""
-    before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    command = [sys.executable, "-P", "-m", "flowerfast", *arguments]
-    env = {**os.environ, **HIDE_GPU, "PYTHONPATH": str(root)}
-    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise UserError(f"{' '.join(arguments)}: exit code {done.returncode}: {done.stderr.strip()}")
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return {"seconds": time.perf_counter() - started, "cpu_seconds": cpu}
-
-
-def _spent(run: Path) -> dict[str, float]:
-    """What the summary of a run says of starting up and of waiting for files."""
-    if not (run / "summary.json").is_file():
-        return {}
-    summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
-    return {key: summary[key] for key in ("startup_seconds", "write_seconds") if key in summary}
-
-
-def _middles(figures: Sequence[dict[str, float]]) -> dict[str, Any]:
-    rows = {}
-    for key in figures[0]:
-        values = [each[key] for each in figures]
-        middle, spread = middle_and_spread(values)
-        rows[key] = {"median": middle, "spread": spread, "rounds": values}
-    return rows
-
-
 def some(photos: Photos, folder: Path) -> Path:
     """A folder of links to a few of the photos, evenly spread."""
     paths = photos.table.paths()
@@ -176,9 +110,9 @@ def versus(old: str, data: Path, rounds: int) -> dict[str, Any]:
         photos = Photos(str(data))
         shards, seekable, large = (Path(scratch, name) for name in ("shards", "seekable", "large"))
         one_by_one, of_cameras = progressive(data), enlarged(data, CAMERA_PHOTOS)
-        _run(ROOT, ("pack", str(data), str(shards)))
-        _run(ROOT, ("pack", str(data), str(seekable), "--seekable"))
-        _run(ROOT, ("pack", str(of_cameras), str(large), "--seekable"))
+        run(ROOT, ("pack", str(data), str(shards)))
+        run(ROOT, ("pack", str(data), str(seekable), "--seekable"))
+        run(ROOT, ("pack", str(of_cameras), str(large), "--seekable"))
         kinds = {
             "folder": (data, data),
             "shards": (shards, shards),
@@ -198,7 +132,7 @@ def versus(old: str, data: Path, rounds: int) -> dict[str, Any]:
             "environment": environment(torch.device("cpu")),
             "loader": loaders(roots, kinds, rounds),
             "command": commands(
-                roots, some(photos, Path(scratch, "few")), max(3, rounds // 2), Path(scratch)
+                roots, some(photos, Path(scratch, "few")), data.resolve(), max(3, rounds // 2), Path(scratch)
             ),
             "seconds": time.perf_counter() - started,
         }
