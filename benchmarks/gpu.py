@@ -31,8 +31,8 @@ from flowerfast.bench.child import Child, Variant
 from flowerfast.bench.environment import describe_photos, environment
 from flowerfast.bench.measure import Pace, measure
 from flowerfast.bench.rounds import Drawn, Source
-from flowerfast.bench.sources import make_state, synthetic
 from flowerfast.bench.suites import keep_speeds
+from flowerfast.bench.training_sources import make_state, synthetic
 from flowerfast.bench.trials import HW_LOADS
 from flowerfast.bench.worker import call
 from flowerfast.errors import UserError, one_line
@@ -42,7 +42,8 @@ from flowerfast.photos.photos import Photos
 from flowerfast.settings import load_config
 from flowerfast.training.fit import train_step
 
-LOADER, STEPS, TRAINING = (f"flowerfast.bench.sources:{name}" for name in ("loader", "steps", "training"))
+LOADER = "flowerfast.bench.sources:loader"
+STEPS, TRAINING = (f"flowerfast.bench.training_sources:{name}" for name in ("steps", "training"))
 EAGER, COMPILED, GRAPH, SYNTHETIC = "eager", "torch.compile", "CUDA graph", "synthetic pixels"
 ENOUGH = 0.5
 """A loader that alone makes less than this share of the eager step's images/s is not trained with."""

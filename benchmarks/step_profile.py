@@ -14,7 +14,7 @@ import torch
 from torch.profiler import ProfilerActivity
 
 from flowerfast.bench.rounds import synchronise
-from flowerfast.bench.sources import compile_if_on, make_state
+from flowerfast.bench.training_sources import compile_if_on, make_state
 from flowerfast.bench.worker import open_source
 from flowerfast.loaders.device import pick_device
 from flowerfast.loaders.ranges import name_stages

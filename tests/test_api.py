@@ -33,7 +33,7 @@ TINY = {
 }
 
 
-def test_the_import_alone_loads_neither_torch_nor_numpy_and_training_no_plots() -> None:
+def test_the_import_alone_loads_neither_torch_nor_numpy_loading_no_networks_training_no_plots() -> None:
     code = """
 import json, sys
 def loaded(*names): return [name for name in names if name in sys.modules]
@@ -42,6 +42,9 @@ flowerfast.__version__, dir(flowerfast)
 found = [loaded("torch", "numpy", "timm", "PIL", "pydantic", "yaml", "flowerfast.config")]
 flowerfast.UserError
 found.append(loaded("torch", "numpy", "timm"))
+flowerfast.Loader
+import flowerfast.bench.sources
+found.append(loaded("torch", "timm", "torchvision", "numba", "matplotlib"))
 flowerfast.train
 found.append(loaded("torch", "matplotlib"))
 import flowerfast.training.report
@@ -49,7 +52,7 @@ found.append(loaded("matplotlib.pyplot"))
 print(json.dumps(found))
 """
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    assert json.loads(done.stdout) == [[], [], ["torch"], []]
+    assert json.loads(done.stdout) == [[], [], ["torch"], ["torch"], []]
 
 
 def test_public_names_are_the_documented_things() -> None:

@@ -15,8 +15,9 @@ from flowerfast.bench.child import Variant
 from flowerfast.bench.environment import SCHEMA, describe_photos, environment
 from flowerfast.bench.measure import Pace, Row, Say, measure, measure_here
 from flowerfast.bench.result import SUITES
-from flowerfast.bench.sources import make_state, sample
+from flowerfast.bench.sources import sample
 from flowerfast.bench.stages import StageClock
+from flowerfast.bench.training_sources import make_state
 from flowerfast.bench.trials import STEPS, TRAINING, Bench, Trial, loader_trials, overrides
 from flowerfast.bench.verdict import verdict
 from flowerfast.config import Config, DataConfig

@@ -27,7 +27,8 @@ from flowerfast.settings import change_config
 
 HW_LOADS = (0.0, 0.1, 0.2, 0.65)
 """Shares of the hardware decoder that `decoder=gpu` is measured with."""
-LOADER, STEPS, TRAINING = (f"flowerfast.bench.sources:{name}" for name in ("loader", "steps", "training"))
+LOADER = "flowerfast.bench.sources:loader"
+STEPS, TRAINING = (f"flowerfast.bench.training_sources:{name}" for name in ("steps", "training"))
 
 _LATER = "once an epoch has filled it"
 

@@ -14,15 +14,16 @@ import pytest
 import torch
 
 import flowerfast
-from flowerfast.bench import sources, suites
+from flowerfast.bench import suites, training_sources
 from flowerfast.bench.compare import read_result
 from flowerfast.bench.environment import SCHEMA
 from flowerfast.bench.measure import measure_here
 from flowerfast.bench.result import present
 from flowerfast.bench.show import report
-from flowerfast.bench.sources import sample, steps, training
+from flowerfast.bench.sources import sample
 from flowerfast.bench.stages import NAMES, StageClock, cold_read
 from flowerfast.bench.suites import run_bench
+from flowerfast.bench.training_sources import steps, training
 from flowerfast.bench.trials import LOADER, Bench, loader_trials, overrides, pack_sample
 from flowerfast.config import Config, DataConfig
 from flowerfast.errors import UserError
@@ -61,7 +62,7 @@ def slower_decode(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
 
 def step_of(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
     """The training step does nothing and takes so long."""
-    monkeypatch.setattr(sources, "train_step", lambda *_: time.sleep(seconds))
+    monkeypatch.setattr(training_sources, "train_step", lambda *_: time.sleep(seconds))
 
 
 def test_a_slow_decode_is_named(photo_folder, monkeypatch):
@@ -274,7 +275,7 @@ def test_the_present_loader_is_what_auto_takes_and_says_why(photo_folder, monkey
 def trained(monkeypatch) -> list[Any]:
     """What training steps were given; they do nothing else."""
     seen: list[Any] = []
-    monkeypatch.setattr(sources, "train_step", lambda _, batch: seen.append(batch))
+    monkeypatch.setattr(training_sources, "train_step", lambda _, batch: seen.append(batch))
     return seen
 
 
