@@ -17,9 +17,8 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.versus import ROOT, checkout, measured
-from flowerfast.bench.environment import SCHEMA, describe_photos, environment, write_results
-from flowerfast.errors import UserError
+from benchmarks.versus import ROOT, checkout, kept, measured
+from flowerfast.bench.environment import SCHEMA, describe_photos, environment
 from flowerfast.photos.photos import Photos
 
 STEPS = (
@@ -69,13 +68,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=9, help="of each build, in turns")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "steps.json")
     given = parser.parse_args()
-    try:
-        result = steps(given.data, given.rounds)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
-    write_results(given.out, result)
-    return 0
+    return kept(given.out, lambda: steps(given.data, given.rounds))
 
 
 if __name__ == "__main__":

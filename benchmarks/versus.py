@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -146,12 +146,17 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=9, help="of each loader, in turns")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "versus.json")
     given = parser.parse_args()
+    return kept(given.out, lambda: versus(given.old, given.data, given.rounds))
+
+
+def kept(out: Path, measurement: Callable[[], dict[str, Any]]) -> int:
+    """Measure and write down; exit code 2 where something cannot be measured."""
     try:
-        result = versus(given.old, given.data, given.rounds)
+        result = measurement()
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
-    write_results(given.out, result)
+    write_results(out, result)
     return 0
 
 

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from flowerfast.photos.header import MAX_SIDE
+from tests.commands.runs import sets
 
 Cli = Callable[..., tuple[int, str, str]]
 TINY = ("train.epochs=1", "train.batch_size=8", "model.name=test_resnet", "model.pretrained=false")
@@ -21,10 +22,6 @@ BAD_AT_SCAN = {
     "green/sparse.jpg": "has 1099511627776 bytes, more than 1280000000: no photo is that large",
     "red/line.png": f"1x{MAX_SIDE + 1} pixels: no photo has a side of more than {MAX_SIDE}",
 }
-
-
-def sets(*settings: str) -> list[str]:
-    return [argument for setting in settings for argument in ("--set", setting)]
 
 
 def encoded(kind: str, size: tuple[int, int] = (64, 48), **options: Any) -> bytes:
