@@ -5,6 +5,7 @@ everywhere, and differs from torchvision's by a level at most.
 """
 
 from collections.abc import Callable
+from functools import reduce
 
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
@@ -81,12 +82,11 @@ def _moved(image: Image.Image, matrix: tuple[float, ...]) -> Image.Image:
 
 def blur(pixels: np.ndarray, taps: np.ndarray) -> np.ndarray:
     """Weighted sums of uint8 (S, S, 3) along rows, then along columns, in whole numbers; edges reflect."""
-    reach = len(taps) // 2
+    reach, side = len(taps) // 2, len(pixels)
     summed = pixels.astype(np.int32)
-    for axis, bits in ((1, 7), (0, 21)):
-        margin = [(0, 0)] * 3
-        margin[axis] = (reach, reach)
-        padded = np.pad(summed, margin, mode="reflect")
-        windows = np.lib.stride_tricks.sliding_window_view(padded, len(taps), axis)
-        summed = ((windows * taps).sum(axis=-1, dtype=np.int32) + (1 << (bits - 1))) >> bits
+    for bits in (7, 21):
+        turned = summed.swapaxes(0, 1)  # first along rows, then, turned once more, along columns
+        padded = np.pad(turned, ((reach, reach), (0, 0), (0, 0)), mode="reflect")
+        parts = (tap * padded[k : k + side] for k, tap in enumerate(taps) if tap)
+        summed = (reduce(np.add, parts) + (1 << (bits - 1))) >> bits
     return summed.astype(np.uint8)

@@ -86,7 +86,7 @@ def test_what_is_wrong_is_refused_before_torch_is_imported(tmp_path: Path) -> No
         ["train", "nowhere"], ["train", "--set", "train.lrr=1"], ["train", "--epochs", "0"],
         ["train", "--config", "nowhere"], ["evaluate", "nowhere", "."], ["evaluate", ".", "nowhere"],
         ["predict", "nowhere", "."], ["predict", ".", "nowhere.jpg"], ["parity", "nowhere"],
-        ["bench", "nowhere"], ["pack", "nowhere", "out"], ["settings", "mixup"], ["train", "--bs", "3"],
+        ["bench", "nowhere"], ["pack", "nowhere", "out"], ["settings", "mosaic"], ["train", "--bs", "3"],
     ]  # fmt: skip
     code = """
 import json, sys

@@ -68,3 +68,18 @@ def test_all_operations_give_the_references_pixels_at_once(place: Place):
         finish_square(image, finish, row)
     wrong = (found.cpu().numpy() != images).reshape(count, -1).any(axis=1)
     assert not wrong.any(), finish.select(np.flatnonzero(wrong)[:1])
+
+
+@pytest.mark.parametrize("kind", ["cpu", "cache", "copied"])
+def test_no_batch_waits_for_the_device(place: Place, folder_of: FolderOf, kind: Kind):
+    kernels = {} if kind == "copied" else {"gpu_kernels": "triton"}
+    photos = open_photos(folder_of("small"))
+    with open_loader(photos, {**place.settings(kind, **kernels), "augment": EVERYTHING}) as loader:
+        for epoch in range(2):  # in the first, kernels are compiled and memory is found
+            if place.cuda and epoch:
+                torch.cuda.set_sync_debug_mode("error")
+            try:
+                assert sum(len(batch) for batch in loader.epoch(epoch)) == len(photos)
+            finally:
+                if place.cuda:
+                    torch.cuda.set_sync_debug_mode("default")

@@ -108,13 +108,11 @@ def test_hue(way: Way, hue: float) -> None:
 
 
 def test_hue_of_all_colours_there_are(way: Way) -> None:
-    """A sixteenth of them for the plain ways: whatever red, all blue and green."""
+    """A sixteenth of them: some red, all blue and green."""
     level = np.arange(256, dtype=np.uint8)
-    reds = level if way is by_loops else level[5::16]
-    for start in range(0, len(reds), 16):
-        colours = np.stack(np.meshgrid(reds[start : start + 16], level, level, indexing="ij"), axis=-1)
-        images = colours.reshape(-1, 256, 256, 3)
-        assert not with_all(images, way, lambda image: F.adjust_hue(image, 0.25), hue=0.25).any()
+    colours = np.stack(np.meshgrid(level[5::16], level, level, indexing="ij"), axis=-1)
+    images = colours.reshape(-1, 256, 256, 3)
+    assert not with_all(images, way, lambda image: F.adjust_hue(image, 0.25), hue=0.25).any()
 
 
 def test_grey(way: Way) -> None:
