@@ -57,7 +57,7 @@ def test_every_short_option_is_one_of_train_and_names_a_setting(cli: Cli) -> Non
         ("train --num-workers 8", "use --set data.workers=..."),
         ("train --momentum 0.8", "use --set train.momentum=..."),
         ("train --optimizer adam", "see flowerfast train --help"),
-        ("train --mixup 1", "see flowerfast train --help"),
+        ("train --mosaic 1", "see flowerfast train --help"),
         ("evaluate --batchsize 8", "use --batch-size"),
         ("evaluate --workers 8", "use --set data.workers=..."),
         ("synth --workers 8", "see flowerfast synth --help"),
