@@ -10,6 +10,7 @@ import torch
 from flowerfast.config import DataConfig
 from flowerfast.errors import UserError
 from flowerfast.loaders.batch import Batch, place_batch
+from flowerfast.loaders.buffers import Buffers
 from flowerfast.loaders.cache.store import Cached, PhotoCache
 from flowerfast.loaders.transfer import copy_ahead
 from flowerfast.machine import usable_cores
@@ -52,6 +53,8 @@ class ThreadEngine:
         if cache is not None:
             self._executors = Executors(data.kernels, sampler.photos, Cached(cache))
         self._prefetch, threads = data.prefetch, data.workers or usable_cores()
+        largest = sampler.largest_batch * sampler.size**2 * 3
+        self._buffers = Buffers(largest, data.prefetch + 2)  # what is made, what is being used, and one more
         self._chunk = chunk_size(sampler.batch_size, data.prefetch, threads)
         self._pool = Workers(threads, "flowerfast-decode")
 
@@ -89,7 +92,10 @@ class ThreadEngine:
 
     def _submit(self, plan: Plan) -> _Job:
         shape = (len(plan), plan.size, plan.size, 3)
-        images = torch.empty(shape, dtype=torch.uint8, pin_memory=self._device.type == "cuda")
+        if self._device.type == "cuda":
+            images = torch.empty(shape, dtype=torch.uint8, pin_memory=True)  # used again by torch
+        else:
+            images = self._buffers.take(shape)
         executor = (self._executors if plan.augmented else self._exact).now
         prepared, fill = executor.source.prepare(plan), executor.fill
         spans = [range(a, min(a + self._chunk, len(plan))) for a in range(0, len(plan), self._chunk)]
