@@ -140,13 +140,13 @@ class Augment(Section):
     """Contrast factor is drawn from 1 ± this."""
     translate: Share = 0.1
     """Largest shift either way, as a share of image_size."""
-    vflip: Share = 0
+    vflip: Share = 0.0
     """Probability of a vertical flip."""
-    saturation: Share = 0
+    saturation: Share = 0.0
     """Saturation factor is drawn from 1 ± this."""
-    hue: float = Field(default=0, ge=0, le=0.5)
+    hue: float = Field(default=0.0, ge=0, le=0.5)
     """Hue is turned by ± this share of the colour circle at most."""
-    grey: Share = 0
+    grey: Share = 0.0
     """Probability that a picture loses its colours."""
     policy: Literal["none", "trivial", "rand"] = "none"
     """One operation of any strength (trivial: TrivialAugmentWide), or policy_ops of one (RandAugment)."""
@@ -154,15 +154,15 @@ class Augment(Section):
     """With policy=rand, operations per picture."""
     policy_magnitude: int = Field(default=9, ge=0, le=30)
     """With policy=rand, strength of each, of 30."""
-    blur: Share = 0
+    blur: Share = 0.0
     """Probability of a Gaussian blur, sigma 0.1 to 2 pixels."""
-    erase: Share = 0
+    erase: Share = 0.0
     """Probability that a rectangle of 2 to 33 % of the picture is made black."""
-    mixup: float = Field(default=0, ge=0, le=100)
+    mixup: float = Field(default=0.0, ge=0, le=100)
     """MixUp: alpha of Beta(alpha, alpha), the distribution of the shares; 0: off, else 0.01 or more."""
-    cutmix: float = Field(default=0, ge=0, le=100)
+    cutmix: float = Field(default=0.0, ge=0, le=100)
     """CutMix: the same for the area of a rectangle; with mixup as well, half of the pairs get either."""
-    mix_prob: Share = 1
+    mix_prob: Share = 1.0
     """With mixup or cutmix, probability that two pictures are mixed."""
 
     @classmethod

@@ -253,15 +253,15 @@ class Sampler:
         """Plans of the epoch's batches in order, from `start_batch` on."""
         count = len(self.photos)
         order = epoch_order(self.seed, epoch, count) if self.shuffle else np.arange(count)
+        mixing = self.augment if self.augment is not None and self.augment.mixes else None
         for number in range(start_batch, len(self)):
             start = number * self.batch_size
             held = count - start if number == len(self) - 1 else self.batch_size
-            mixes = self.augment is not None and self.augment.mixes
-            first, end = part_of(held, self.rank, self.world_size, mixes)
+            first, end = part_of(held, self.rank, self.world_size, mixing is not None)
             plan = self.plan(epoch, self.photos.indices[order[start + first : start + end]])
-            if self.augment is not None and mixes:
+            if mixing is not None:
                 pair = pairs(start, start + first, start + end)
-                plan = replace(plan, mix=make_mix(self.seed, epoch, pair, self.augment, self.size))
+                plan = replace(plan, mix=make_mix(self.seed, epoch, pair, mixing, self.size))
             yield plan
 
     def plan(self, epoch: int, indices: np.ndarray) -> Plan:

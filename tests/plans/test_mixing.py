@@ -117,7 +117,7 @@ def test_parts_of_ranks_cut_no_pair_and_leave_no_sample() -> None:
             assert (parts[0][0], parts[-1][1]) == (0, held)
             assert all(first % 2 == 0 or first == held for first, _ in parts)
             lengths = [end - first for first, end in parts]
-            assert max(lengths) - min(lengths) <= 3
+            assert max(lengths) - min(lengths) <= 2
             assert min(lengths) > 0 or world_size > -(-held // 2)
 
 
