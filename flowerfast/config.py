@@ -124,7 +124,7 @@ class DataConfig(Section):
 
 
 class Augment(Section):
-    """Distributions of the plan; the defaults are the reference recipe's; augment=light sets others at once."""
+    """Distributions of the plan; the defaults are the reference recipe's; presets: augment=light, strong."""
 
     crop_scale: tuple[float, float] = (0.08, 1.0)
     """Range of the crop's share of the photo's area."""
