@@ -28,7 +28,7 @@ _TASKS = 4  # per thread, under way or waiting
 class _Job:
     """One batch under way: tasks fill rows of `images`; failures name rows that stay empty."""
 
-    indices: np.ndarray
+    plan: Plan
     images: torch.Tensor
     tasks: list[Task[dict[int, str]]]
 
@@ -104,11 +104,11 @@ class ThreadEngine:
             self._pool.submit(samples[span.start : span.stop], fill, prepared, images.numpy(), span)
             for span in spans
         ]
-        return _Job(plan.indices, images, tasks)
+        return _Job(plan, images, tasks)
 
     def _finish(self, job: _Job) -> Batch:
         """The finished batch without its bad rows."""
-        return finished_batch(self._sampler.photos, job.indices, job.images, self._failures(job))
+        return finished_batch(self._sampler.photos, job.plan, job.images, self._failures(job))
 
     def _failures(self, job: _Job) -> dict[int, str]:
         failed: dict[int, str] = {}
@@ -117,17 +117,15 @@ class ThreadEngine:
         return failed
 
 
-def finished_batch(
-    photos: Photos, indices: np.ndarray, images: torch.Tensor, failed: dict[int, str]
-) -> Batch:
+def finished_batch(photos: Photos, plan: Plan, images: torch.Tensor, failed: dict[int, str]) -> Batch:
     """Batch of images, uint8 (n, S, S, 3), without the rows that failed; reports those."""
     for row, error in failed.items():
-        photos.report_bad(int(indices[row]), error)
+        photos.report_bad(int(plan.indices[row]), error)
     if failed:
-        kept = np.setdiff1d(np.arange(len(indices)), list(failed))
+        kept = np.setdiff1d(np.arange(len(plan)), list(failed))
         images[: len(kept)] = images[kept]  # in place: other memory would not be pinned, and copied in steps
-        images, indices = images[: len(kept)], indices[kept]
-    return place_batch(images, photos, indices)
+        images, plan = images[: len(kept)], plan.select(kept)
+    return place_batch(images, photos, plan)
 
 
 def chunk_size(batch_size: int, prefetch: int, threads: int) -> int:

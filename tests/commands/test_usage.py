@@ -57,7 +57,7 @@ def test_every_short_option_is_one_of_train_and_names_a_setting(cli: Cli) -> Non
         ("train --num-workers 8", "use --set data.workers=..."),
         ("train --momentum 0.8", "use --set train.momentum=..."),
         ("train --optimizer adam", "see flowerfast train --help"),
-        ("train --mixup 1", "see flowerfast train --help"),
+        ("train --mosaic 1", "see flowerfast train --help"),
         ("evaluate --batchsize 8", "use --batch-size"),
         ("evaluate --workers 8", "use --set data.workers=..."),
         ("synth --workers 8", "see flowerfast synth --help"),
@@ -86,7 +86,7 @@ def test_what_is_wrong_is_refused_before_torch_is_imported(tmp_path: Path) -> No
         ["train", "nowhere"], ["train", "--set", "train.lrr=1"], ["train", "--epochs", "0"],
         ["train", "--config", "nowhere"], ["evaluate", "nowhere", "."], ["evaluate", ".", "nowhere"],
         ["predict", "nowhere", "."], ["predict", ".", "nowhere.jpg"], ["parity", "nowhere"],
-        ["bench", "nowhere"], ["pack", "nowhere", "out"], ["settings", "mixup"], ["train", "--bs", "3"],
+        ["bench", "nowhere"], ["pack", "nowhere", "out"], ["settings", "mosaic"], ["train", "--bs", "3"],
     ]  # fmt: skip
     code = """
 import json, sys
