@@ -17,11 +17,16 @@ class Batch:
         images: uint8 (N, 3, S, S), RGB, channels_last strides, on the training device.
         labels: int64 (N,), on the training device.
         indices: int64 (N,), sample indices into the folder, on the CPU.
+        partner_labels: int64 (N,), labels of what is mixed into the samples, on the training device; None:
+            nothing is.
+        weight: float32 (N,), share of a sample's own label, the rest is the partner's; None with the labels.
     """
 
     images: torch.Tensor
     labels: torch.Tensor
     indices: torch.Tensor
+    partner_labels: torch.Tensor | None = None
+    weight: torch.Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.indices)

@@ -7,18 +7,21 @@ fixed block of the counter, so that neither batch size, order of calls, backend 
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from functools import cached_property
+from typing import Any, Literal
 
 import numpy as np
 
 from flowerfast.config import Augment
 from flowerfast.philox import generator, philox, stream_key
 from flowerfast.photos.photos import Photos
+from flowerfast.plans.balance import Balance
 from flowerfast.plans.geometry import Sizes, around, moved, random_windows, resized
 from flowerfast.plans.order import Order
 
 _BLOCKS = 8  # counter steps per sample; each yields four uint64
 _DRAWS = 4 * _BLOCKS  # 2 x 10 attempts and 9 more are used
+_AGAIN = 1 << 37  # more than samples that a folder has: a repeat has the numbers of a place so far behind
 _STRIP, _LARGE = 32, 1 << 26
 """Photos more than so many times as long as wide, and of so many pixels after the resize, are strips."""
 
@@ -217,6 +220,8 @@ class Sampler:
         rank, world_size: this process takes the `rank`-th of `world_size` parts of each batch (they differ by
             one sample at most), so that all ranks together see the same samples, however many they are.
         fold_last: a last batch of one sample is joined to the batch before it.
+        sampling: natural, each sample once an epoch; or balanced: as many samples, all classes equally often
+            (`Balance`). A sample that comes again in an epoch has a plan of its own.
     """
 
     photos: Photos
@@ -229,6 +234,7 @@ class Sampler:
     rank: int = 0
     world_size: int = 1
     fold_last: bool = False
+    sampling: Literal["natural", "balanced"] = "natural"
 
     def __len__(self) -> int:
         return -(-len(self.photos) // self.batch_size) - self._folded
@@ -252,11 +258,20 @@ class Sampler:
             start = number * self.batch_size
             held = count - start if number == len(self) - 1 else self.batch_size
             first, end = (start + held * rank // self.world_size for rank in (self.rank, self.rank + 1))
-            yield self.plan(epoch, self.photos.indices[order[first:end]])
+            places, repeats = order[first:end], None
+            if self.sampling == "balanced":
+                places, repeats = self._balance.draw(epoch, places)
+            yield self.plan(epoch, self.photos.indices[places], repeats)
 
-    def plan(self, epoch: int, indices: np.ndarray) -> Plan:
-        """Plan of some samples in an epoch."""
+    def plan(self, epoch: int, indices: np.ndarray, repeats: np.ndarray | None = None) -> Plan:
+        """Plan of some samples in an epoch, int64 (n,); `repeats`: how often the epoch had each before."""
         sizes = self.photos.sizes(indices)
         if self.augment is None:
             return make_eval_plan(indices, sizes, self.size, self.crop_pct)
-        return make_plan(self.seed, epoch, indices, sizes, self.augment, self.size)
+        places = indices if repeats is None else indices + _AGAIN * repeats
+        plan = make_plan(self.seed, epoch, places, sizes, self.augment, self.size)
+        return replace(plan, indices=np.asarray(indices, np.int64))
+
+    @cached_property
+    def _balance(self) -> Balance:
+        return Balance(self.photos.table.label[self.photos.indices], self.seed)
