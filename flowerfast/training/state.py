@@ -186,7 +186,8 @@ class TrainState:
         # A step of it, which also tells the schedule that the optimiser goes first.
         load_optimizer(self.optimizer, state["optimizer"], "trainer.optimizer")
         self.model.network.load_state_dict(state["network"])
-        self.scheduler.load_state_dict({name: state["scheduler"][name] for name in _SCHEDULED})
+        changing = {name: state["scheduler"][name] for name in _SCHEDULED}
+        LRScheduler.load_state_dict(self.scheduler, changing)  # those of its kinds ask for more
         self.scaler.load_state_dict(state["scaler"])
         if self.average is not None:
             self.evaluated.network.load_state_dict(state["ema"]["network"])
