@@ -21,7 +21,7 @@ from flowerfast.plans.order import Order
 
 _BLOCKS = 8  # counter steps per sample; each yields four uint64
 _DRAWS = 4 * _BLOCKS  # 2 x 10 attempts and 9 more are used
-_AGAIN = 1 << 37  # more than samples that a folder has: a repeat has the numbers of a place so far behind
+_AGAIN = 1 << 37  # samples there are never so many: from here on lie the random numbers of repeats
 _STRIP, _LARGE = 32, 1 << 26
 """Photos more than so many times as long as wide, and of so many pixels after the resize, are strips."""
 
@@ -268,9 +268,10 @@ class Sampler:
         sizes = self.photos.sizes(indices)
         if self.augment is None:
             return make_eval_plan(indices, sizes, self.size, self.crop_pct)
-        places = indices if repeats is None else indices + _AGAIN * repeats
-        plan = make_plan(self.seed, epoch, places, sizes, self.augment, self.size)
-        return replace(plan, indices=np.asarray(indices, np.int64))
+        if repeats is None:
+            return make_plan(self.seed, epoch, indices, sizes, self.augment, self.size)
+        places = indices + _AGAIN * repeats
+        return replace(make_plan(self.seed, epoch, places, sizes, self.augment, self.size), indices=indices)
 
     @cached_property
     def _balance(self) -> Balance:

@@ -54,7 +54,7 @@ class TrainState:
         least_batch: a batch of fewer samples, 1 or 2, is none to train on (`image_size.least_batch`).
         class_weights: of the loss, float32 (classes,), or None.
         forward: the model as training steps call it: itself, or what `compile_network` made of it.
-        average: the running average of the model's weights with `train.ema`, or None; of how many steps.
+        average, averaged: with `train.ema` the running average of the model's weights, and of how many steps.
     """
 
     model: Classifier
