@@ -166,7 +166,7 @@ class TrainConfig(Section):
     epochs: int = Field(default=15, ge=1)
     """Passes over the training set."""
     batch_size: int = Field(default=32, ge=1)
-    """Samples per batch; of train.accumulate batches a step is made."""
+    """Samples per batch."""
     accumulate: int = Field(default=1, ge=1, le=100_000)
     """Batches whose gradients make one step, as of one batch of all their samples."""
     optimizer: str = "sgd"
