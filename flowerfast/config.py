@@ -170,7 +170,7 @@ class TrainConfig(Section):
     accumulate: int = Field(default=1, ge=1, le=100_000)
     """Batches whose gradients make one step, as of one batch of all their samples."""
     optimizer: str = "sgd"
-    """sgd: plain SGD with momentum; else one of timm's by name: nesterov, adamw, muon, lamb, lion and others."""
+    """sgd: plain SGD with momentum; else one of timm's by name: nesterov, adamw, muon, lamb and others."""
     lr: float = Field(default=0.001, gt=0, le=1e38)
     """Learning rate (the peak of a warm-up and of onecycle)."""
     momentum: float = Field(default=0.9, ge=0, lt=1)
