@@ -7,7 +7,7 @@ one.
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import yaml
 from pydantic import (
@@ -51,6 +51,7 @@ class Section(BaseModel):
             raise ValueError("holds the character U+0000")
         kind = cls.model_fields[info.field_name or ""].annotation
         kinds = {kind, *get_args(kind)}
+        kinds |= {get_args(part)[0] for part in kinds if get_origin(part) is Annotated}
         if value == "" and str in kinds:
             raise ValueError("is empty; leave it out, or give a value")
         parts = [*value] if isinstance(value, list | tuple) else [value]
@@ -256,29 +257,55 @@ class ModelConfig(Section):
     """Start from this local file (.safetensors, or .pth read with weights_only)."""
     parent: str | None = None
     """Run folder whose weights these are (--from sets it); same photos are split as they were there."""
+    drop_rate: float | None = Field(default=None, ge=0, lt=1)
+    """Dropout before the head, where the network has one; null: the network's own."""
+    drop_path: float | None = Field(default=None, ge=0, lt=1)
+    """Stochastic depth: most that a block is left out, where the network has it; null: the network's own."""
 
 
 class TrainConfig(Section):
-    """Optimisation; the defaults are the reference recipe's."""
+    """Optimisation; the defaults are the reference recipe's. What each option is for: docs/training.md."""
 
     epochs: int = Field(default=15, ge=1)
     """Passes over the training set."""
     batch_size: int = Field(default=32, ge=1)
-    """Samples per step."""
+    """Samples per batch."""
+    accumulate: int = Field(default=1, ge=1, le=100_000)
+    """Batches whose gradients make one step, as of one batch of all their samples."""
+    optimizer: str = "sgd"
+    """sgd: plain SGD with momentum; else one of timm's by name: nesterov, adamw, muon, lamb and others."""
     lr: float = Field(default=0.001, gt=0, le=1e38)
-    """Learning rate of SGD (the peak for onecycle)."""
+    """Learning rate (the peak of a warm-up and of onecycle)."""
     momentum: float = Field(default=0.9, ge=0, lt=1)
-    """Momentum of SGD."""
+    """Momentum of SGD, and of those other optimisers that take one."""
     weight_decay: float = Field(default=0.0, ge=0, le=1e38)
-    """L2 penalty of SGD."""
+    """L2 penalty of SGD; of adamw and its like the decoupled weight decay."""
+    decay_norms: bool = True
+    """Weight decay on norms and biases too; false: on matrices and kernels alone, as timm has it."""
+    layer_decay: float | None = Field(default=None, gt=0, le=1)
+    """Factor of the learning rate from a layer to the one before it; null: one rate for all."""
+    head_lr: float = Field(default=1.0, gt=0, le=1e6)
+    """Factor of the learning rate of the head, the last layer."""
+    freeze: Annotated[int, Field(ge=0)] | Literal["backbone"] = 0
+    """Epochs in which the head alone learns; backbone: in all. Frozen batch norms keep their statistics."""
+    clip_grad: float | None = Field(default=None, gt=0, le=1e38)
+    """Most that the norm of a step's gradient, of all weights together, may be; null: no limit."""
+    ema: float | None = Field(default=None, gt=0, lt=1)
+    """Decay of a running average of the weights, which then is validated and kept; null: none."""
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     """Label smoothing of the cross-entropy in training."""
-    schedule: Literal["step", "cosine", "onecycle", "constant"] = "step"
-    """step: times gamma every step_size epochs; cosine: to 0 over the run; onecycle: per batch."""
+    class_weights: Literal["none", "balanced"] = "none"
+    """Loss of a sample: alike, or balanced: times samples / (classes x samples of its class)."""
+    sampling: Literal["natural", "balanced"] = "natural"
+    """An epoch has each sample once, or balanced: as many samples, of all classes equally many."""
+    schedule: Literal["step", "cosine", "cosine-batch", "onecycle", "constant"] = "step"
+    """step: times gamma every step_size epochs; cosine: to 0 over the run; -batch, onecycle: per step."""
     step_size: int = Field(default=7, ge=1)
     """Epochs between two drops of the step schedule."""
     gamma: float = Field(default=0.1, gt=0, le=1)
     """Factor of each drop of the step schedule."""
+    warmup_epochs: float = Field(default=0.0, ge=0, le=1e6)
+    """Epochs, or part of one, in which the learning rate rises from 0, by each step the same."""
     patience: int | None = Field(default=None, ge=1)
     """Stop after this many epochs without a better validation accuracy; null: never."""
     seed: int = Field(default=0, ge=0, lt=2**63)
@@ -297,6 +324,20 @@ class TrainConfig(Section):
     def _switch(cls, value: Any) -> Any:
         """YAML 1.1 reads a bare on or off as a bool; users mean the word."""
         return ("off", "on")[value] if isinstance(value, bool) else value
+
+    @field_validator("sampling")
+    @classmethod
+    def _once(cls, value: str, info: ValidationInfo) -> str:
+        if value == "balanced" == info.data.get("class_weights"):
+            raise ValueError("with class_weights=balanced rare classes would count twice; choose one")
+        return value
+
+    @field_validator("warmup_epochs")
+    @classmethod
+    def _one_rise(cls, value: float, info: ValidationInfo) -> float:
+        if value and info.data.get("schedule") == "onecycle":
+            raise ValueError("onecycle rises by itself; leave it at 0")
+        return value
 
 
 class EvalConfig(Section):

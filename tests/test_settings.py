@@ -232,7 +232,7 @@ def test_a_misspelt_section_in_a_file_is_refused_with_the_nearest(tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    "key", ["zzzzqqq", "mosaic", "train.optimizer", "data.mosaic", "augment.mosaic", "no.lrr.x"]
+    "key", ["zzzzqqq", "mosaic", "train.zzzzqqq", "data.mosaic", "augment.mosaic", "no.lrr.x"]
 )
 def test_a_key_like_no_other_is_refused_with_those_of_its_section(key: str) -> None:
     """Nothing misleads: what is not there is not something else."""
@@ -261,11 +261,14 @@ BAD = [
     ("train.momentum=1", "train.momentum=1: input should be less than 1"),
     ("train.seed=-1", "train.seed=-1: input should be greater than or equal to 0"),
     (f"train.seed={2**63}", f"train.seed={2**63}: input should be less than {2**63}"),
+    ("train.freeze=true", "train.freeze=True: give a number, not true or false"),
+    ("train.ema=1", "train.ema=1: input should be less than 1"),
+    ("data.hw_decoder_load=true", "data.hw_decoder_load=True: give a number, not true or false"),
     ("train.patience=0", "train.patience=0: input should be greater than or equal to 1"),
     ("train.amp=yes", "train.amp='on': input should be 'auto', 'off', 'bf16' or 'fp16'"),
     (
         "train.schedule=cos",
-        "train.schedule='cos': input should be 'step', 'cosine', 'onecycle' or 'constant'",
+        "train.schedule='cos': input should be 'step', 'cosine', 'cosine-batch', 'onecycle' or 'constant'",
     ),
     ("data.image_size=31", "data.image_size=31: input should be greater than or equal to 32"),
     ("data.val_fraction=1", "data.val_fraction=1: input should be less than 1"),

@@ -14,7 +14,7 @@ from flowerfast.config import Config
 from flowerfast.loaders.batch import Batch
 from flowerfast.loaders.device import pick_device
 from flowerfast.settings import load_config
-from flowerfast.training.architecture import find_architecture
+from flowerfast.training.architecture import configured
 from flowerfast.training.compiling import choose_compile, compile_network
 from flowerfast.training.fit import train_step
 from flowerfast.training.image_size import least_batch
@@ -121,7 +121,8 @@ def make_state(config: Config, device: torch.device, classes: int = CLASSES) -> 
     network = build_network(start, names, config.data.image_size, config.eval.crop_pct)
     model = place_model(with_normalisation(network), config.train, device)
     train = config.train.model_copy(update={"schedule": "constant", "lr": 1e-4})
-    least = least_batch(find_architecture(config.model.name), config.data.image_size)
+    size = config.data.image_size
+    least = least_batch(configured(config.model, size), size)
     return TrainState(model, train, device, 1, least)
 
 

@@ -30,6 +30,7 @@ _ARGUMENTS = {
     "data.image_size": "size",
     "train.batch_size": "batch_size",
     "train.seed": "seed",
+    "train.sampling": "sampling",
     "eval.crop_pct": "crop_pct",
 }
 """Arguments of `Loader` by the settings whose bounds they share."""
@@ -63,6 +64,8 @@ class Loader:
             batch may leave a process without any.
         fold_last: a last batch of one sample, which batch normalisation cannot train on, is joined to the
             batch before it: an epoch has one batch less, all else stays as it is.
+        sampling: natural, each photo once an epoch; or balanced: as many photos, all classes equally often,
+            and within a class all photos. One that comes again in an epoch is augmented in another way.
 
     Raises UserError when the backend, cache or device asked for is not to be had here.
 
@@ -95,6 +98,7 @@ class Loader:
         rank: int = 0,
         world_size: int = 1,
         fold_last: bool = False,
+        sampling: str = "natural",
     ) -> None:
         of_kind("Loader: photos", photos, Photos, "ff.Photos(...)")
         of_kind("Loader: augment", augment, Augment | None, "ff.Augment(...)")
@@ -103,7 +107,8 @@ class Loader:
         of_kind("Loader: keep", keep, bool | np.bool_, "True or False")
         of_kind("Loader: fold_last", fold_last, bool | np.bool_, "True or False")
         ranks = {"rank": rank, "world_size": world_size}
-        checked = {"data": {"image_size": size}, "train": {"batch_size": batch_size, "seed": seed}}
+        chosen = {"batch_size": batch_size, "seed": seed, "sampling": sampling}
+        checked = {"data": {"image_size": size}, "train": chosen}
         with speaking_of(_ARGUMENTS):
             config = validate({**checked, "eval": {"crop_pct": crop_pct}}, "Loader")
         size, batch_size, seed = config.data.image_size, config.train.batch_size, config.train.seed
@@ -125,7 +130,17 @@ class Loader:
         shuffled = augment is not None if shuffle is None else bool(shuffle)
         self.photos = photos
         self.plan_sampler = Sampler(
-            photos, size, batch_size, seed, augment, shuffled, share, rank, world_size, bool(fold_last)
+            photos,
+            size,
+            batch_size,
+            seed,
+            augment,
+            shuffled,
+            share,
+            rank,
+            world_size,
+            bool(fold_last),
+            config.train.sampling,
         )
         given = {"backend": backend, "cache": cache, "workers": workers}
         given = {name: value for name, value in given.items() if value is not None}
@@ -257,7 +272,8 @@ class Loader:
         """
         if not isinstance(state, dict):
             raise UserError(f"loader state: expected what state_dict gave, got {type(state).__name__}")
-        state = {"fold_last": False, **state}  # absent from what earlier versions saved
+        # Absent from what earlier versions saved.
+        state = {"fold_last": False, "sampling": "natural", **state}
         if isinstance(state.get("augment"), dict):
             state["augment"] = Augment().model_dump(mode="json") | state["augment"]
         for name, mine in self._identity().items():
@@ -299,6 +315,7 @@ class Loader:
             "augment": sampler.augment.model_dump(mode="json") if sampler.augment else None,
             "crop_pct": sampler.crop_pct,
             "fold_last": sampler.fold_last,
+            "sampling": sampler.sampling,
         }
 
     def _counted(

@@ -37,11 +37,12 @@ class Order:
     def __len__(self) -> int:
         return self._count
 
-    def __getitem__(self, places: slice) -> np.ndarray:
-        """Samples at these places of the permutation: int64, as many as there are places."""
+    def __getitem__(self, places: slice | np.ndarray) -> np.ndarray:
+        """Samples at these places of the permutation, a slice or int (m,): int64, one for each."""
         if self._count <= WHOLE:
             return self._whole[places]
-        samples = self._network(np.arange(*places.indices(self._count)))
+        numbers = np.arange(*places.indices(self._count)) if isinstance(places, slice) else places
+        samples = self._network(numbers)
         while (outside := np.flatnonzero(samples >= self._count)).size:
             samples[outside] = self._network(samples[outside])
         return samples

@@ -7,19 +7,22 @@ fixed block of the counter, so that neither batch size, order of calls, backend 
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from functools import cached_property
+from typing import Any, Literal
 
 import numpy as np
 
 from flowerfast.config import Augment
 from flowerfast.philox import generator, stream_key, uniforms
 from flowerfast.photos.photos import Photos
+from flowerfast.plans.balance import Balance
 from flowerfast.plans.finish import Finish, make_finish
 from flowerfast.plans.geometry import Sizes, around, moved, random_windows, resized
 from flowerfast.plans.mixing import Mix, make_mix, pairs, part_of
 from flowerfast.plans.order import Order
 
 _BLOCKS = 8  # of four draws each per sample; 2 x 10 attempts and 9 more are used
+_AGAIN = 1 << 37  # samples there are never so many: from here on lie the random numbers of repeats
 _STRIP, _LARGE = 32, 1 << 26
 """Photos more than so many times as long as wide, and of so many pixels after the resize, are strips."""
 
@@ -222,6 +225,8 @@ class Sampler:
             one sample at most; where samples are mixed by one pair, since no pair is cut), so that all ranks
             together see the same samples, however many they are.
         fold_last: a last batch of one sample is joined to the batch before it.
+        sampling: natural, each sample once an epoch; or balanced: as many samples, all classes equally often
+            (`Balance`). A sample that comes again in an epoch has a plan of its own.
     """
 
     photos: Photos
@@ -234,6 +239,7 @@ class Sampler:
     rank: int = 0
     world_size: int = 1
     fold_last: bool = False
+    sampling: Literal["natural", "balanced"] = "natural"
 
     def __len__(self) -> int:
         return -(-len(self.photos) // self.batch_size) - self._folded
@@ -258,15 +264,28 @@ class Sampler:
             start = number * self.batch_size
             held = count - start if number == len(self) - 1 else self.batch_size
             first, end = part_of(held, self.rank, self.world_size, mixing is not None)
-            plan = self.plan(epoch, self.photos.indices[order[start + first : start + end]])
+            places, repeats = order[start + first : start + end], None
+            if self.sampling == "balanced":
+                places, repeats = self._balance.draw(epoch, places)
+            plan = self.plan(epoch, self.photos.indices[places], repeats)
             if mixing is not None:
                 pair = pairs(start, start + first, start + end)
                 plan = replace(plan, mix=make_mix(self.seed, epoch, pair, mixing, self.size))
             yield plan
 
-    def plan(self, epoch: int, indices: np.ndarray) -> Plan:
-        """Plan of some samples in an epoch; without their batch they are not mixed."""
+    def plan(self, epoch: int, indices: np.ndarray, repeats: np.ndarray | None = None) -> Plan:
+        """Plan of some samples in an epoch, int64 (n,); `repeats`: how often the epoch had each before.
+
+        Without their batch they are not mixed.
+        """
         sizes = self.photos.sizes(indices)
         if self.augment is None:
             return make_eval_plan(indices, sizes, self.size, self.crop_pct)
-        return make_plan(self.seed, epoch, indices, sizes, self.augment, self.size)
+        if repeats is None:
+            return make_plan(self.seed, epoch, indices, sizes, self.augment, self.size)
+        places = indices + _AGAIN * repeats
+        return replace(make_plan(self.seed, epoch, places, sizes, self.augment, self.size), indices=indices)
+
+    @cached_property
+    def _balance(self) -> Balance:
+        return Balance(self.photos.table.label[self.photos.indices], self.seed)

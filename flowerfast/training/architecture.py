@@ -4,7 +4,8 @@ import os
 import re
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -16,11 +17,12 @@ from safetensors import SafetensorError
 from timm.models import PretrainedCfg, load_model_config_from_hf
 from torch import nn
 
+from flowerfast.config import ModelConfig
 from flowerfast.documents import conform
 from flowerfast.errors import RunFailed, UserError, WriteFailed, one_line
 from flowerfast.files import writing
 from flowerfast.nearest import did_you_mean, nearest
-from flowerfast.training.described import WEIGHTS, Described
+from flowerfast.training.described import WEIGHTS, Described, on_meta
 
 HUB, FOLDER = "hf-hub:", "local-dir:"
 _WAYS_OUT = (
@@ -86,6 +88,39 @@ class Architecture:
 
 
 _ON_THE_HUB = (WEIGHTS, "pytorch_model.bin")
+_DROPS = {"drop_rate": "drop_rate", "drop_path": "drop_path_rate"}
+"""Settings of section `model`, and what timm calls them."""
+
+
+def configured(config: ModelConfig, image_size: int) -> Architecture:
+    """The architecture that the settings describe, dropout and all. Raises UserError as `find_architecture`,
+    and for one that does not know of what is to be dropped.
+    """
+    found = find_architecture(config.name)
+    for setting, argument in _DROPS.items():
+        value = getattr(config, setting)
+        if value is None:
+            continue
+        found = replace(found, args={**(found.args or {}), argument: value})
+        if not _takes(found, argument, image_size):
+            raise UserError(
+                f"model.{setting}={value:g}: model.name={config.name} has nothing of the kind; set it to null"
+            )
+    return found
+
+
+def _takes(architecture: Architecture, argument: str, image_size: int) -> bool:
+    """Whether a network can be built with an argument, and heeds it as far as can be seen."""
+    try:
+        network = on_meta(partial(architecture.create, 2, image_size))
+    except TypeError as error:
+        if argument not in str(error):
+            raise
+        return False
+    wanted = argument == "drop_path_rate" and (architecture.args or {})[argument] > 0
+    if not wanted or network is None:
+        return True
+    return any("DropPath" in type(module).__name__ for module in network.modules())
 
 
 def find_architecture(name: str) -> Architecture:

@@ -68,12 +68,14 @@ class TrainingRun:
             files: list[Callable[[], object]] = [partial(self.folder.save_last, saved)]
             if finished:
                 epoch, keep = self.standing.epoch - 1, self.config.checkpoints.keep
-                weights = partial(self.folder.save_epoch, epoch, saved["trainer"]["network"], keep)
+                trained = saved["trainer"]
+                kept = trained.get("ema", trained)["network"]
+                weights = partial(self.folder.save_epoch, epoch, kept, keep)
                 metrics = partial(self.folder.write_metrics, saved["progress"]["history"])
                 if best:
                     network, exif = self.state.model.network, self.config.data.exif
-                    kept = partial(self.folder.save_best, network, self.classes, epoch, exif)
-                    self._owed = [weights, kept, self._pay]
+                    best_too = partial(self.folder.save_best, network, self.classes, epoch, exif)
+                    self._owed = [weights, best_too, self._pay]
                 else:
                     files = [weights, *files]
                 files.append(metrics)

@@ -44,7 +44,9 @@ def choose_compile(config: Config, device: torch.device, samples: int) -> tuple[
     """
     train = config.train
     steps = train.epochs * (samples // train.batch_size)
-    mode = "graphs" if device.type == "cuda" and train.batch_size <= SMALL_BATCH else "on"
+    # The next replay of a graph would write over gradients that wait for it.
+    replayed = device.type == "cuda" and train.batch_size <= SMALL_BATCH and train.accumulate == 1
+    mode = "graphs" if replayed else "on"
     if train.compile == "off":
         return "off", "train.compile=off"
     if not steps:
@@ -117,14 +119,14 @@ def _try(state: TrainState, image_size: int) -> None:
     pixels = torch.zeros((full, image_size, image_size, 3), dtype=torch.uint8, device=device)
     labels = torch.zeros(full, dtype=torch.int64, device=device)
     batch = Batch(pixels.permute(0, 3, 1, 2), labels, torch.arange(full))
-    state.model.train()
+    state.begin_epoch(0)
     kept = [(buffer, buffer.clone()) for buffer in state.model.buffers()]
     try:
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             for _ in range(_TRIALS):
                 state.gradients(batch)
-                state.optimizer.zero_grad(set_to_none=True)
+                state.drop_gradients()
     finally:
-        state.optimizer.zero_grad(set_to_none=True)
+        state.drop_gradients()
         for buffer, before in kept:
             buffer.copy_(before)

@@ -44,7 +44,7 @@ def fit(run: TrainingRun, saved: dict[str, Any] | None = None) -> Standing:
             started = time.perf_counter()
             with run.spent.on("evaluate"):
                 batches = takewhile(lambda _: run.stop() is None, run.val_loader.epoch(standing.epoch))
-                result = evaluate(run.state.model, batches, len(run.classes), run.state.precision)
+                result = evaluate(run.state.evaluated, batches, len(run.classes), run.state.precision)
             if (signum := run.stop()) is not None:
                 run.save()
                 raise Stopped(signum)
@@ -73,8 +73,9 @@ def _stopped_while_waiting(run: TrainingRun) -> Iterator[None]:
 def train_epoch(run: TrainingRun) -> None:
     """Train on what is left of the epoch at which the run stands."""
     standing, state = run.standing, run.state
-    state.model.train()
-    run.reporter.start_epoch(standing.epoch, len(run.train_loader), standing.batch)
+    state.begin_epoch(standing.epoch)
+    batches, together = len(run.train_loader), state.config.accumulate
+    run.reporter.start_epoch(standing.epoch, batches, standing.batch)
     clock = WaitClock(state.device)
     seconds, waited = standing.seconds, standing.waited  # of an earlier start of this epoch
     saved_at, watch = time.monotonic(), LossWatch()
@@ -87,12 +88,15 @@ def train_epoch(run: TrainingRun) -> None:
     try:
         for batch in clock.watch(run.train_loader.epoch(standing.epoch, standing.batch)):
             run.spent.note_first_batch()
+            due = standing.batch % together == together - 1 or standing.batch == batches - 1
             if len(batch) >= state.least_batch:
-                loss, correct = train_step(state, batch)
+                loss, correct = train_step(state, batch) if due else state.gradients(batch)
                 run.totals.add(loss, correct, len(batch))
                 _check_loss(run, watch.add(standing.batch, loss))
             else:
                 standing.alone += len(batch)
+                if due and state.holds_gradients and (norm := state.update()) is not None:
+                    _check_loss(run, watch.add(standing.batch, norm))
             standing.batch += 1
             run.reporter.step(len(batch), run.totals)
             signum = run.stop()
@@ -109,15 +113,15 @@ def train_epoch(run: TrainingRun) -> None:
 
 
 def train_step(state: TrainState, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-    """One step of SGD on a batch; (mean loss, right answers) as device scalars, without a host sync."""
+    """One step, on a batch and those whose gradients wait for it, without a host sync.
+
+    (mean loss, right answers) of the batch as device scalars; the loss is no number when the gradients have
+    become too large to be clipped.
+    """
     loss, correct = state.gradients(batch)
     with stage("optimizer"):
-        state.scaler.step(state.optimizer)
-        state.scaler.update()
-        state.optimizer.zero_grad(set_to_none=True)
-    if state.config.schedule == "onecycle":
-        state.scheduler.step()
-    return loss, correct
+        norm = state.update()
+    return loss if norm is None else loss.where(norm.isfinite(), math.nan), correct
 
 
 def close_epoch(run: TrainingRun, result: Evaluation, eval_seconds: float) -> None:
@@ -131,7 +135,7 @@ def close_epoch(run: TrainingRun, result: Evaluation, eval_seconds: float) -> No
         "val_loss": result.loss,
         "val_acc": result.accuracy,
         **({"val_top5": result.top5} if result.top5 is not None else {}),
-        "lr": state.optimizer.param_groups[0]["lr"],
+        "lr": max(group["lr"] for group in state.optimizer.param_groups),
         "images_per_sec": totals.samples / seconds,
         "data_wait": min(standing.waited / seconds, 1.0),
         "seconds": standing.seconds + eval_seconds,
@@ -159,7 +163,8 @@ def _check_finite(run: TrainingRun, watch: LossWatch) -> None:
 
 def _check_loss(run: TrainingRun, bad: BadLoss | None) -> None:
     if bad is not None:
-        raise _gone_wrong(run, bad.batch, f"the training loss is {bad.loss}")
+        what = "training loss" + (" or gradient" if run.config.train.clip_grad is not None else "")
+        raise _gone_wrong(run, bad.batch, f"the {what} is {bad.loss}")
 
 
 def _gone_wrong(run: TrainingRun, batch: int, what: str) -> RunFailed:

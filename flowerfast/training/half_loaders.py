@@ -20,6 +20,7 @@ def training_loader(
         device=device,
         options=config.data,
         fold_last=fold_last,
+        sampling=config.train.sampling,
     )
 
 

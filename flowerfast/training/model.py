@@ -11,7 +11,7 @@ from flowerfast.arguments import of_kind, path
 from flowerfast.config import ModelConfig
 from flowerfast.documents import shown
 from flowerfast.errors import UserError
-from flowerfast.training.architecture import Architecture, find_architecture
+from flowerfast.training.architecture import Architecture, configured, find_architecture
 from flowerfast.training.image_size import check_forward
 from flowerfast.training.weights import labels_of, load_weights
 
@@ -57,7 +57,7 @@ def build_network(
     is told what had to be done to a file. Raises UserError for an unknown name, an unreachable hub, a file
     that does not fit, an image size that the network does not take.
     """
-    architecture = find_architecture(config.name)
+    architecture = configured(config, image_size)
     if config.weights is not None:
         file = path("model.weights", config.weights)
         network = architecture.create(len(classes), image_size)

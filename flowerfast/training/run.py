@@ -22,13 +22,15 @@ from flowerfast.machine import ProgressBars, lend_home, no_bars
 from flowerfast.photos.layout import TEST
 from flowerfast.photos.photos import Photos
 from flowerfast.settings import DEMO, change_config, start_config
-from flowerfast.training.architecture import FOLDER, find_architecture
+from flowerfast.training.architecture import FOLDER, configured
 from flowerfast.training.checkpointing import TrainingRun
 from flowerfast.training.compiling import CompileFailed, choose_compile, compile_network
 from flowerfast.training.fit import fit
 from flowerfast.training.half_loaders import training_loader, validation_loader
 from flowerfast.training.image_size import least_batch
+from flowerfast.training.loss import balanced_weights
 from flowerfast.training.model import build_network, own_crop_pct, with_normalisation
+from flowerfast.training.optimizer import check_optimizer
 from flowerfast.training.parent import parent_settings, split_photos
 from flowerfast.training.progress import Reporter, Silent, Stop
 from flowerfast.training.resuming import (
@@ -126,8 +128,9 @@ def _train(
     name_stages(config.log.nvtx)
     device = pick_device(config.train.device)
     choose_backend(config.data, device)  # says what is missing before the photos are looked at
-    start = _start(config, resumed)
-    least = least_batch(find_architecture(start.name), config.data.image_size, config.train.batch_size)
+    check_optimizer(config.train)
+    start, size = _start(config, resumed), config.data.image_size
+    least = least_batch(configured(start, size), size, config.train.batch_size)
     with bars("reading headers") as bar:
         photos = Photos.open(str(config.data.path), config.data, bar)
     train_photos, val_photos, note = split_photos(config, resumed, photos)
@@ -142,8 +145,11 @@ def _train(
             check_pixels(train_loader, val_photos, saved, config)
         torch.manual_seed(config.train.seed)  # the new head, random weights, dropout
         said = [note] if note else []
-        network = build_network(start, photos.classes, config.data.image_size, crop_pct, said.append)
+        network = build_network(start, photos.classes, size, crop_pct, said.append)
         model = place_model(with_normalisation(network), config.train, device)
+        state = TrainState(
+            model, config.train, device, len(train_loader), least, _class_weights(config, train_photos)
+        )
         if folder is None:
             folder = RunFolder(claim_run_path(Path("runs"), _name(config)), claimed=True)
             held.enter_context(folder.only_writer())
@@ -160,7 +166,6 @@ def _train(
                 write_split(train_photos, val_photos, folder.split)
             else:
                 keep_changes(config, folder)
-            state = TrainState(model, config.train, device, len(train_loader), least)
             compiled = _compile(state, config, len(train_photos), reporter, said)
             record = {**train_loader.choice(), "photo_sizes": photo_sizes(train_photos, val_photos)}
             record |= {"compile": compiled["compile"], "run": folder.identity()}
@@ -200,6 +205,12 @@ def _train(
             folder.write_summary(summary)
             draw(folder, standing.history, summary)
     return TrainResult(folder.path, summary)
+
+
+def _class_weights(config: Config, photos: Photos) -> torch.Tensor | None:
+    if config.train.class_weights == "none":
+        return None
+    return balanced_weights(photos.table.label[photos.indices], len(photos.classes))
 
 
 def _compile(

@@ -82,7 +82,8 @@ class RunFolder(RunPlace):
             digest.update(read_bytes(self.split))
         config = self.open()
         train, size = config.train, config.data.image_size
-        about = config.model.name, size, train.seed, train.lr, train.batch_size, train.schedule
+        other = () if train.optimizer == "sgd" else (train.optimizer,)  # once it was the only one
+        about = config.model.name, size, train.seed, train.lr, train.batch_size, train.schedule, *other
         digest.update(repr(about).encode())
         return digest.hexdigest()
 

@@ -2,17 +2,21 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
-import torch.nn.functional as F
-from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR, LRScheduler, OneCycleLR, StepLR
+from timm.utils import ModelEmaV3
+from torch.optim.lr_scheduler import LRScheduler
 
 from flowerfast.config import TrainConfig
 from flowerfast.loaders.batch import Batch
 from flowerfast.loaders.ranges import stage
 from flowerfast.training.fitting import check_alike
+from flowerfast.training.freezing import Backbone, is_frozen
+from flowerfast.training.loss import batch_loss
 from flowerfast.training.model import Classifier
+from flowerfast.training.optimizer import load_optimizer, make_optimizer
+from flowerfast.training.schedule import goes_by_step, make_schedule
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,9 @@ class TrainState:
 
     Attributes:
         least_batch: a batch of fewer samples, 1 or 2, is none to train on (`image_size.least_batch`).
+        class_weights: of the loss, float32 (classes,), or None.
         forward: the model as training steps call it: itself, or what `compile_network` made of it.
+        average, averaged: with `train.ema` the running average of the model's weights, and of how many steps.
     """
 
     model: Classifier
@@ -56,39 +62,97 @@ class TrainState:
     device: torch.device
     batches_per_epoch: int
     least_batch: int = 1
+    class_weights: torch.Tensor | None = None
     precision: Precision = field(init=False)
-    optimizer: torch.optim.SGD = field(init=False)
+    optimizer: torch.optim.Optimizer = field(init=False)
     scheduler: LRScheduler = field(init=False)
     scaler: torch.amp.GradScaler = field(init=False)
     forward: Callable[[torch.Tensor], torch.Tensor] = field(init=False)
+    average: ModelEmaV3 | None = field(init=False)
+    averaged: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
-        c = self.config
+        c, network = self.config, self.model.network
         self.precision = Precision.choose(c.amp, self.device)
-        self.optimizer = torch.optim.SGD(
-            self.model.parameters(),
-            lr=c.lr,
-            momentum=c.momentum,
-            weight_decay=c.weight_decay,
-            fused=self.device.type == "cuda",
-        )
-        self.scheduler = make_schedule(self.optimizer, c, self.batches_per_epoch)
+        self.optimizer = make_optimizer(network, c, fused=self.device.type == "cuda")
+        self.scheduler = make_schedule(self.optimizer, c, -(-self.batches_per_epoch // c.accumulate))
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision.dtype == torch.float16)
         self.forward = self.model
+        self.average = ModelEmaV3(self.model, c.ema, use_warmup=True) if c.ema is not None else None
+        self._backbone = Backbone(network) if c.freeze else None
+        self._counted = torch.zeros((), device=self.device)  # of the batches since the last step
+        if self.class_weights is not None:
+            self.class_weights = self.class_weights.to(self.device)
+        self.begin_epoch(0)
+
+    @property
+    def evaluated(self) -> Classifier:
+        """The model that is validated and kept: the average of its weights where there is one."""
+        return self.model if self.average is None else cast(Classifier, self.average.module)
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Set the model to training, but for what is frozen in this epoch, counted from 0."""
+        self.model.train()
+        if self._backbone is not None:
+            self._backbone.freeze(is_frozen(self.config, epoch))
 
     def gradients(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        """Forward and backward of a batch: (mean loss, right answers) as device scalars."""
+        """Forward and backward of a batch: (mean loss, right answers) as device scalars.
+
+        The gradients are added to those since the last step, each batch by what it counts for.
+        """
+        c = self.config
         with stage("forward"), self.precision.autocast(self.device):
             logits = self.forward(batch.images)
-            loss = F.cross_entropy(logits, batch.labels, label_smoothing=self.config.label_smoothing)
+            loss, counts = batch_loss(logits, batch, c.label_smoothing, self.class_weights)
             correct = (logits.detach().argmax(1) == batch.labels).sum()
         with stage("backward"):
-            self.scaler.scale(loss).backward()
+            if c.accumulate == 1:
+                self.scaler.scale(loss).backward()
+            else:
+                part = counts / c.batch_size  # about 1: gradients of the usual size suit fp16 best
+                self.scaler.scale(loss * part).backward()
+                self._counted += part
         return loss.detach(), correct
+
+    def update(self) -> torch.Tensor | None:
+        """Step on the gradients since the last step: their norm where it tells of numbers too large, or None.
+
+        One that is infinite is clipped to nothing, and no weight would tell of it. (With fp16 such steps are
+        left out, and the scale of the loss is lowered.)
+        """
+        c, norm = self.config, None
+        if c.accumulate > 1:
+            for weight in self._weights_with_gradients():
+                assert weight.grad is not None
+                weight.grad.div_(self._counted)
+        if c.clip_grad is not None:
+            self.scaler.unscale_(self.optimizer)
+            norm = torch.nn.utils.clip_grad_norm_(self._weights_with_gradients(), c.clip_grad)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.drop_gradients()
+        if goes_by_step(c):
+            self.scheduler.step()
+        if self.average is not None:
+            self.averaged += 1
+            self.average.update(self.model, self.averaged)
+        return None if self.scaler.is_enabled() else norm
+
+    @property
+    def holds_gradients(self) -> bool:
+        """Whether there are gradients on which no step was made yet."""
+        return bool(self._weights_with_gradients())
+
+    def drop_gradients(self) -> None:
+        """Forget the gradients since the last step."""
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.config.accumulate > 1:
+            self._counted.zero_()
 
     def end_epoch(self) -> None:
         """Step the schedules that go by epoch."""
-        if self.config.schedule != "onecycle":
+        if not goes_by_step(self.config):
             self.scheduler.step()
 
     def state_dict(self) -> dict[str, Any]:
@@ -100,6 +164,12 @@ class TrainState:
             "scaler": self.scaler.state_dict(),
             "rng": torch.get_rng_state(),
         }
+        if self.average is not None:
+            state["ema"] = {"network": self.evaluated.network.state_dict(), "steps": self.averaged}
+        if self.config.accumulate > 1:
+            named = self.model.network.named_parameters()
+            gradients = {name: weight.grad for name, weight in named if weight.grad is not None}
+            state["accumulated"] = {"counted": self._counted, "gradients": gradients}
         if self.device.type == "cuda":
             state["cuda_rng"] = torch.cuda.get_rng_state(self.device)
         if self.device.type == "mps":
@@ -112,35 +182,33 @@ class TrainState:
         Of the optimiser and the schedule it takes what changes from step to step; the rest follows from the
         settings.
         """
-        fresh = self.state_dict()
-        check_alike(state, fresh, "trainer")
-        fresh["optimizer"]["state"] = self._momenta(state["optimizer"]["state"])
-        for group, saved in zip(
-            fresh["optimizer"]["param_groups"], state["optimizer"]["param_groups"], strict=True
-        ):
-            group.update({name: saved[name] for name in ("lr", "momentum")})
-        self.optimizer.step()  # of nothing: tells the schedule that the optimiser goes first, as it did
+        check_alike(state, self.state_dict(), "trainer")
+        # A step of it, which also tells the schedule that the optimiser goes first.
+        load_optimizer(self.optimizer, state["optimizer"], "trainer.optimizer")
         self.model.network.load_state_dict(state["network"])
-        self.optimizer.load_state_dict(fresh["optimizer"])
-        self.scheduler.load_state_dict({name: state["scheduler"][name] for name in _SCHEDULED})
+        changing = {name: state["scheduler"][name] for name in _SCHEDULED}
+        LRScheduler.load_state_dict(self.scheduler, changing)  # those of its kinds ask for more
         self.scaler.load_state_dict(state["scaler"])
+        if self.average is not None:
+            self.evaluated.network.load_state_dict(state["ema"]["network"])
+            self.averaged = state["ema"]["steps"]
+        if self.config.accumulate > 1:
+            self._load_gradients(**state["accumulated"])
         torch.set_rng_state(state["rng"])
         if self.device.type == "cuda" and "cuda_rng" in state:
             torch.cuda.set_rng_state(state["cuda_rng"], self.device)
         if self.device.type == "mps" and "mps_rng" in state:
             torch.mps.set_rng_state(state["mps_rng"])
 
-    def _momenta(self, saved: Any) -> dict[int, dict[str, Any]]:
-        """The optimiser's state by the number of the weights, from a saved one."""
-        place = "trainer.optimizer.state"
-        weights = dict(enumerate(self.optimizer.param_groups[0]["params"]))
-        check_alike(saved, {}, place)
-        for number, kept in saved.items():
-            if number not in weights:
-                raise ValueError(f"{place}.{number}: of none of the {len(weights)} weights")
-            fresh = None if kept["momentum_buffer"] is None else weights[number]
-            check_alike(kept, {"momentum_buffer": fresh}, f"{place}.{number}")
-        return {number: {"momentum_buffer": kept["momentum_buffer"]} for number, kept in saved.items()}
+    def _load_gradients(self, counted: torch.Tensor, gradients: dict[str, torch.Tensor]) -> None:
+        self._counted.copy_(counted)
+        weights = dict(self.model.network.named_parameters())
+        for name, gradient in gradients.items():
+            check_alike(gradient, weights[name], f"trainer.accumulated.gradients.{name}")
+            weights[name].grad = gradient.to(weights[name])
+
+    def _weights_with_gradients(self) -> list[torch.Tensor]:
+        return [weight for weight in self.model.parameters() if weight.grad is not None]
 
 
 _SCHEDULED = ("last_epoch", "_step_count", "_last_lr")
@@ -152,14 +220,3 @@ def place_model(model: Classifier, config: TrainConfig, device: torch.device) ->
     model = model.to(device)
     last = config.channels_last == "on" or (config.channels_last == "auto" and device.type == "cuda")
     return model.to(memory_format=torch.channels_last) if last else model
-
-
-def make_schedule(optimizer: torch.optim.SGD, config: TrainConfig, batches_per_epoch: int) -> LRScheduler:
-    """Schedule of the learning rate; onecycle steps per batch, the others per epoch."""
-    if config.schedule == "step":
-        return StepLR(optimizer, config.step_size, config.gamma)
-    if config.schedule == "cosine":
-        return CosineAnnealingLR(optimizer, config.epochs)
-    if config.schedule == "onecycle":
-        return OneCycleLR(optimizer, config.lr, epochs=config.epochs, steps_per_epoch=batches_per_epoch)
-    return ConstantLR(optimizer, factor=1.0)

@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
 from zipfile import BadZipFile
 
 import torch
@@ -16,8 +15,9 @@ from flowerfast.training.saves import check_archive
 from flowerfast.training.seal import Damaged, check, read_sealed
 
 State = dict[str, torch.Tensor]
-_NESTED = ("state_dict", "model_state_dict", "model", "trainer", "network")
-"""Where trainers put the weights among other things; `trainer` and `network` are those of our last.pt."""
+_NESTED = ("state_dict", "model_state_dict", "model", "trainer", "ema", "network")
+"""Where trainers put the weights among other things; the last three are those of our last.pt, whose average
+of the weights comes before the weights."""
 _COMPILED = "_orig_mod."  # torch.compile puts it into the names, at any depth
 
 
@@ -36,16 +36,15 @@ def load_weights(
     Raises UserError, one line, when the file cannot be read or does not fit.
     """
     target = network.state_dict()
-    layers = cast(dict[str, Any], network.pretrained_cfg).get("classifier") or ()
-    heads = tuple(f"{layer}." for layer in ((layers,) if isinstance(layers, str) else layers))
-    state, stripped = _renamed(_read_state(file), [k for k in target if not k.startswith(heads)])
-    for key in [k for k in state if k.startswith(heads)]:
+    head = heads(network)
+    state, stripped = _renamed(_read_state(file), [k for k in target if not k.startswith(head)])
+    for key in [k for k in state if k.startswith(head)]:
         if fresh_head or (key in target and state[key].shape != target[key].shape):
             state.pop(key)
     # The whole head goes when any part of it does not fit: half of one is of no use.
-    if any(k.startswith(heads) and k not in state for k in target):
-        state = {k: v for k, v in state.items() if not k.startswith(heads)}
-    if problem := _problem(state, target, heads):
+    if any(k.startswith(head) and k not in state for k in target):
+        state = {k: v for k, v in state.items() if not k.startswith(head)}
+    if problem := _problem(state, target, head):
         raise UserError(
             f"model.weights={file}: does not fit model.name={name}: {problem}; give weights of that model "
             "or set model.name to theirs"
@@ -54,6 +53,12 @@ def load_weights(
         say(f"weights: {stripped} in {file}")
     network.load_state_dict(state, strict=False)
     return all(k in state for k in target)
+
+
+def heads(network: nn.Module) -> tuple[str, ...]:
+    """What the names of the weights of a network's head begin with, as timm says; none where it does not."""
+    layers = getattr(network, "pretrained_cfg", {}).get("classifier") or ()
+    return tuple(f"{layer}." for layer in ((layers,) if isinstance(layers, str) else layers))
 
 
 def labels_of(file: Path) -> tuple[str, ...] | None:
@@ -77,16 +82,16 @@ def labels_of(file: Path) -> tuple[str, ...] | None:
     return None
 
 
-def _problem(state: State, target: Mapping[str, torch.Tensor], heads: tuple[str, ...]) -> str:
+def _problem(state: State, target: Mapping[str, torch.Tensor], head: tuple[str, ...]) -> str:
     """Why the tensors do not fit the network, with the first of them; empty: they do."""
-    body = [k for k in target if not k.startswith(heads)]
+    body = [k for k in target if not k.startswith(head)]
     missing = [k for k in body if k not in state]
     if len(missing) == len(body):
         return (
             f"none of its {len(state)} tensors (first: {', '.join([*state][:3])}) is one of the network's "
             f"(first: {', '.join(body[:3])})"
         )
-    extra = [k for k in state if k not in target and not k.startswith(heads)]
+    extra = [k for k in state if k not in target and not k.startswith(head)]
     wrong = [k for k in state if k in target and state[k].shape != target[k].shape]
     problems = []
     if missing:

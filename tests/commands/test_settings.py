@@ -15,13 +15,16 @@ def test_settings_are_grouped(cli: Cli) -> None:
     sections = [line.partition(":")[0] for line in out.splitlines() if re.match(r"\w+: ", line)]
     assert sections == ["data", "augment", "model", "train", "eval", "checkpoints", "log"]
     assert [line.split()[0] for line in out.splitlines() if line.startswith("  ")] == [*known_keys()]
-    assert re.search(r"train\.lr +0\.001 +Learning rate of SGD", out)
+    assert re.search(r"train\.lr +0\.001 +Learning rate", out)
 
 
 def test_settings_of_a_word(cli: Cli) -> None:
     code, out, _ = cli("settings", "lr")
     assert code == 0
-    assert [line.split()[0] for line in out.splitlines() if line.startswith("  ")] == ["train.lr"]
+    assert [line.split()[0] for line in out.splitlines() if line.startswith("  ")] == [
+        "train.lr",
+        "train.head_lr",
+    ]
     _, out, _ = cli("settings", "Crop", "epochs", "--json", "-")
     rows = json.loads(out)
     assert {"augment.crop_scale", "eval.crop_pct", "train.epochs"} <= {row["key"] for row in rows}

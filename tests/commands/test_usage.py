@@ -56,7 +56,7 @@ def test_every_short_option_is_one_of_train_and_names_a_setting(cli: Cli) -> Non
         ("train --workers 8", "use --set data.workers=..."),
         ("train --num-workers 8", "use --set data.workers=..."),
         ("train --momentum 0.8", "use --set train.momentum=..."),
-        ("train --optimizer adam", "see flowerfast train --help"),
+        ("train --optimizer adam", "use --set train.optimizer=..."),
         ("train --mosaic 1", "see flowerfast train --help"),
         ("evaluate --batchsize 8", "use --batch-size"),
         ("evaluate --workers 8", "use --set data.workers=..."),

@@ -67,6 +67,41 @@ def test_batches_hold_the_planned_pixels(
     assert (nothing.shape, nothing.dtype) == ((0, 32, 32, 3), np.uint8)
 
 
+@all_kinds
+def test_balanced_batches_hold_the_planned_pixels_of_samples_that_come_again(
+    photos: Photos, open_loader: Open, engine: Engine, kind: Engine
+) -> None:
+    few = photos.subset([0, 1, 2, 3, 4, 5, 14])  # one of two classes is a single photo
+    loader = open_loader(few, **engine, **kind, sampling="balanced")
+    for epoch in range(2):
+        planned, again = [*loader.plan_sampler.plans(epoch)], 0
+        for plan, batch in zip(planned, [*loader.epoch(epoch)], strict=True):
+            assert batch.indices.tolist() == plan.indices.tolist()
+            assert batch.labels.tolist() == photos.table.label[plan.indices].tolist()
+            rows = [loader.execute(plan.select(np.array([row]))) for row in range(len(plan))]
+            assert np.array_equal(batch.images.permute(0, 2, 3, 1).cpu(), np.concatenate(rows))
+            again += len(plan) - len({*plan.indices.tolist()})
+        assert again >= 1
+        assert sum((plan.indices == 14).sum() for plan in planned) in (3, 4)
+
+
+@all_kinds
+def test_a_bad_file_that_comes_again_is_left_out_each_time_and_named_once(
+    photos: Photos, open_loader: Open, engine: Engine, kind: Engine
+) -> None:
+    few = photos.subset([0, 1, 2, 3, 4, 5, 14])
+    break_off(photos.root / photos.path(14))
+    loader = open_loader(few, **engine, **kind, sampling="balanced")
+    for epoch in range(2):
+        planned = [plan.indices[plan.indices != 14].tolist() for plan in loader.plan_sampler.plans(epoch)]
+        assert [batch.indices.tolist() for batch in loader.epoch(epoch)] == planned
+    assert [bad.path for bad in photos.bad] == [photos.path(14)]
+
+
+def break_off(photo: Path) -> None:
+    photo.write_bytes(photo.read_bytes()[:-60])
+
+
 @two_kinds
 def test_pixels_agree_with_the_reference(
     photos: Photos, open_loader: Open, engine: Engine, kind: Engine

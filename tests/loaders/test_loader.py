@@ -163,6 +163,7 @@ def test_an_epoch_that_is_over_leaves_the_next(photos: Photos, open_loader: Open
         {"crop_pct": 1.0},
         {"samples": range(7)},
         {"samples": range(15)[::-1]},
+        {"sampling": "balanced"},
         {"photos": "others"},
     ],
     ids=str,
@@ -391,5 +392,7 @@ def test_a_folded_last_batch_comes_from_every_backend_and_its_place_is_not_mista
             assert torch.equal(*(torch.cat([getattr(b, name) for b in found]) for found in (batches, others)))
         with pytest.raises(UserError, match=r"^loader state: fold_last is True, this loader has False"):
             plain.load_state_dict(folded.state_dict())
-        earlier = {key: value for key, value in plain.state_dict().items() if key != "fold_last"}
+        earlier = {
+            key: value for key, value in plain.state_dict().items() if key not in ("fold_last", "sampling")
+        }
         plain.load_state_dict(earlier)  # of a version that knew nothing of it

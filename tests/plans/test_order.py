@@ -52,3 +52,11 @@ def test_computed_orders_are_as_random_as_shuffled_ones() -> None:
     assert ((pairs - expected) ** 2 / expected).sum() < 63 + 5 * (2 * 63) ** 0.5  # chi-squared, 63 degrees
     assert abs(np.mean(place) - 0.5) < 5 / (12 * orders) ** 0.5
     assert len({tuple(order(count, seed)[:8]) for seed in range(orders)}) == orders
+
+
+@pytest.mark.parametrize("count", [1000, LARGE[0]])
+def test_places_may_be_any(count: int) -> None:
+    places = np.random.default_rng(0).integers(0, count, 50)
+    before = places.copy()
+    assert np.array_equal(order(count)[places], order(count)[:][places])
+    assert np.array_equal(places, before)

@@ -73,6 +73,7 @@ def batch(samples: int, seed: int = 0) -> Batch:
         ({"train.compile": "on"}, 64, CUDA, "graphs", "train.compile=on"),
         ({"train.compile": "on", "train.batch_size": 64}, 64, CUDA, "graphs", "train.compile=on"),
         ({"train.compile": "on", "train.batch_size": 65}, 65, CUDA, "on", "train.compile=on"),
+        ({"train.compile": "on", "train.accumulate": 2}, 64, CUDA, "on", "train.compile=on"),  # no graphs
         ({"train.compile": "on"}, 32, CPU, "on", "train.compile=on"),
         ({"train.compile": "on"}, 31, CUDA, "off", "no batch has train.batch_size=32 samples"),
     ],

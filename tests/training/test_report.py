@@ -276,6 +276,19 @@ def said(run: Path) -> str:
     return " ".join(" ".join(Page(write_report(run)).texts).split())
 
 
+@pytest.mark.parametrize(
+    ("changes", "end"),
+    [
+        ({}, "cpu"),  # of an earlier version
+        ({"optimizer": "sgd"}, "cpu · sgd"),
+        ({"optimizer": "adamw", "ema": 0.99}, "cpu · adamw, average of the weights (0.99)"),
+    ],
+)
+def test_report_says_what_trained_it(tmp_path: Path, changes: dict[str, Any], end: str) -> None:
+    texts = Page(write_report(make_run(tmp_path / "run", **changes))).texts
+    assert any(text.endswith(f"validation photos · {end}") for text in texts)
+
+
 def test_charts_follow_the_colours_of_the_page(tmp_path: Path) -> None:
     """Light, dark and print: colours stand in CSS variables alone, never in a chart."""
     source = write_report(make_run(tmp_path / "run")).read_text(encoding="utf-8")

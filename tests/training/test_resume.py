@@ -141,7 +141,11 @@ def test_a_run_of_an_earlier_version_goes_on_with_photos_as_they_are_stored(
     assert RunFolder(resumed.folder).open().data.exif == settings["data.exif"]
 
 
-@pytest.mark.parametrize("other", [{"train.seed": 9}, {"train.lr": 0.01}, {"train.epochs": 3}])
+@pytest.mark.parametrize(
+    "other",
+    [{"train.seed": 9}, {"train.lr": 0.01}, {"train.epochs": 3}, {"train.optimizer": "nesterov"}],
+    ids=str,
+)
 def test_the_save_of_another_run_is_refused(
     train_tiny: Train, begin: Callable[..., None], run: Path, other: dict[str, Any]
 ) -> None:

@@ -95,9 +95,10 @@ class FileReader:
 
 def _join(plan: Plan, parts: list[list[np.ndarray | str]]) -> Ready:
     """Batch of what was read: bytes, or the reason why there are none, per sample in order."""
-    files = [file for part in parts for file in part]
-    bad = {int(i): f for i, f in zip(plan.indices, files, strict=True) if isinstance(f, str)}
-    return plan.without([*bad]), [file for file in files if not isinstance(file, str)], bad
+    files = [*zip(plan.indices.tolist(), (file for part in parts for file in part), strict=True)]
+    bad = {index: file for index, file in files if isinstance(file, str)}
+    # By index, as `without`: of a sample that comes twice one read may have failed.
+    return plan.without([*bad]), [file for index, file in files if index not in bad], bad
 
 
 def agrees(encoded: np.ndarray, width: int, height: int) -> bool:

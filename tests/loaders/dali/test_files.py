@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flowerfast.loaders.dali.files import agrees
+from flowerfast.loaders.dali.files import _join, agrees
+from flowerfast.plans.plan import still_plan
 
 
 def test_only_files_known_to_agree_go_to_dali_as_they_are(zoo: Path) -> None:
@@ -47,3 +48,12 @@ def test_a_look_in_many_threads_leaves_the_warning_filters_sane(zoo: Path) -> No
     assert all(entry[3] is not None and entry[3].match("PIL.Image") for entry in added)
     with pytest.raises(UserWarning, match="still an error"):
         warnings.warn("still an error", UserWarning, stacklevel=1)
+
+
+def test_a_sample_that_comes_twice_is_bad_when_one_of_its_reads_failed() -> None:
+    """Else the files of a batch would stand in other rows than their labels."""
+    files = [np.full(2, value, np.uint8) for value in range(4)]
+    plan = still_plan(np.array([3, 5, 3, 8]), (np.full(4, 40), np.full(4, 30)), 32)
+    kept, left, bad = _join(plan, [[files[0], files[1]], ["Input/output error", files[3]]])
+    assert (kept.indices.tolist(), bad) == ([5, 8], {3: "Input/output error"})
+    assert [file[0] for file in left] == [1, 3]
