@@ -99,6 +99,8 @@ def print_evaluation(result: dict[str, Any], said: Sequence[str] = ()) -> None:
             f"; with temperature {calibration['temperature']:.3f} {calibration['scaled_ece']:.2%}, "
             "which was fitted on these same photos: expect less of it on others"
         )
+    else:
+        line += f"; no temperature: {calibration['problem']}"
     out.print(line, soft_wrap=True)
 
 
