@@ -212,6 +212,17 @@ def test_weights_that_were_damaged_in_the_cache_name_the_file_to_delete(hub: Loc
     build(pretrained=True)
 
 
+@pytest.mark.parametrize("content", [b"", b"junk", "more than tensors"], ids=str)
+def test_pickles_that_are_no_tensors_are_refused(
+    hub: LocalHub, build: Build, tmp_path: Path, content: bytes | str
+) -> None:
+    if isinstance(content, str):
+        torch.save({"conv1.weight": tmp_path}, tmp_path / "weights.bin")  # a path is harmless, and no tensor
+        content = (tmp_path / "weights.bin").read_bytes()
+    hub.files = {f"{TINY}/pytorch_model.bin": content}
+    assert "model.name=test_resnet: its weights cannot be used (" in refused(UserError, build)
+
+
 def test_weights_of_another_shape_are_refused(hub: LocalHub, build: Build) -> None:
     state = timm.create_model("test_resnet").state_dict()
     hub.files[f"{TINY}/{WEIGHTS}"] = save({**state, "bn1.weight": torch.ones(3)})
@@ -268,6 +279,15 @@ def test_every_command_that_asks_for_a_description_says_so_in_one_line(
 # -------------------------------------------------------------------- the paper's, in processes of their own
 
 
+_UNDRAWN = """
+import sys
+from flowerfast.commands import cli
+from flowerfast.training import run
+run.draw = lambda *_: None  # curves and report take longer than the training
+sys.exit(cli.run())
+"""
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="a terminal as Linux has it")
 def test_the_papers_weights_come_from_the_hub_once_and_then_from_the_cache_offline(
     photos: Path, tmp_path: Path
@@ -284,7 +304,7 @@ def test_the_papers_weights_come_from_the_hub_once_and_then_from_the_cache_offli
         ours, theirs = pty.openpty()
         termios.tcsetwinsize(theirs, (24, 150))
         done = subprocess.run(
-            [sys.executable, "-m", "flowerfast", "train", photos, "--config", "paper", *arguments],
+            [sys.executable, "-c", _UNDRAWN, "train", photos, "--config", "paper", *arguments],
             cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=theirs, text=True,
         )  # fmt: skip
         os.close(theirs)
