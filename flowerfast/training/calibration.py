@@ -19,7 +19,7 @@ BINS = 15
 MOST_LOGITS = 1 << 24
 """Most logits (photos x classes) that are kept for fitting a temperature: 64 MiB."""
 _LIMIT = 100.0  # of a temperature, and of its inverse
-_HALVINGS = 40  # of the interval in which the logarithm of a temperature is sought
+_HALVINGS = 24  # of the interval in which the logarithm of a temperature is sought
 _PART = 1 << 20  # logits that are worked on at a time
 
 
@@ -125,7 +125,8 @@ def _parts(logits: torch.Tensor, labels: torch.Tensor) -> Iterator[tuple[torch.T
 
 def _reliability(confidence: np.ndarray, right: np.ndarray) -> tuple[float, list[Bin]]:
     """(expected calibration error, bins) of answers: float32 (n,), bool (n,)."""
-    place = np.clip(np.ceil(confidence.astype(np.float64) * BINS).astype(np.int64) - 1, 0, BINS - 1)
+    confidence = np.nan_to_num(confidence.astype(np.float64))  # a network may answer with what is no number
+    place = np.clip(np.ceil(confidence * BINS).astype(np.int64) - 1, 0, BINS - 1)
     count, sums, hits = (
         np.bincount(place, weights=weights, minlength=BINS) for weights in (None, confidence, right)
     )

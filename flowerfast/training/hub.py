@@ -61,7 +61,7 @@ class HubFile:
                 return kept
             name, about = self._find()
         except HFValidationError as error:
-            raise self._wrong(f"{one_line(error)}") from error
+            raise self._wrong(one_line(error)) from error
         size = f", {about.size / 1e6:,.1f} MB" if about.size is not None else ""
         say(f"fetching {name} of {self.place} from {constants.ENDPOINT}{size}")
         file = self._download(name, about.size or 0)

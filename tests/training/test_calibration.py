@@ -73,6 +73,13 @@ def test_where_no_temperature_is_best_there_is_none(labels: list[int]) -> None:
     assert found.problem == "none fits, as where all answers are right"
 
 
+def test_answers_that_are_no_numbers_have_no_confidence() -> None:
+    logits = torch.tensor([[float("nan"), 0.0], [1.0, 0.0]])
+    found = answers(logits, torch.tensor([0, 0])).calibration()
+    assert [found.bins[0].count, found.bins[0].confidence, found.temperature] == [1, 0.0, None]
+    assert np.isfinite(found.ece)
+
+
 def test_too_many_logits_to_keep_leave_the_error(monkeypatch: pytest.MonkeyPatch) -> None:
     logits, labels = drawn(50, 3, 1.0)
     whole, without = answers(logits, labels).calibration(), answers(logits, labels, keep=False).calibration()
