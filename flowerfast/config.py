@@ -200,7 +200,7 @@ class EvalConfig(Section):
     """How accuracy is measured."""
 
     augmented: Literal[False, True, "both"] = False
-    """Validate on augmented images, as the paper did; false: on clean ones; both: clean ones say what is best."""
+    """Validate on augmented images, as the paper did; false: on clean ones; both: best is by clean ones."""
     crop_pct: float | None = Field(default=0.875, gt=0, le=1)
     """image_size / short side of the resized photo; null: the model's own."""
     batch_size: int | None = Field(default=None, ge=1)
