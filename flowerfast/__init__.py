@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from flowerfast.config import Augment, DataConfig
+    from flowerfast.config import Augment, DataConfig, EvalConfig
     from flowerfast.errors import RunFailed, Stopped, UserError
     from flowerfast.loaders.batch import Batch
     from flowerfast.loaders.loader import Loader
@@ -31,6 +31,7 @@ _HOMES = {
     "Augment": "config",
     "Batch": "loaders.batch",
     "DataConfig": "config",
+    "EvalConfig": "config",
     "Loader": "loaders.loader",
     "Photos": "photos.photos",
     "Prediction": "training.trained",
@@ -49,6 +50,7 @@ __all__ = [
     "Augment",
     "Batch",
     "DataConfig",
+    "EvalConfig",
     "Loader",
     "Photos",
     "Prediction",

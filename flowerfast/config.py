@@ -307,7 +307,7 @@ class TrainConfig(Section):
     warmup_epochs: float = Field(default=0.0, ge=0, le=1e6)
     """Epochs, or part of one, in which the learning rate rises from 0, by each step the same."""
     patience: int | None = Field(default=None, ge=1)
-    """Stop after this many epochs without a better validation accuracy; null: never."""
+    """Stop after this many epochs without a better validation (eval.best says by what); null: never."""
     seed: int = Field(default=0, ge=0, lt=2**63)
     """Seed of everything random: split, order, augmentation, new head."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
@@ -343,12 +343,18 @@ class TrainConfig(Section):
 class EvalConfig(Section):
     """How accuracy is measured."""
 
-    augmented: bool = False
-    """Validate on augmented images, as the paper did; false: resize and centre crop."""
+    augmented: Literal[False, True, "both"] = False
+    """Validate on augmented images, as the paper did; false: on clean ones; both: best is by clean ones."""
     crop_pct: float | None = Field(default=0.875, gt=0, le=1)
     """image_size / short side of the resized photo; null: the model's own."""
     batch_size: int | None = Field(default=None, ge=1)
     """Samples per evaluation batch; null: train.batch_size."""
+    image_size: int | None = Field(default=None, ge=32, le=2048)
+    """Side of the square image in evaluation, in pixels; null: data.image_size."""
+    flip: bool = False
+    """Answer by the mean of the probabilities of an image and its mirror image: twice the forward passes."""
+    best: Literal["accuracy", "macro_f1", "loss"] = "accuracy"
+    """What makes an epoch the best one, for best/ and train.patience, in validation."""
 
 
 class CheckpointConfig(Section):

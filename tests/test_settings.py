@@ -89,7 +89,8 @@ def test_shipped_configs_load_by_name_and_by_path(name: str) -> None:
 
 def test_the_paper_config_is_the_reference_recipe() -> None:
     config = load_config("paper")
-    assert config == load_config(overrides=["train.patience=5", "data.exif=ignore"])  # all else is default
+    changes = ("train.patience=5", "data.exif=ignore", "model.name=resnet18.tv_in1k", "eval.augmented=both")
+    assert config == load_config(overrides=changes)  # all else is default
     train, augment, data = config.train, config.augment, config.data
     assert (train.epochs, train.batch_size, train.lr, train.momentum) == (15, 32, 0.001, 0.9)
     assert (train.schedule, train.step_size, train.gamma) == ("step", 7, 0.1)
@@ -97,8 +98,8 @@ def test_the_paper_config_is_the_reference_recipe() -> None:
     assert (augment.flip, augment.rotate, augment.translate) == (0.5, 15, 0.1)
     assert (augment.brightness, augment.contrast) == (0.2, 0.2)
     assert (data.image_size, data.val_fraction) == (224, 0.2)
-    assert (config.model.name, config.model.pretrained) == ("resnet18", True)
-    assert not config.eval.augmented
+    assert (config.model.name, config.model.pretrained) == ("resnet18.tv_in1k", True)
+    assert (config.eval.augmented, config.eval.crop_pct, config.eval.best) == ("both", 0.875, "accuracy")
 
 
 def test_the_demo_config_needs_no_network() -> None:

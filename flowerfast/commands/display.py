@@ -20,8 +20,11 @@ from flowerfast.errors import UserError, WriteFailed, one_line, printable
 from flowerfast.training.progress import Totals
 
 _LIVE_SECONDS, _PLAIN_SECONDS = 0.5, 10.0
-_FIGURES = ("train_loss", "train_acc", "val_loss", "val_acc", "lr", "images_per_sec", "data_wait")
-"""What TensorBoard is given of an epoch."""
+_FIGURES = (
+    *("train_loss", "train_acc", "val_loss", "val_acc", "val_macro_f1", "val_aug_loss", "val_aug_acc"),
+    *("lr", "images_per_sec", "data_wait"),
+)
+"""What TensorBoard is given of an epoch, where it has them."""
 
 
 class TrainDisplay:
@@ -87,11 +90,16 @@ class TrainDisplay:
         if self._live is not None:
             self._live.update(Text(""))
         top5 = f" top-5 {row['val_top5']:.1%}" if "val_top5" in row else ""
+        augmented = (
+            f", augmented loss {row['val_aug_loss']:.4f} accuracy {row['val_aug_acc']:.1%}"
+            if "val_aug_acc" in row
+            else ""
+        )
         line = (
             f"epoch {row['epoch'] + 1}/{self._epochs}: "
             f"train loss {row['train_loss']:.4f} accuracy {row['train_acc']:.1%}, "
-            f"val loss {row['val_loss']:.4f} accuracy {row['val_acc']:.1%}{top5}{' (best)' if best else ''}, "
-            f"{row['images_per_sec']:,.0f} images/s, "
+            f"val loss {row['val_loss']:.4f} accuracy {row['val_acc']:.1%}{top5}{' (best)' if best else ''}"
+            f"{augmented}, {row['images_per_sec']:,.0f} images/s, "
             f"{row['data_wait']:.0%} waiting for data, {row['seconds']:.1f} s"
         )
         self.note(line)
@@ -121,7 +129,7 @@ class TrainDisplay:
 
         self._events = self._events or Events(folder)
         try:
-            self._events.add(row["epoch"], {key: row[key] for key in _FIGURES})
+            self._events.add(row["epoch"], {key: row[key] for key in _FIGURES if key in row})
         except OSError as error:  # the figures are in metrics.jsonl too
             what = error.what if isinstance(error, WriteFailed) else f"{folder}: {one_line(error)}"
             if not self._complained:

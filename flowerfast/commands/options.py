@@ -41,6 +41,7 @@ READING = (
     "data.prefetch",
     "data.dali_prefetch",
 )
+PROTOCOL = ("eval.image_size", "eval.crop_pct", "eval.flip", "train.device")
 PARITY = (
     *READING,
     "data.exif",

@@ -76,7 +76,7 @@ def print_text_alone() -> None:
 
 
 def print_evaluation(result: dict[str, Any], said: Sequence[str] = ()) -> None:
-    """A table of classes, then accuracy and loss; notes but those that were `said` before."""
+    """A table of classes, then accuracy, loss and calibration; notes but those that were `said` before."""
     table = Table(Column("class", overflow="fold"), "precision", "recall", "F1", "photos")
     for row in result["per_class"]:
         scores = (f"{row[key]:.1%}" for key in ("precision", "recall", "f1"))
@@ -87,8 +87,26 @@ def print_evaluation(result: dict[str, Any], said: Sequence[str] = ()) -> None:
         complain(f"skipped: {bad['path']}: {bad['error']}")
     top5 = f"top-5 {result['top5']:.2%}, " if "top5" in result else ""
     out.print(
-        f"accuracy {result['accuracy']:.2%}, {top5}loss {result['loss']:.4f}, {result['samples']} photos"
+        f"accuracy {result['accuracy']:.2%}{_interval(result['accuracy_interval'])}, {top5}"
+        f"macro F1 {result['macro_f1']:.2%}{_interval(result['macro_f1_interval'])}, "
+        f"loss {result['loss']:.4f}, {result['samples']} photos",
+        soft_wrap=True,
     )
+    calibration = result["calibration"]
+    line = f"expected calibration error {calibration['ece']:.2%}"
+    if calibration["temperature"] is not None:
+        line += (
+            f"; with temperature {calibration['temperature']:.3f} {calibration['scaled_ece']:.2%}, "
+            "which was fitted on these same photos: expect less of it on others"
+        )
+    else:
+        line += f"; no temperature: {calibration['problem']}"
+    out.print(line, soft_wrap=True)
+
+
+def _interval(ends: list[float] | None) -> str:
+    """Behind a figure, between which its bootstrap lies."""
+    return f" (95% interval {ends[0]:.2%} to {ends[1]:.2%})" if ends is not None else ""
 
 
 def print_settings(rows: list[tuple[str, Any, str]]) -> None:

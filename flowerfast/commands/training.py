@@ -11,6 +11,7 @@ import typer
 from flowerfast.commands.find import check_folder, check_outputs, check_run, find_photos
 from flowerfast.commands.importing import without_collecting
 from flowerfast.commands.options import (
+    PROTOCOL,
     READING,
     BackendOption,
     JsonFile,
@@ -91,8 +92,11 @@ def train(
     if display.lost is not None:
         raise display.lost
     summary = result.summary
+    by = summary["best_by"]
+    best = "best validation accuracy" if by == "accuracy" else f"best epoch by {by}: validation accuracy"
+    augmented = f", augmented {summary['best_val_aug_acc']:.1%}" if "best_val_aug_acc" in summary else ""
     out.print(
-        f"best validation accuracy {summary['best_val_acc']:.1%} in epoch {summary['best_epoch'] + 1} "
+        f"{best} {summary['best_val_acc']:.1%}{augmented} in epoch {summary['best_epoch'] + 1} "
         f"of {summary['epochs_run']}, {summary['images_per_sec']:,.0f} images/s, {summary['seconds']:.0f} s"
     )
     if summary["test_samples"]:
@@ -111,10 +115,13 @@ def evaluate(
     batch_size: Annotated[int, typer.Option(min=1, help="Samples per batch.")] = 64,
     set_: SetOption = None,
 ) -> None:
-    """Measure a trained run on a folder: accuracy, precision, recall and F1 per class, confusion matrix."""
+    """Measure a trained run on a folder: accuracy, scores per class, confusion matrix, calibration.
+
+    --set eval.image_size, eval.crop_pct and eval.flip ask it otherwise than it was validated.
+    """
     from flowerfast.settings import load_config, refuse_unused
 
-    refuse_unused(set_ or [], "evaluate", (*READING, "train.device"))
+    refuse_unused(set_ or [], "evaluate", (*READING, *PROTOCOL))
     config = load_config(None, (), chosen_settings(set_, backend=backend))
     check_run(run)
     check_folder(data)
@@ -131,6 +138,7 @@ def evaluate(
             batch_size=batch_size,
             device=config.train.device,
             options=config.data,
+            protocol=config.eval,
             progress=bar,
         )
     if json_ != Path("-"):
@@ -159,7 +167,7 @@ def predict(
     """
     from flowerfast.settings import load_config, refuse_unused
 
-    refuse_unused(set_ or [], "predict", ("data.max_pixels", "train.device"))
+    refuse_unused(set_ or [], "predict", ("data.max_pixels", *PROTOCOL))
     config = load_config(None, set_ or [])
     files = {"json": json_, "jsonl": jsonl, "csv": csv}
     if [*files.values()].count(Path("-")) > 1:
@@ -172,7 +180,7 @@ def predict(
     from flowerfast.commands.display import answers_bar
     from flowerfast.training.trained import load_run
 
-    trained = load_run(run, config.train.device)
+    trained = load_run(run, config.train.device).at(config.eval)
     seen, bad, first = 0, 0, None
     with (
         answers(files, min(top_k, len(trained.classes))) as tell,

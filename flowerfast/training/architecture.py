@@ -1,19 +1,15 @@
 """Which network a name means: one of timm's, or one described in a repository of the hub or in a folder."""
 
-import os
 import re
-import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import timm
-from huggingface_hub import constants, try_to_load_from_cache
+from huggingface_hub import constants
 from huggingface_hub.errors import HfHubHTTPError
-from safetensors import SafetensorError
 from timm.models import PretrainedCfg, load_model_config_from_hf
 from torch import nn
 
@@ -23,6 +19,7 @@ from flowerfast.errors import RunFailed, UserError, WriteFailed, one_line
 from flowerfast.files import writing
 from flowerfast.nearest import did_you_mean, nearest
 from flowerfast.training.described import WEIGHTS, Described, on_meta
+from flowerfast.training.hub import HubFile
 
 HUB, FOLDER = "hf-hub:", "local-dir:"
 _WAYS_OUT = (
@@ -47,18 +44,30 @@ class Architecture:
     base: str | None = None
     args: Mapping[str, Any] | None = None
 
-    def create(self, classes: int, image_size: int, pretrained: bool = False) -> nn.Module:
-        """The network with a head for so many classes; its weights are random, or those of `cfg`."""
+    def create(
+        self, classes: int, image_size: int, pretrained: bool = False, weights: Path | None = None
+    ) -> nn.Module:
+        """The network with a head for so many classes.
+
+        Its weights are random; or those of `cfg`, of which `weights` is the file where it is here already.
+        """
         options: dict[str, Any] = {**(self.args or {}), "num_classes": classes}
         if self.cfg is not None and self.cfg.fixed_input_size:
             options["img_size"] = image_size
         if self.base is not None:
             options["pretrained_cfg"] = self.cfg
+        if weights is not None:
+            options["pretrained_cfg_overlay"] = {"file": str(weights), "source": ""}
         network: nn.Module = timm.create_model(self.base or self.name, pretrained=pretrained, **options)
         return network
 
-    def create_pretrained(self, classes: int, image_size: int) -> nn.Module:
-        """The network with the weights that belong to it. Raises UserError when they cannot be had."""
+    def create_pretrained(
+        self, classes: int, image_size: int, say: Callable[[str], None] = lambda _: None
+    ) -> nn.Module:
+        """The network with the weights that belong to it; `say` is told before they are fetched.
+
+        Raises UserError when they cannot be had, RunFailed where a download fails, or a disk.
+        """
         if self.cfg is None or not (self.cfg.has_weights or self.cfg.source):
             raise UserError(
                 f"model.name={self.name}: timm has no weights for it; choose another or "
@@ -67,27 +76,44 @@ class Architecture:
         if self.cfg.source == FOLDER[:-1] and not Path(str(self.cfg.file), WEIGHTS).is_file():
             # timm would look for a pickle there.
             raise UserError(f"model.name={self.name}: no {WEIGHTS} there; {_WAYS_OUT}")
-        repo = self.cfg.hf_hub_id if self.cfg.source != "local-dir" else None
-        if repo is not None and not _cached(repo, _ON_THE_HUB):
-            _check_reachable(self.name)
+        kept = self._fetch(say)
+        # With a loader of its own, timm looks for the file itself, and finds it in the hub's cache.
+        file = None if self.cfg.custom_load else kept
         try:
             with writing(Path(constants.HF_HUB_CACHE)):
-                return self.create(classes, image_size, pretrained=True)
+                return self.create(classes, image_size, True, file)
         except WriteFailed as error:
             raise RunFailed(error.line("try again")) from error
         except (OSError, HfHubHTTPError) as error:
             raise UserError(
                 f"model.pretrained=true: no weights of {self.name} ({one_line(error)}); {_WAYS_OUT}"
             ) from error
-        except (RuntimeError, ValueError, KeyError, SafetensorError) as error:
-            if not self.cfg.source:
+        except Exception as error:  # of a damaged file torch makes almost any
+            if kept is None and not self.cfg.source:
                 raise
+            anew = f"delete {kept.resolve()} to have it fetched again, or " if kept is not None else ""
             raise UserError(
-                f"model.name={self.name}: its weights cannot be used ({one_line(error)}); {_WAYS_OUT}"
+                f"model.name={self.name}: its weights cannot be used ({one_line(error)}); {anew}{_WAYS_OUT}"
             ) from error
 
+    def _fetch(self, say: Callable[[str], None]) -> Path | None:
+        """The weights as a file of the hub's cache; None: they lie elsewhere."""
+        assert self.cfg is not None
+        place, own = self.cfg.hf_hub_id, self.cfg.hf_hub_filename
+        if place is None or self.cfg.source == FOLDER[:-1] or (self.cfg.custom_load and not own):
+            return None
+        asked = f"model.pretrained=true, model.name={self.name}"
+        return HubFile(place, _names(own or "pytorch_model.bin"), asked, _WAYS_OUT).fetch(say)
 
-_ON_THE_HUB = (WEIGHTS, "pytorch_model.bin")
+
+def _names(weights: str) -> tuple[str, ...]:
+    """Names by which a repository may hold a file of weights: as safetensors, if it can be, first."""
+    if not weights.endswith(".bin"):
+        return (weights,)
+    safe = weights.replace("pytorch_model.bin", "model.bin").removesuffix(".bin") + ".safetensors"
+    return safe, weights
+
+
 _DROPS = {"drop_rate": "drop_rate", "drop_path": "drop_path_rate"}
 """Settings of section `model`, and what timm calls them."""
 
@@ -161,11 +187,12 @@ def _described(name: str) -> Architecture:
     """An architecture by the config.json of a repository or folder."""
     source, _, place = name.partition(":")
     hub = source != FOLDER[:-1]
-    if hub and not _cached(place, ("config.json",)) and not _reachable(constants.ENDPOINT):
-        raise UserError(
-            f"model.name={name}: cannot reach {constants.ENDPOINT} for config.json; connect once, or give "
-            f"a name of timm's or {FOLDER}FOLDER"
-        )
+    if hub:
+        ways_out = f"connect once, or give a name of timm's or {FOLDER}FOLDER"
+        file = HubFile(place, ("config.json",), f"model.name={name}", ways_out).fetch()
+        # Its folder is named by the commit: with that the weights belong to this description, and timm finds
+        # the file in the cache without asking the hub.
+        place = f"{place.partition('@')[0]}@{file.parent.name}"
     try:
         cfg, base, args = load_model_config_from_hf(place) if hub else _read_folder(Path(place))
         conform(Described, {"architecture": base, "pretrained_cfg": cfg, "model_args": args or {}})
@@ -185,26 +212,3 @@ def _read_folder(folder: Path) -> tuple[dict[str, Any], str, dict[str, Any]]:
     about = {key: given[key] for key in ("num_classes", "label_names", "label_descriptions") if key in given}
     cfg = {**given["pretrained_cfg"], **about, "file": str(folder), "source": FOLDER[:-1]}
     return cfg, stored.architecture, stored.model_args
-
-
-def _check_reachable(name: str) -> None:
-    if not _reachable(constants.ENDPOINT):
-        raise UserError(f"model.pretrained=true: cannot reach {constants.ENDPOINT} for {name}; {_WAYS_OUT}")
-
-
-def _cached(repo: str, files: tuple[str, ...]) -> bool:
-    repo, _, revision = repo.partition("@")
-    kept = (try_to_load_from_cache(repo, file, revision=revision or None) for file in files)
-    return any(isinstance(file, str) for file in kept)
-
-
-def _reachable(endpoint: str) -> bool:
-    """Whether the hub answers: its client would retry for most of a minute before saying no."""
-    if any(os.environ.get(key) for key in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")):
-        return True  # only the client knows how to go through the proxy
-    parts = urlsplit(endpoint)
-    try:
-        socket.create_connection((parts.hostname or "", parts.port or 443), timeout=5).close()
-    except OSError:
-        return False
-    return True

@@ -17,6 +17,15 @@ _LEVELS = 8  # shades of a large matrix: a path of SVG for each
 _CELL = 8  # pixels: side of a cell of a large matrix
 
 
+HALVES = {"train": "train", "val": "val", "val_aug": "val augmented"}
+"""What is drawn by epoch: prefix in the rows of metrics.jsonl, name in a `Panel`. Not all have the last."""
+
+
+def halves(history: Sequence[Mapping[str, float]]) -> list[str]:
+    """Those of `HALVES` that the rows have."""
+    return [half for half in HALVES if f"{half}_acc" in history[0]]
+
+
 @dataclass(frozen=True)
 class Panel:
     """A chart of one quantity by epoch: training and validation. Places in pixels of the SVG, y downwards.
@@ -24,7 +33,7 @@ class Panel:
     Attributes:
         title: what is drawn.
         x_ticks, y_ticks: (place, label).
-        lines: per line its name (train or val), its path, and its marks (x, y).
+        lines: per line its name (see `HALVES`), its path, and its marks (x, y).
         best: x of the best epoch.
         star: place of the best value, None where it is no number, or not marked.
     """
@@ -63,7 +72,7 @@ def panels(history: Sequence[Mapping[str, float]], best: int) -> Iterator[Panel]
 
 def _panel(title: str, history: Sequence[Mapping[str, float]], key: str, best: int) -> Panel:
     last = int(history[-1]["epoch"]) + 1
-    values = {half: np.array([row[f"{half}_{key}"] for row in history], float) for half in ("train", "val")}
+    values = {half: np.array([row[f"{half}_{key}"] for row in history], float) for half in halves(history)}
     low, high = accuracy_limits(history) if key == "acc" else _loss_limits(values)
 
     def x(epoch: float) -> float:
@@ -80,7 +89,7 @@ def _panel(title: str, history: Sequence[Mapping[str, float]], key: str, best: i
         places = [(x(row["epoch"] + 1), y(value)) if math.isfinite(value) else None
                   for row, value in zip(history, line, strict=True)]  # fmt: skip
         marks = [place for place in places if place is not None] if last <= MAX_MARKED else []
-        lines.append((half, _path(places), marks))
+        lines.append((HALVES[half], _path(places), marks))
     value = float(values["val"][best])
     starred = key == "acc" and math.isfinite(value)
     at = x(history[best]["epoch"] + 1)
@@ -92,6 +101,39 @@ def _panel(title: str, history: Sequence[Mapping[str, float]], key: str, best: i
         best=at,
         star=(at, y(value)) if starred else None,
     )
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """Accuracy by confidence, as bars beside the diagonal on which both are alike. Places as in `Panel`.
+
+    Attributes:
+        bars: of the bins that hold photos: (x, y, width, height, what a pointer is told).
+        ticks: (place from the left, place from the top, label) of both axes.
+    """
+
+    bars: list[tuple[float, float, float, float, str]]
+    ticks: list[tuple[float, float, str]]
+
+    width, height = 260, 240
+    left, right, top, bottom = 48, 238, 10, 200
+
+
+def reliability(bins: Sequence[Mapping[str, float]]) -> Reliability:
+    """The diagram of a calibration's bins, see `Calibration.to_json`."""
+    across, up = Reliability.right - Reliability.left, Reliability.bottom - Reliability.top
+    step, bars = across / len(bins), []
+    for number, one in enumerate(bins):
+        if one["count"]:
+            tall = round(one["accuracy"] * up, 1)
+            told = (
+                f"{one['count']:,} photos: confidence {one['confidence']:.1%}, accuracy {one['accuracy']:.1%}"
+            )
+            place = round(Reliability.left + number * step + 1, 1), round(Reliability.bottom - tall, 1)
+            bars.append((*place, round(step - 2, 1), tall, told))
+    shares = (0.0, 0.5, 1.0)
+    ticks = [(Reliability.left + s * across, Reliability.bottom - s * up, f"{s:.0%}") for s in shares]
+    return Reliability(bars, ticks)
 
 
 def _path(places: Sequence[tuple[float, float] | None]) -> str:
@@ -114,7 +156,7 @@ def epoch_ticks(last: int) -> list[int]:
 
 def accuracy_limits(history: Sequence[Mapping[str, float]]) -> tuple[float, float]:
     """Limits around the values that never show accuracies outside 0 to 100 %."""
-    values = np.array([[row["train_acc"], row["val_acc"]] for row in history])
+    values = np.array([[row[f"{half}_acc"] for half in halves(history)] for row in history])
     values = values[np.isfinite(values)]
     if not values.size:
         return 0.0, 1.0

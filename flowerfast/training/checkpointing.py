@@ -32,6 +32,7 @@ class TrainingRun:
         spent: where this process's time has gone.
         writer: brings the files of a save to the disk while training goes on.
         refused: saves that the disk had no room for.
+        augmented_loader: batches of augmented photos to validate on too (eval.augmented=both).
     """
 
     config: Config
@@ -49,6 +50,7 @@ class TrainingRun:
     spent: Spent = field(default_factory=Spent)
     writer: Writer = field(default_factory=Writer)
     refused: int = 0
+    augmented_loader: Loader | None = None
     _owed: list[Callable[[], object]] = field(default_factory=list)  # writes of the best weights, still to do
 
     def __post_init__(self) -> None:
@@ -73,8 +75,7 @@ class TrainingRun:
                 weights = partial(self.folder.save_epoch, epoch, kept, keep)
                 metrics = partial(self.folder.write_metrics, saved["progress"]["history"])
                 if best:
-                    network, exif = self.state.model.network, self.config.data.exif
-                    best_too = partial(self.folder.save_best, network, self.classes, epoch, exif)
+                    best_too = partial(self._save_best, epoch)
                     self._owed = [weights, best_too, self._pay]
                 else:
                     files = [weights, *files]
@@ -108,6 +109,10 @@ class TrainingRun:
             self.refused += 1
             return False
         return True
+
+    def _save_best(self, epoch: int) -> None:
+        network, config = self.state.model.network, self.config
+        self.folder.save_best(network, self.classes, epoch, config.data.exif, config.eval.flip)
 
     def name_bad(self) -> None:
         """Have the files named that turned out to be bad since this was last called."""
@@ -162,5 +167,5 @@ class TrainingRun:
         if not folder.epoch_file(best).is_file():
             saved = folder.last if folder.last.is_file() else folder.previous
             raise UserError(f"{problem}; bring a good copy back, or train on in a new run, --from {saved}")
-        folder.save_best(self.state.model.network, self.classes, best, self.config.data.exif)
+        self._save_best(best)
         self.reporter.note(f"{problem}; made anew from {folder.epoch_file(best).name}")

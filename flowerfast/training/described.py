@@ -50,6 +50,7 @@ class Described(BaseModel, extra="ignore", allow_inf_nan=False):
         pretrained_cfg: see `Preprocessing`.
         model_args: what the network is built with beside its defaults.
         exif: as its photos were read, see `DataConfig.exif`.
+        flip: whether it was validated on mirror images too, see `EvalConfig.flip`.
     """
 
     architecture: str = Field(pattern=r"^\w[\w-]*$", max_length=200)
@@ -59,6 +60,7 @@ class Described(BaseModel, extra="ignore", allow_inf_nan=False):
     pretrained_cfg: Preprocessing
     model_args: dict[str, Any] = {}
     exif: str = "ignore"
+    flip: bool = False
 
     @field_validator("model_args")
     @classmethod

@@ -1,5 +1,6 @@
 """How well a model does on labelled batches."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -8,6 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from flowerfast.loaders.batch import Batch
+from flowerfast.training.calibration import MOST_LOGITS, Answers
 from flowerfast.training.progress import sum_dtype
 from flowerfast.training.scores import Confusion
 from flowerfast.training.state import Precision
@@ -15,35 +17,69 @@ from flowerfast.training.state import Precision
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Mean cross-entropy, top-1 and top-5 accuracy (0..1; None for fewer than six classes), confusion."""
+    """Mean cross-entropy, top-1 and top-5 accuracy (0..1; None for fewer than six classes), confusion; and
+    the single answers.
+    """
 
     loss: float
     accuracy: float
     confusion: Confusion
+    answers: Answers
     top5: float | None = None
 
 
 @torch.inference_mode()
-def evaluate(model: nn.Module, batches: Iterable[Batch], classes: int, precision: Precision) -> Evaluation:
-    """Loss, accuracies and confusion of a model over batches on the model's device."""
+def evaluate(
+    model: nn.Module, batches: Iterable[Batch], classes: int, precision: Precision, flip: bool = False
+) -> Evaluation:
+    """Loss, accuracies, confusion and answers of a model over batches on the model's device.
+
+    With `flip` the probabilities of each image and of its mirror image are averaged. Takes 20 bytes a sample,
+    and 4 for each logit where there are no more than `MOST_LOGITS`.
+    """
     device = next(model.parameters()).device
     was_training = model.training
     model.eval()
     loss = torch.zeros((), dtype=sum_dtype(device), device=device)
     among5 = torch.zeros((), dtype=torch.int64, device=device)
-    pairs: list[torch.Tensor] = []  # on the device, so that no batch is waited for: 16 bytes a sample
+    # On the device, so that no batch is waited for.
+    pairs = [torch.zeros(2, 0, dtype=torch.int64, device=device)]
+    confidence = [torch.zeros(0, device=device)]
+    kept: list[torch.Tensor] | None = [torch.zeros(0, classes, device=device)]
+    values = 0
     for batch in batches:
         if not len(batch):
             continue
         with precision.autocast(device):
-            logits = model(batch.images).float()
+            logits = answer(model, batch.images, flip)
         loss += F.cross_entropy(logits, batch.labels, reduction="sum")
         pairs.append(torch.stack([batch.labels, logits.argmax(1)]))
+        confidence.append(logits.softmax(1).amax(1))
+        values += logits.numel()
+        if kept is not None and values <= MOST_LOGITS:
+            kept.append(logits)
+        else:
+            kept = None
         if classes > 5:
             among5 += (logits.topk(5).indices == batch.labels[:, None]).sum()
     model.train(was_training)
-    true, predicted = torch.cat(pairs or [torch.zeros(2, 0, dtype=torch.int64)], 1).cpu().numpy()
+    true, predicted = torch.cat(pairs, 1).cpu().numpy()
+    whole = torch.cat(kept).cpu() if kept is not None else None
+    answers = Answers(true, predicted, torch.cat(confidence).cpu().numpy(), whole)
     total = max(len(true), 1)
     confusion = Confusion.of(true, predicted, classes)
     top5 = among5.item() / total if classes > 5 else None
-    return Evaluation(loss.item() / total, confusion.accuracy(), confusion, top5)
+    return Evaluation(loss.item() / total, confusion.accuracy(), confusion, answers, top5)
+
+
+def answer(model: nn.Module, images: torch.Tensor, flip: bool) -> torch.Tensor:
+    """Logits of images, float32 (n, C).
+
+    With `flip` logarithms of probabilities, which are logits too: of the means over each image and its mirror
+    image.
+    """
+    logits: torch.Tensor = model(images).float()
+    if not flip:
+        return logits
+    mirrored = model(images.flip(-1)).float()
+    return torch.logaddexp(logits.log_softmax(1), mirrored.log_softmax(1)) - math.log(2)

@@ -12,13 +12,14 @@ import torch
 
 from flowerfast.errors import RunFailed, Stopped
 from flowerfast.loaders.batch import Batch
+from flowerfast.loaders.loader import Loader
 from flowerfast.loaders.ranges import stage
 from flowerfast.photos.walk import some
 from flowerfast.photos.workers import WaitStopped, stopping
 from flowerfast.training.checkpointing import TrainingRun
 from flowerfast.training.evaluation import Evaluation, evaluate
 from flowerfast.training.finite import BadLoss, LossWatch, all_finite
-from flowerfast.training.progress import Standing, Totals
+from flowerfast.training.progress import Standing, Totals, is_better
 from flowerfast.training.state import TrainState
 from flowerfast.training.waiting import WaitClock
 
@@ -43,17 +44,18 @@ def fit(run: TrainingRun, saved: dict[str, Any] | None = None) -> Standing:
             train_epoch(run)
             started = time.perf_counter()
             with run.spent.on("evaluate"):
-                batches = takewhile(lambda _: run.stop() is None, run.val_loader.epoch(standing.epoch))
-                result = evaluate(run.state.evaluated, batches, len(run.classes), run.state.precision)
+                result = validate(run, run.val_loader)
+                also = validate(run, run.augmented_loader) if run.augmented_loader is not None else None
             if (signum := run.stop()) is not None:
                 run.save()
                 raise Stopped(signum)
-            if not math.isfinite(result.loss):
-                raise RunFailed(
-                    f"epoch {standing.epoch + 1}: the validation loss is {result.loss}, and the training "
-                    f"losses are numbers; {_way_out(run)}"
-                )
-            close_epoch(run, result, time.perf_counter() - started)
+            for each in [result] if also is None else [result, also]:
+                if not math.isfinite(each.loss):
+                    raise RunFailed(
+                        f"epoch {standing.epoch + 1}: the validation loss is {each.loss}, and the training "
+                        f"losses are numbers; {_way_out(run)}"
+                    )
+            close_epoch(run, result, also, time.perf_counter() - started)
         run.finish()
     return standing
 
@@ -68,6 +70,13 @@ def _stopped_while_waiting(run: TrainingRun) -> Iterator[None]:
         assert signum is not None
         run.save()
         raise Stopped(signum) from None
+
+
+def validate(run: TrainingRun, loader: Loader) -> Evaluation:
+    """How the model does on a loader's photos; on some of them when a stop is asked for."""
+    batches = takewhile(lambda _: run.stop() is None, loader.epoch(run.standing.epoch))
+    flip = run.config.eval.flip
+    return evaluate(run.state.evaluated, batches, len(run.classes), run.state.precision, flip)
 
 
 def train_epoch(run: TrainingRun) -> None:
@@ -124,8 +133,11 @@ def train_step(state: TrainState, batch: Batch) -> tuple[torch.Tensor, torch.Ten
     return loss if norm is None else loss.where(norm.isfinite(), math.nan), correct
 
 
-def close_epoch(run: TrainingRun, result: Evaluation, eval_seconds: float) -> None:
-    """Note the epoch's figures, move on to the next, have the files written."""
+def close_epoch(run: TrainingRun, result: Evaluation, also: Evaluation | None, eval_seconds: float) -> None:
+    """Note the epoch's figures, move on to the next, have the files written.
+
+    `also` is the validation on augmented photos beside `result`, the one on clean ones.
+    """
     standing, state, totals = run.standing, run.state, run.totals
     seconds = max(standing.seconds, 1e-9)
     row: dict[str, Any] = {
@@ -134,17 +146,21 @@ def close_epoch(run: TrainingRun, result: Evaluation, eval_seconds: float) -> No
         "train_acc": totals.accuracy(),
         "val_loss": result.loss,
         "val_acc": result.accuracy,
+        "val_macro_f1": result.confusion.macro_f1(),
         **({"val_top5": result.top5} if result.top5 is not None else {}),
+        **({"val_aug_loss": also.loss, "val_aug_acc": also.accuracy} if also is not None else {}),
         "lr": max(group["lr"] for group in state.optimizer.param_groups),
         "images_per_sec": totals.samples / seconds,
         "data_wait": min(standing.waited / seconds, 1.0),
         "seconds": standing.seconds + eval_seconds,
     }
     state.end_epoch()
-    best = result.accuracy > standing.best_val_acc
+    so_far = standing.history[standing.best_epoch] if standing.best_epoch >= 0 else None
+    best = so_far is None or is_better(row, so_far, run.config.eval.best)
     if best:
         standing.best_epoch, standing.best_val_acc = standing.epoch, result.accuracy
         standing.confusion = result.confusion.to_json()
+        standing.calibration = result.answers.calibration().to_json()
     standing.history.append(row)
     standing.epoch += 1
     standing.batch, standing.seconds, standing.waited = 0, 0.0, 0.0

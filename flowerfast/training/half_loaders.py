@@ -24,13 +24,15 @@ def training_loader(
     )
 
 
-def validation_loader(config: Config, photos: Photos, crop_pct: float, device: torch.device) -> Loader:
+def validation_loader(
+    config: Config, photos: Photos, crop_pct: float, device: torch.device, augmented: bool
+) -> Loader:
     """Loader of the other half: clean or augmented, never cached, decoded once where memory allows."""
     return Loader(
         photos,
-        size=config.data.image_size,
+        size=config.eval.image_size or config.data.image_size,
         batch_size=config.eval.batch_size or config.train.batch_size,
-        augment=config.augment.unmixed() if config.eval.augmented else None,
+        augment=config.augment.unmixed() if augmented else None,
         shuffle=False,
         seed=config.train.seed,
         crop_pct=crop_pct,

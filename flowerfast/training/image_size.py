@@ -47,6 +47,20 @@ def check_forward(network: nn.Module, architecture: Architecture, image_size: in
         raise _unfit(architecture, image_size, error) from error
 
 
+def check_eval_size(network: nn.Module, name: str, size: int) -> None:
+    """As `check_forward`, at the size of evaluation, of a network that was built for another.
+
+    Raises UserError when it fails: many networks of patches take one size alone.
+    """
+    try:
+        _answer(network, size)
+    except Exception as error:  # networks raise whatever comes of shapes that do not fit
+        raise UserError(
+            f"eval.image_size={size}: {name} does not take such images where it is trained on others "
+            f"({one_line(error)}); leave eval.image_size out"
+        ) from error
+
+
 def _unfit(architecture: Architecture, image_size: int, error: Exception) -> UserError:
     fitting = ", ".join(map(str, sorted(_fitting(architecture, image_size)))) or "none that was tried"
     return UserError(
@@ -77,7 +91,8 @@ def _tried(architecture: Architecture, image_size: int, device: str) -> int:
 def _answer(network: nn.Module, image_size: int) -> None:
     training = network.training
     with torch.inference_mode():
-        network.eval()(torch.zeros(1, 3, image_size, image_size))
+        device = next(network.parameters()).device
+        network.eval()(torch.zeros(1, 3, image_size, image_size, device=device))
     network.train(training)
 
 

@@ -12,7 +12,7 @@ from flowerfast.config import ModelConfig
 from flowerfast.documents import shown
 from flowerfast.errors import UserError
 from flowerfast.training.architecture import Architecture, configured, find_architecture
-from flowerfast.training.image_size import check_forward
+from flowerfast.training.image_size import check_eval_size, check_forward
 from flowerfast.training.weights import labels_of, load_weights
 
 _CROP_PCT = 0.875  # of models that have none of their own
@@ -49,13 +49,15 @@ def build_network(
     image_size: int,
     crop_pct: float | None,
     say: Callable[[str], None] = lambda _: None,
+    eval_size: int | None = None,
 ) -> nn.Module:
     """timm network with a head for `classes`, and the preprocessing that goes with it in `pretrained_cfg`.
 
     Weights come from the file `config.weights`, else from the hub when `config.pretrained`, else they are
     random (torch's global seed). A head that knows other classes, by number or by name, is made anew. `say`
-    is told what had to be done to a file. Raises UserError for an unknown name, an unreachable hub, a file
-    that does not fit, an image size that the network does not take.
+    is told what is fetched, and what had to be done to a file. Photos are evaluated at `eval_size`, None: at
+    `image_size`. Raises UserError for an unknown name, an unreachable hub, a file that does not fit, an image
+    size that the network does not take.
     """
     architecture = configured(config, image_size)
     if config.weights is not None:
@@ -64,7 +66,7 @@ def build_network(
         other = (labels_of(file) or tuple(classes)) != tuple(classes)
         fresh_head = not load_weights(network, file, config.name, other, say)
     elif config.pretrained:
-        network = architecture.create_pretrained(len(classes), image_size)
+        network = architecture.create_pretrained(len(classes), image_size, say)
         fresh_head = not _knows(architecture, classes)
     else:
         network, fresh_head = architecture.create(len(classes), image_size), False
@@ -73,12 +75,14 @@ def build_network(
         # first steps then spoil the pretrained features.
         cast(Any, network).reset_classifier(len(classes))
     check_forward(network, architecture, image_size)
-    describe(pretrained_cfg(network), len(classes), image_size, crop_pct)
+    if eval_size not in (None, image_size):
+        check_eval_size(network, config.name, eval_size)
+    describe(pretrained_cfg(network), len(classes), eval_size or image_size, crop_pct)
     return network
 
 
 def describe(cfg: dict[str, Any], classes: int, image_size: int, crop_pct: float | None) -> None:
-    """Put into timm's description of a network how its photos are prepared here, for `best/`.
+    """Put into timm's description of a network how its photos are evaluated here, for `best/`.
 
     timm's own evaluation transform of it then gives the photos of our evaluation plan, up to the rounding of
     the resize: the short side to round(image_size / crop_pct), bilinear, then the centre.

@@ -62,8 +62,9 @@ class Standing:
 
     Attributes:
         epoch, batch: the next batch to train on; batch == batches per epoch: only validation is left.
-        best_epoch, best_val_acc, confusion: of the best epoch so far; -1 and empty before the first. The
-            confusion is as `Confusion.to_json` has it, or the matrix that an earlier version wrote.
+        best_epoch, best_val_acc, confusion, calibration: of the best epoch so far; -1 and empty before the
+            first. The confusion is as `Confusion.to_json` has it, or the matrix that an earlier version
+            wrote; the calibration as `Calibration.to_json`, empty of an earlier version.
         seconds, waited: of the epoch under way, training only.
         alone: samples left out so far because damaged files had left them alone in a batch.
         history: rows of metrics.jsonl.
@@ -78,10 +79,20 @@ class Standing:
     alone: int = 0
     history: list[dict[str, Any]] = field(default_factory=list)
     confusion: dict[str, list[int]] | list[list[int]] = field(default_factory=dict)
+    calibration: dict[str, Any] = field(default_factory=dict)
 
     def out_of_patience(self, patience: int | None) -> bool:
-        """Whether the last `patience` epochs brought no better validation accuracy."""
+        """Whether the last `patience` epochs brought no better validation."""
         return patience is not None and len(self.history) - 1 - self.best_epoch >= patience
+
+
+_BY = {"accuracy": ("val_acc", 1), "macro_f1": ("val_macro_f1", 1), "loss": ("val_loss", -1)}
+
+
+def is_better(row: dict[str, Any], than: dict[str, Any], by: str) -> bool:
+    """Whether an epoch's validation is better than that of another, by what `eval.best` says."""
+    key, sign = _BY[by]
+    return bool(sign * row[key] > sign * than[key])
 
 
 class Spent:

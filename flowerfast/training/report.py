@@ -29,8 +29,10 @@ from flowerfast.training.charts import (
     MAX_NUMBERED,
     accuracy_limits,
     epoch_ticks,
+    halves,
     matrix,
     panels,
+    reliability,
 )
 from flowerfast.training.scores import Confusion, ratio
 from flowerfast.training.seal import Damaged, check
@@ -38,23 +40,32 @@ from flowerfast.training.seal import Damaged, check
 CURVES_PNG = "accuracy_loss_curve.png"
 CONFUSION_PNG = "confusion_matrix.png"
 TRAIN_COLOUR, VAL_COLOUR = "#0072b2", "#d55e00"  # Okabe and Ito: told apart by the colour-blind too
+_LINES = {
+    "train": (TRAIN_COLOUR, "-", "training"),
+    "val": (VAL_COLOUR, "-", "validation"),
+    "val_aug": (VAL_COLOUR, "--", "validation, augmented"),
+}
+"""(colour, style, name) of the lines that `charts.halves` names."""
+BEST_BY = {"accuracy": "accuracy", "macro_f1": "macro F1", "loss": "loss"}
+"""What `eval.best` is called."""
 MAX_LABELS = 120  # classes; beyond it a matrix cannot name them all, and the most frequent mistakes are drawn
 MISTAKES, MISTAKES_DRAWN = 8, 30  # most frequent mistakes in the table, and where they are drawn
 MAX_NAME = 32  # characters of a class name on an axis; the HTML table has the whole name
 
 
-def plot_curves(history: Sequence[Mapping[str, float]], out: Path) -> None:
+def plot_curves(history: Sequence[Mapping[str, float]], out: Path, best_epoch: int | None = None) -> None:
     """Draw accuracy and loss per epoch, training and validation, to a PNG; the best epoch is marked.
 
     `history` holds the rows of metrics.jsonl (`epoch` counts from 0, accuracies are fractions of 1). The axis
-    counts epochs from 1. Best is the highest `val_acc`, the earliest of equals. Raises
-    ValueError without rows.
+    counts epochs from 1. Best is `best_epoch`, from 0; without it the highest `val_acc`, the earliest of
+    equals. Raises ValueError without rows.
     """
     if not history:
         raise ValueError("plot_curves needs at least one epoch, got none")
     epochs = np.array([row["epoch"] for row in history], dtype=np.int64) + 1
     val_acc = np.array([row["val_acc"] for row in history], dtype=np.float64)
     best = int(np.argmax(np.nan_to_num(val_acc, nan=-1.0)))
+    best = next((n for n, row in enumerate(history) if row["epoch"] == best_epoch), best)
     figure = Figure(figsize=(10, 4.2), layout="constrained")
     accuracy, loss = figure.subplots(1, 2)
     for axes, key in ((accuracy, "acc"), (loss, "loss")):
@@ -160,7 +171,7 @@ def _render(run: Path, summary: dict[str, Any], history: list[dict[str, Any]]) -
     confusion = Confusion.read(summary["confusion"], classes)
     best = next((n for n, row in enumerate(history) if row["epoch"] == summary["best_epoch"]), 0)
     if not (run / CURVES_PNG).exists():
-        plot_curves(history, run / CURVES_PNG)
+        plot_curves(history, run / CURVES_PNG, summary["best_epoch"])
     if not (run / CONFUSION_PNG).exists():
         plot_confusion(confusion, classes, run / CONFUSION_PNG)
     environment = jinja2.Environment(
@@ -172,6 +183,7 @@ def _render(run: Path, summary: dict[str, Any], history: list[dict[str, Any]]) -
         lstrip_blocks=True,
     )
     environment.filters.update(percent=_percent, duration=_duration, thousands="{:,}".format, short=_short)
+    calibration = summary.get("calibration")
     return environment.get_template("report.html.j2").render(
         title=run.resolve().name,
         summary=summary,
@@ -182,15 +194,20 @@ def _render(run: Path, summary: dict[str, Any], history: list[dict[str, Any]]) -
         panels=panels(history, best),
         matrix=matrix(confusion.true, confusion.predicted, confusion.count, len(classes)),
         augmented=summary.get("val_protocol") == "augmented",
+        nan=math.nan,  # of epochs of an earlier version, that a run has been resumed from
+        best_by=BEST_BY[summary.get("best_by", "accuracy")],
+        calibration=calibration,
+        diagram=reliability(calibration["bins"]) if calibration else None,
     )
 
 
 def _draw_lines(axes: Axes, epochs: np.ndarray, history: Sequence[Mapping[str, float]], key: str) -> None:
     last = int(epochs.max())
     style: dict[str, Any] = {"marker": "o" if last <= MAX_MARKED else "", "markersize": 4.5, "clip_on": False}
-    for half, colour, name in (("train", TRAIN_COLOUR, "training"), ("val", VAL_COLOUR, "validation")):
+    for half in halves(history):
+        colour, line, name = _LINES[half]
         values = [row[f"{half}_{key}"] for row in history]
-        axes.plot(epochs, values, color=colour, label=name, zorder=3, **style)
+        axes.plot(epochs, values, line, color=colour, label=name, zorder=3, **style)
     axes.set(xlabel="epoch", xlim=(0.5, last + 0.5), xticks=epoch_ticks(last))
     axes.grid(color="0.9", axis="y")
     axes.spines[["top", "right"]].set_visible(False)

@@ -5,6 +5,7 @@ import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -139,13 +140,22 @@ def _train(
         train_loader = stack.enter_context(training_loader(config, train_photos, device, fold_last=least > 1))
         # One backend for both halves, as after a resume: what was measured may differ with the cache.
         same = change_config(config, (), {"data.backend": train_loader.backend})
-        val_loader = stack.enter_context(validation_loader(same, val_photos, crop_pct, device))
+        validation = partial(validation_loader, same, val_photos, crop_pct, device)
+        val_loader = stack.enter_context(validation(config.eval.augmented is True))
+        both = config.eval.augmented == "both"
+        augmented_loader = stack.enter_context(validation(True)) if both else None
         loaders = train_loader, val_loader
         if saved is not None:
             check_pixels(train_loader, val_photos, saved, config)
         torch.manual_seed(config.train.seed)  # the new head, random weights, dropout
-        said = [note] if note else []
-        network = build_network(start, photos.classes, size, crop_pct, said.append)
+        said, told = [note] if note else [], list[str]()
+
+        def say(text: str) -> None:
+            """Tell at once: what is fetched may take long."""
+            told.append(text)
+            reporter.note(text)
+
+        network = build_network(start, photos.classes, size, crop_pct, say, config.eval.image_size)
         model = place_model(with_normalisation(network), config.train, device)
         state = TrainState(
             model, config.train, device, len(train_loader), least, _class_weights(config, train_photos)
@@ -159,7 +169,7 @@ def _train(
             reporter.start_run(config, folder.path)
             _announce(loaders, folder, reporter)
             announced = len(photos.bad)
-            notes = _tell(loaders, said, [], reporter)
+            notes = _tell(loaders, said, told, reporter)
             warm_up = train_loader.warm_up(compiler=False)  # before the clock starts
             if saved is None:
                 folder.create(config)
@@ -179,6 +189,7 @@ def _train(
                     reporter,
                     record,
                     signal_asked(asked),
+                    augmented_loader=augmented_loader,
                 )
                 run.named = announced
                 try:
@@ -278,7 +289,7 @@ def draw(folder: RunFolder, history: list[dict[str, Any]], summary: dict[str, An
     from flowerfast.training.report import plot_confusion, plot_curves, write_report
 
     folder.check_there()
-    plot_curves(history, folder.curves)
+    plot_curves(history, folder.curves, summary["best_epoch"])
     folder.check_there()
     plot_confusion(summary["confusion"], summary["classes"], folder.confusion)
     folder.check_there()

@@ -141,10 +141,13 @@ class RunFolder(RunPlace):
         for old in self.epoch_files()[:-keep] if keep is not None else []:
             old.unlink()
 
-    def save_best(self, network: nn.Module, classes: Sequence[str], epoch: int, exif: Exif) -> None:
+    def save_best(
+        self, network: nn.Module, classes: Sequence[str], epoch: int, exif: Exif, flip: bool = False
+    ) -> None:
         """Make the saved weights of an epoch best/: config.json and weights, which timm loads by itself.
 
-        Beside what timm reads stand the names of the classes, and `exif` as the photos were read with it.
+        Beside what timm reads stand the names of the classes, `exif` as the photos were read with it, and
+        `flip` where they were validated together with their mirror images.
 
         Of the network only its settings are read, so that it may be training meanwhile.
         """
@@ -155,7 +158,7 @@ class RunFolder(RunPlace):
         shutil.rmtree(fresh, ignore_errors=True)
         settings = copy.copy(network)
         vars(settings)["state_dict"] = dict  # timm writes weights and settings; here, no weights
-        about = {"label_names": list(classes), "exif": exif}
+        about = {"label_names": list(classes), "exif": exif, **({"flip": True} if flip else {})}
         weights = self.epoch_file(epoch)
         try:
             with writing(self.best, weights.stat().st_size):

@@ -6,6 +6,13 @@ from typing import Any, TypedDict
 
 import numpy as np
 
+from flowerfast.philox import generator
+
+RESAMPLES = 2000
+"""Of a bootstrap."""
+_LEVELS = (0.025, 0.975)  # between which 95 % of them lie
+_MOST_PAIRS = 2000  # of classes; beyond it resamples of a confusion take too much memory
+
 
 class ClassScore(TypedDict):
     """Scores of one class as fractions of 1; `support` is its number of true samples."""
@@ -89,6 +96,11 @@ class Confusion:
         """Share of right answers, 0 without samples."""
         return float(ratio(self.count[self.true == self.predicted].sum(), self.count.sum()))
 
+    def macro_f1(self) -> float:
+        """Unweighted mean of the F1 of all classes."""
+        support, predicted, hits = self.totals()
+        return float(ratio(2 * hits, support + predicted).mean())
+
     def mistakes(self, most: int) -> list[tuple[int, int, int]]:
         """(true class, predicted class, samples) of the pairs most often confused, most often first."""
         wrong = np.flatnonzero(self.true != self.predicted)
@@ -108,7 +120,7 @@ def classification_report(confusion: Any, classes: Sequence[str]) -> Classificat
     f1 = ratio(2 * hits, support + predicted)
     return {
         "accuracy": counts.accuracy(),
-        "macro_f1": float(f1.mean()),
+        "macro_f1": counts.macro_f1(),
         "per_class": [
             {"name": name, "precision": p, "recall": r, "f1": f, "support": n}
             for name, p, r, f, n in zip(
@@ -116,6 +128,46 @@ def classification_report(confusion: Any, classes: Sequence[str]) -> Classificat
             )
         ],
     }
+
+
+def intervals(confusion: Confusion, seed: int) -> dict[str, list[float] | None]:
+    """`accuracy_interval` and `macro_f1_interval`: [low, high] of the 95 % percentile bootstrap.
+
+    The samples are drawn again with replacement, `RESAMPLES` times (Efron, "Bootstrap methods: another look
+    at the jackknife", 1979). How many of them are right is binomial, how often each pair of classes occurs
+    multinomial: so they are drawn. None without samples, and the second of more than 2,000 pairs of classes.
+    """
+    total = int(confusion.count.sum())
+    rng, f1 = generator("bootstrap", seed, 0), None
+    if not total:
+        return {"accuracy_interval": None, "macro_f1_interval": None}
+    accuracy = rng.binomial(total, min(confusion.accuracy(), 1.0), RESAMPLES) / total
+    if len(confusion.count) <= _MOST_PAIRS:
+        drawn = rng.multinomial(total, confusion.count / total, RESAMPLES)
+        f1 = _between(_macro_f1(confusion, drawn))
+    return {"accuracy_interval": _between(accuracy), "macro_f1_interval": f1}
+
+
+def _macro_f1(confusion: Confusion, drawn: np.ndarray) -> np.ndarray:
+    """Macro F1, float64 (R,), of other counts of a confusion's pairs, int64 (R, pairs)."""
+    occurring, place = np.unique(np.concatenate([confusion.true, confusion.predicted]), return_inverse=True)
+    true, predicted = np.split(place, 2)
+    right = true == predicted
+
+    def by_class(classes: np.ndarray, counts: np.ndarray) -> np.ndarray:
+        cells = np.arange(len(counts))[:, None] * len(occurring) + classes
+        sums = np.bincount(cells.ravel(), counts.ravel(), len(counts) * len(occurring))
+        return sums.reshape(len(counts), -1)
+
+    support, answers = by_class(true, drawn), by_class(predicted, drawn)
+    hits = by_class(true[right], drawn[:, right])
+    result: np.ndarray = ratio(2 * hits, support + answers).sum(axis=1) / confusion.classes
+    return result
+
+
+def _between(values: np.ndarray) -> list[float]:
+    low, high = np.quantile(values, _LEVELS)
+    return [float(low), float(high)]
 
 
 def ratio(numerator: Any, denominator: Any) -> np.ndarray:

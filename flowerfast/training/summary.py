@@ -9,7 +9,8 @@ from flowerfast.machine import versions
 from flowerfast.photos.photos import Photos
 from flowerfast.training.checkpointing import TrainingRun
 from flowerfast.training.progress import Standing
-from flowerfast.training.scores import Confusion, classification_report
+from flowerfast.training.reference import beside_the_paper
+from flowerfast.training.scores import Confusion, classification_report, intervals
 from flowerfast.training.trained import answers, evaluation_loader, load_run
 
 
@@ -22,10 +23,11 @@ def summarise(run: TrainingRun, standing: Standing, seconds: float) -> dict[str,
     return {
         "best_epoch": standing.best_epoch,
         "best_val_acc": standing.best_val_acc,
-        **({"best_val_top5": best["val_top5"]} if "val_top5" in best else {}),
+        **{f"best_{key}": best[key] for key in ("val_top5", "val_aug_acc") if key in best},
+        "best_by": c.eval.best,
         "epochs_run": len(history),
         "stopped_early": len(history) < c.train.epochs,
-        "val_protocol": "augmented" if c.eval.augmented else "clean",
+        "val_protocol": "augmented" if c.eval.augmented is True else "clean",
         "model": c.model.name,
         "optimizer": c.train.optimizer,
         "ema": c.train.ema,
@@ -45,6 +47,9 @@ def summarise(run: TrainingRun, standing: Standing, seconds: float) -> dict[str,
         "train_samples": len(loader.photos),
         "val_samples": len(run.val_loader.photos),
         "macro_f1": report["macro_f1"],
+        **intervals(confusion, c.train.seed),
+        "calibration": standing.calibration or None,
+        "reference": beside_the_paper(c, history),
         "per_class": report["per_class"],
         "confusion": confusion.to_json(),
         "bad_files": [{"path": b.path, "error": b.error} for b in loader.photos.bad],
@@ -55,10 +60,14 @@ def summarise(run: TrainingRun, standing: Standing, seconds: float) -> dict[str,
 def scores_on_test(run: TrainingRun, photos: Photos) -> dict[str, Any]:
     """What summary.json says of the photos in test/: accuracy of the best weights, asked once, at the end."""
     if not len(photos):
-        return {"test_acc": None, "test_loss": None, "test_samples": 0}
+        return {"test_acc": None, "test_acc_interval": None, "test_loss": None, "test_samples": 0}
     config, trained = run.config, load_run(run.folder.path, run.state.device)
     size = config.eval.batch_size or config.train.batch_size
     with evaluation_loader(trained, photos.with_classes(trained.classes), size, config.data) as loader:
         result = answers(trained, loader, config.train.amp)
-    samples = int(result.confusion.count.sum())
-    return {"test_acc": result.accuracy, "test_loss": result.loss, "test_samples": samples}
+    return {
+        "test_acc": result.accuracy,
+        "test_acc_interval": intervals(result.confusion, config.train.seed)["accuracy_interval"],
+        "test_loss": result.loss,
+        "test_samples": int(result.confusion.count.sum()),
+    }

@@ -7,7 +7,7 @@ the weights, never from the caller.
 import time
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -17,7 +17,7 @@ import timm
 import torch
 
 from flowerfast.arguments import of_kind, path, whole
-from flowerfast.config import DataConfig, Exif
+from flowerfast.config import DataConfig, EvalConfig, Exif
 from flowerfast.errors import UserError, one_line
 from flowerfast.loaders.device import pick_device
 from flowerfast.loaders.loader import Loader
@@ -25,12 +25,13 @@ from flowerfast.machine import Progress
 from flowerfast.photos.layout import nfc
 from flowerfast.photos.photos import Photos
 from flowerfast.training.described import WEIGHTS, Described, check_shapes, on_meta
-from flowerfast.training.evaluation import Evaluation
+from flowerfast.training.evaluation import Evaluation, answer
 from flowerfast.training.evaluation import evaluate as evaluate_model
+from flowerfast.training.image_size import check_eval_size
 from flowerfast.training.model import Classifier, with_normalisation
 from flowerfast.training.pictures import batches
 from flowerfast.training.run_folder import RunFolder
-from flowerfast.training.scores import classification_report
+from flowerfast.training.scores import classification_report, intervals
 from flowerfast.training.seal import Damaged, check
 from flowerfast.training.split_file import read_split
 from flowerfast.training.squares import Picture, Squares, checked, square
@@ -67,6 +68,7 @@ class TrainedModel:
         image_size, crop_pct: of the evaluation plan.
         device: where the model is.
         exif: whether photos are turned upright as their EXIF orientation says, as in training.
+        flip: whether the probabilities of a photo and of its mirror image are averaged, as in validation.
     """
 
     model: Classifier
@@ -75,6 +77,19 @@ class TrainedModel:
     crop_pct: float
     device: torch.device
     exif: Exif
+    flip: bool = False
+
+    def at(self, protocol: EvalConfig) -> "TrainedModel":
+        """The same model, asked as those fields say that `protocol` was given: image_size, crop_pct, flip.
+
+        Raises UserError for an image size that the network does not take.
+        """
+        of_kind("at: protocol", protocol, EvalConfig, "ff.EvalConfig(...)")
+        given = protocol.model_dump(include={"image_size", "crop_pct", "flip"} & protocol.model_fields_set)
+        changed = replace(self, **{name: value for name, value in given.items() if value is not None})
+        if changed.image_size != self.image_size:
+            check_eval_size(self.model.network, "the model", changed.image_size)
+        return changed
 
     def predict(
         self, images: Picture | Sequence[Picture], top_k: int = 3, max_pixels: int = _MAX_PIXELS
@@ -116,7 +131,8 @@ class TrainedModel:
         if not squares:
             return iter(())
         images = torch.from_numpy(np.stack(squares)).permute(0, 3, 1, 2)
-        best = self.model(images.to(self.device)).float().softmax(1).topk(min(top_k, len(self.classes)))
+        chances = answer(self.model, images.to(self.device), self.flip).softmax(1)
+        best = chances.topk(min(top_k, len(self.classes)))
         rows = zip(best.indices.tolist(), best.values.tolist(), strict=True)
         return iter(
             [tuple((self.classes[i], chance) for i, chance in zip(*row, strict=True)) for row in rows]
@@ -157,6 +173,7 @@ def load_run(run: Path | str, device: str | torch.device = "auto") -> TrainedMod
         cfg.crop_pct,
         where,
         "apply" if exif == "apply" else "ignore",  # earlier versions ignored it
+        stored.flip,
     )
 
 
@@ -168,6 +185,7 @@ def evaluate(
     batch_size: int = 64,
     device: str | torch.device = "auto",
     options: DataConfig | None = None,
+    protocol: EvalConfig | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Accuracy of a run's best model on a folder of class folders, on clean images.
@@ -183,11 +201,14 @@ def evaluate(
         device: auto, cpu or cuda.
         options: settings of section `data`: backend, workers, on_bad, ...; the image size and whether EXIF
             orientation is applied are the model's.
+        protocol: settings of section `eval`: those of image_size, crop_pct and flip that it was given take
+            the place of the model's.
         progress: is told (files looked at, files in all) at the first scan.
 
     Returns the content of `flowerfast evaluate --json`: loss, accuracy, top5 (of more than five classes),
-    macro_f1 and per class precision, recall and f1 as shares of 1, confusion (the pairs of classes that
-    occur: places in `classes` of the true and the predicted one, and the count), bad_files, notes.
+    macro_f1 and per class precision, recall and f1 as shares of 1, accuracy_interval and macro_f1_interval
+    (`scores.intervals`, seed 0), calibration (`calibration.Calibration`), confusion (the pairs of classes
+    that occur: places in `classes` of the true and the predicted one, and the count), bad_files, notes.
     Raises UserError when a folder is no class of the model, or the photos are not those of the split.
     """
     if half not in get_args(Half):
@@ -195,7 +216,7 @@ def evaluate(
     of_kind("options", options, DataConfig | None, "ff.DataConfig(...)")
     batch_size = whole("batch_size", batch_size, 1)
     started, data, settings = time.perf_counter(), path("data", data), options or DataConfig()
-    trained = load_run(run, device)
+    trained = load_run(run, device).at(EvalConfig() if protocol is None else protocol)
     settings = settings.model_copy(update={"exif": trained.exif})
     photos = Photos.open(data, settings, progress, min_classes=1)
     known = {*map(nfc, trained.classes)}
@@ -214,6 +235,11 @@ def evaluate(
         "loss": result.loss,
         **({"top5": result.top5} if result.top5 is not None else {}),
         **classification_report(result.confusion, trained.classes),
+        **intervals(result.confusion, 0),
+        "calibration": result.answers.calibration().to_json(),
+        "image_size": trained.image_size,
+        "crop_pct": trained.crop_pct,
+        "flip": trained.flip,
         "classes": list(trained.classes),
         "confusion": result.confusion.to_json(),
         "bad_files": [{"path": b.path, "error": b.error} for b in photos.bad],
@@ -238,7 +264,7 @@ def evaluation_loader(trained: TrainedModel, photos: Photos, batch_size: int, op
 def answers(trained: TrainedModel, loader: Loader, amp: str = "auto") -> Evaluation:
     """Loss, accuracy and confusion of a trained model on a loader's photos, labelled as its classes."""
     precision = Precision.choose(amp, trained.device)
-    return evaluate_model(trained.model, loader.epoch(0), len(trained.classes), precision)
+    return evaluate_model(trained.model, loader.epoch(0), len(trained.classes), precision, trained.flip)
 
 
 def _half(run: Path, photos: Photos, half: Half) -> Photos:

@@ -255,7 +255,7 @@ def test_usage_errors_exit_with_2(cli: Cli) -> None:
         (["evaluate", "RUN", "PHOTOS", "--set", "data.cache=ram"], "data.cache", "data.backend"),
         (["evaluate", "RUN", "PHOTOS", "--set", "train.batch_size=8"], "train.batch_size", "data.workers"),
         (["predict", "RUN", "PHOTOS", "--set", "data.image_size=64"], "data.image_size",
-         "data.max_pixels, train.device"),
+         "data.max_pixels, eval.image_size, .*train.device"),
         (["predict", "RUN", "PHOTOS", "--set", "data.on_bad=fail"], "data.on_bad", "data.max_pixels"),
         (["pack", "PHOTOS", "OUT", "--set", "train.epochs=3"], "train.epochs",
          "data.workers, data.on_bad, data.max_bad, data.max_pixels"),
@@ -280,6 +280,7 @@ def test_a_setting_that_a_command_would_ignore_is_refused(
 
 PACKING = ["data.workers=1", "data.on_bad=fail", "data.max_bad=0.1", "data.max_pixels=10000"]
 PACK = [*PACKING, "data.exif=ignore"]
+PROTOCOL = ["eval.image_size=48", "eval.crop_pct=0.9", "eval.flip=true"]
 READING = [*PACKING, "data.backend=cpu", "data.kernels=torchvision", "data.decode_scale=auto",
            "data.prefetch=1", "data.dali_prefetch=1", "train.device=cpu"]  # fmt: skip
 COMPARING = [*READING, "data.path=PHOTOS", "data.exif=ignore", "data.image_size=32", "data.decoder=cpu",
@@ -289,8 +290,9 @@ COMPARING = [*READING, "data.path=PHOTOS", "data.exif=ignore", "data.image_size=
 
 @pytest.mark.parametrize(
     ("arguments", "settings"),
-    [(["evaluate", "RUN", "PHOTOS"], READING), (["predict", "RUN", "PHOTOS"], ["data.max_pixels=10000",
-     "train.device=cpu"]), (["pack", "PHOTOS", "OUT"], PACK), (["parity"], COMPARING)],
+    [(["evaluate", "RUN", "PHOTOS"], [*READING, *PROTOCOL]), (["predict", "RUN", "PHOTOS"],
+     ["data.max_pixels=10000", "train.device=cpu", *PROTOCOL]), (["pack", "PHOTOS", "OUT"], PACK),
+     (["parity"], COMPARING)],
     ids=["evaluate", "predict", "pack", "parity"],
 )  # fmt: skip
 def test_settings_that_a_command_uses_are_taken(
@@ -338,7 +340,11 @@ def test_evaluate_uses_what_was_stored(cli: Cli, trained: Any, tmp_path: Path) -
         assert result["accuracy"] > 0.8
         assert result["confusion"] == trained.summary["confusion"]
         assert "recall" in out
-        assert f"accuracy {result['accuracy']:.2%}" in out
+        low, high = result["accuracy_interval"]
+        assert f"accuracy {result['accuracy']:.2%} (95% interval {low:.2%} to {high:.2%}), macro F1 " in out
+        calibration = result["calibration"]
+        assert calibration["ece"] == pytest.approx(trained.summary["calibration"]["ece"])
+        assert f"\nexpected calibration error {calibration['ece']:.2%}; " in out
     code, out, err = cli("evaluate", trained.run, trained.photos, "--json", "-")
     assert (code, err) == (0, "")
     assert json.loads(out)["samples"] == 36

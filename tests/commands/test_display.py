@@ -67,6 +67,13 @@ def test_an_epoch_is_told_after_a_progress_bar(console: Console, tmp_path: Path)
     assert "1,234 images/s, 7% waiting for data, 2.0 s" in written(console)
 
 
+def test_both_validations_of_an_epoch_are_told(console: Console, tmp_path: Path) -> None:
+    shown = opened(console, tmp_path)
+    shown.end_epoch({**ROW, "val_aug_loss": 1.5, "val_aug_acc": 0.25}, best=False)
+    shown.close()
+    assert "val loss 1.2500 accuracy 50.0%, augmented loss 1.5000 accuracy 25.0%, 1,234" in written(console)
+
+
 def test_names_from_users_are_not_markup(console: Console, tmp_path: Path) -> None:
     shown = opened(console, tmp_path)
     shown.note("skipped: a[/red]b[bold].jpg: not an image")

@@ -3,13 +3,12 @@
 import errno
 import os
 from pathlib import Path
-from typing import Any
 
 import pytest
 import timm
 import torch
-from huggingface_hub.errors import LocalEntryNotFoundError
 from safetensors.torch import load_file
+from timm.models._hub import _get_safe_alternatives
 from torch import nn
 
 from flowerfast.errors import RunFailed, UserError
@@ -30,35 +29,13 @@ def test_unknown_name(build, name, hint):
     assert "\n" not in str(caught.value)
 
 
-# ------------------------------------------------------------------------------------------------ the hub
-
-
-@pytest.fixture
-def offline(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No weights kept from earlier, and a hub that refuses connections."""
-    for key in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"):
-        monkeypatch.delenv(key, raising=False)
-    monkeypatch.setattr(module.constants, "ENDPOINT", "http://127.0.0.1:9")
-    monkeypatch.setattr(module, "try_to_load_from_cache", lambda repo, name, **_: None)
-
-
-WAYS_OUT = r"model\.weights=FILE.*model\.pretrained=false"
-
-
-def test_unreachable_hub_is_told_before_its_client_retries(build, offline, monkeypatch: pytest.MonkeyPatch):
-    def refuse(*_: object, **__: object) -> nn.Module:
-        raise AssertionError("asked the hub's client")
-
-    monkeypatch.setattr(module.timm, "create_model", refuse)
-    with pytest.raises(UserError, match=rf"cannot reach http://127\.0\.0\.1:9 for test_resnet.*{WAYS_OUT}"):
-        build(pretrained=True)
-
-
 def test_a_disk_that_is_full_of_weights_is_named(build, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """Of those that timm fetches itself, from elsewhere."""
+
     def fail(*_: object, **__: object) -> nn.Module:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(module, "_check_reachable", lambda _: None)
+    monkeypatch.setattr(module.Architecture, "_fetch", lambda *_: None)
     monkeypatch.setattr(module.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(module.timm, "create_model", fail)
     line = r"hub: cannot be written \(No space left on device: [\d,]+ free\); make room, then try again"
@@ -66,44 +43,21 @@ def test_a_disk_that_is_full_of_weights_is_named(build, monkeypatch: pytest.Monk
         build(pretrained=True)
 
 
-@pytest.mark.parametrize(
-    "error", [LocalEntryNotFoundError("no\nconnection"), ConnectionError("reset"), TimeoutError()]
-)
-def test_hub_that_fails_later(build, offline, monkeypatch: pytest.MonkeyPatch, error):
-    def fail(*_: object, **__: object) -> nn.Module:
-        raise error
-
-    monkeypatch.setattr(module, "_reachable", lambda endpoint: True)
-    monkeypatch.setattr(module.timm, "create_model", fail)
-    with pytest.raises(UserError, match=rf"no weights of test_resnet.*{WAYS_OUT}") as caught:
-        build(pretrained=True)
-    assert "\n" not in str(caught.value)
-
-
-def test_weights_kept_from_earlier_need_no_hub(build, offline, monkeypatch: pytest.MonkeyPatch):
-    asked = []
-    create = timm.create_model
-
-    def from_cache(name: str, pretrained: bool, **options: Any) -> nn.Module:
-        asked.append((name, pretrained))
-        return create(name, pretrained=False, **options)
-
-    monkeypatch.setattr(module, "try_to_load_from_cache", lambda repo, name, **_: f"/kept/{repo}/{name}")
-    monkeypatch.setattr(module.timm, "create_model", from_cache)
-    build(pretrained=True)
-    assert asked == [("test_resnet", True)]
-
-
-def test_model_without_weights_on_the_hub(build, offline):
+def test_model_without_weights_on_the_hub(build):
     assert not timm.list_pretrained("test_mambaout*")
     with pytest.raises(UserError, match=r"model\.name=test_mambaout: timm has no weights"):
         build("test_mambaout", pretrained=True)
 
 
-def test_proxies_are_left_to_the_hubs_client(offline, monkeypatch: pytest.MonkeyPatch):
-    assert not module._reachable("http://127.0.0.1:9")
-    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
-    assert module._reachable("http://127.0.0.1:9")
+@pytest.mark.parametrize(
+    ("weights", "names"),
+    [("pytorch_model.bin", ("model.safetensors", "pytorch_model.bin")), ("model.pth", ("model.pth",)),
+     ("open_clip_pytorch_model.bin", ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")),
+     ("other.bin", ("other.safetensors", "other.bin"))],
+)  # fmt: skip
+def test_safetensors_are_looked_for_where_timm_looks(weights: str, names: tuple[str, ...]):
+    assert module._names(weights) == names
+    assert [*names[:-1]] == [*_get_safe_alternatives(weights)]
 
 
 # ----------------------------------------------------------------------- descriptions that lie elsewhere
@@ -132,25 +86,6 @@ def test_a_folder_names_a_model_and_its_head_is_kept_for_the_same_classes(build,
     assert changed == {"fc.weight", "fc.bias"}
     random = build(f"local-dir:{folder}").state_dict()
     assert not torch.equal(random["conv1.0.weight"], weights["conv1.0.weight"])
-
-
-def test_a_repository_of_the_hub_names_a_model(build, folder: Path, offline, monkeypatch: pytest.MonkeyPatch):
-    def fetched(repo_id: str, filename: str, **_: Any) -> str:
-        assert repo_id == "someone/flowers"
-        return str(folder / filename)
-
-    monkeypatch.setattr(module, "_reachable", lambda endpoint: True)
-    monkeypatch.setattr("timm.models._hub.hf_hub_download", fetched)
-    found = build("hf-hub:someone/flowers", pretrained=True).state_dict()
-    weights = load_file(folder / "model.safetensors")
-    assert all(torch.equal(found[key], value) for key, value in weights.items())
-
-
-@pytest.mark.parametrize("pretrained", [True, False])
-def test_a_repository_of_the_hub_that_is_out_of_reach(build, offline, pretrained: bool):
-    with pytest.raises(UserError, match=r"^model\.name=hf-hub:someone/flowers: cannot reach") as caught:
-        build("hf-hub:someone/flowers", pretrained=pretrained)
-    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("spoilt", ["no folder", "no config", "no json", "other", "no weights"])

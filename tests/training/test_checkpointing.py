@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -54,11 +55,11 @@ class Watched:
             self.more_steps.notify_all()
         return result
 
-    def close(self, run: TrainingRun, result: Evaluation, seconds: float) -> None:
+    def close(self, run: TrainingRun, result: Evaluation, also: None, seconds: float) -> None:
         state = {key: run.state.state_dict()[key] for key in ("network", "optimizer")}
         self.ends.append(snapshot(state, torch.device("cpu")))
-        result = Evaluation(result.loss, self._accuracies[len(self.ends) - 1], result.confusion)
-        self._close(run, result, seconds)
+        result = replace(result, accuracy=self._accuracies[len(self.ends) - 1])
+        self._close(run, result, also, seconds)
 
     def wait_for(self, steps: int) -> None:
         with self.more_steps:

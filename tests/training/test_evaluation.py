@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from flowerfast.loaders.batch import Batch
+from flowerfast.training import evaluation as module
 from flowerfast.training.evaluation import evaluate
 from flowerfast.training.state import Precision
 
@@ -52,3 +53,43 @@ def test_top_5_counts_answers_among_the_first_five() -> None:
     assert result.top5 == pytest.approx((ranks[:, :5] == labels[:, None]).any(1).float().mean().item())
     assert result.top5 > result.accuracy
     assert result.confusion.count.sum() == 50
+
+
+def random_batches(classes: int) -> tuple[nn.Module, list[Batch], torch.Tensor]:
+    """(network, batches, all its probabilities for the images as they are)."""
+    torch.manual_seed(1)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 4 * 4, classes))
+    images, labels = torch.rand(20, 3, 4, 4), torch.randint(0, classes, (20,))
+    batches = [
+        Batch(images[rows], labels[rows], torch.arange(20)[rows]) for rows in (slice(12), slice(12, 20))
+    ]
+    with torch.inference_mode():
+        return network, batches, network(images).softmax(1)
+
+
+def test_with_flip_probabilities_of_an_image_and_its_mirror_image_are_averaged() -> None:
+    network, batches, chances = random_batches(4)
+    images, labels = (torch.cat(parts) for parts in zip(*batches, strict=True))
+    with torch.inference_mode():
+        mean = (chances + network(images.flip(3)).softmax(1)) / 2
+    result = evaluate(network, batches, 4, Precision(None), flip=True)
+    assert result.answers.predicted.tolist() == mean.argmax(1).tolist()
+    assert result.answers.confidence == pytest.approx(mean.amax(1).numpy())
+    assert result.loss == pytest.approx(nn.functional.nll_loss(mean.log(), labels).item())
+    assert result.loss != pytest.approx(evaluate(network, batches, 4, Precision(None)).loss)
+    again = [Batch(batch.images.flip(3), batch.labels, batch.indices) for batch in batches]
+    assert evaluate(network, again, 4, Precision(None), flip=True).loss == pytest.approx(result.loss)
+
+
+@pytest.mark.parametrize(("most", "kept"), [(80, True), (79, False)])
+def test_answers_are_kept_and_logits_up_to_a_bound(
+    monkeypatch: pytest.MonkeyPatch, most: int, kept: bool
+) -> None:
+    monkeypatch.setattr(module, "MOST_LOGITS", most)
+    network, batches, chances = random_batches(4)
+    answers = evaluate(network, batches, 4, Precision(None)).answers
+    assert answers.confidence == pytest.approx(chances.amax(1).numpy())
+    assert answers.labels.tolist() == torch.cat([batch.labels for batch in batches]).tolist()
+    assert (answers.logits is not None) == kept
+    if answers.logits is not None:
+        assert torch.equal(answers.logits.softmax(1).argmax(1), chances.argmax(1))

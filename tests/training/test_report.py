@@ -10,10 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from matplotlib.figure import Figure
 from PIL import Image
 
 from flowerfast.errors import UserError
+from flowerfast.training.calibration import Answers
 from flowerfast.training.report import (
     CONFUSION_PNG,
     CURVES_PNG,
@@ -327,6 +329,53 @@ def test_training_accuracy_below_validation_is_explained_where_it_is_so(
     assert ("Training accuracy lies below validation accuracy" in text) == (told is not None)
     assert told is None or told in text
     assert ("photos as they are" in text) == (told is not None and protocol == "clean")
+
+
+def test_interval_calibration_and_the_paper_are_shown_where_a_run_has_them(tmp_path: Path) -> None:
+    logits, labels = torch.tensor([[2.0, 0], [1, 0], [0, 3], [0, 1]]), torch.tensor([0, 1, 1, 1])
+    confidence, predicted = logits.softmax(1).max(1)
+    answers = Answers(labels.numpy(), predicted.numpy(), confidence.numpy(), logits)
+    calibration = answers.calibration()
+    assert calibration.temperature is not None
+    assert calibration.scaled_loss is not None
+    figures: dict[str, Any] = {"figure": "best validation accuracy", "paper": "93.3%", "augmented": None}
+    changes = {
+        "accuracy_interval": [0.8, 0.93],
+        "calibration": calibration.to_json(),
+        "reference": [{**figures, "clean": "94.1%"}],
+        "best_by": "loss",
+    }
+    plain = make_run(tmp_path / "plain")
+    source = write_report(run := make_run(tmp_path / "run", **changes)).read_text(encoding="utf-8")
+    text = said(run)
+    for expected in (
+        "Validation accuracy 87.5% in epoch 2 the best by loss 95% interval 80.0% to 93.0%",
+        "This run, clean best validation accuracy 93.3% – 94.1%",
+        f"Expected calibration error {calibration.ece:.1%}",
+        f"divided by {calibration.temperature:.3f}, the temperature fitted on these same photos",
+        "1 photos: confidence 88.1%, accuracy 100.0%",
+    ):
+        assert expected in text, expected
+        assert expected not in said(plain)
+    assert source.count("<svg") == 3
+    assert source.count('class="bar"') == 3
+    without = Answers(labels.numpy(), predicted.numpy(), confidence.numpy(), None).calibration().to_json()
+    assert "No temperature: more than 16,777,216 logits" in said(
+        make_run(tmp_path / "w", calibration=without)
+    )
+
+
+def test_augmented_validation_has_lines_and_columns_of_its_own(drawn: list[Figure], tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", best_val_aug_acc=0.8)
+    rows = [row | {"val_aug_acc": 0.8, "val_aug_loss": 0.5} for row in make_history([0.8, 0.875, 0.85])]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    text = said(run)
+    assert "on augmented photos 80.0%" in text
+    assert "Aug. loss Aug. acc." in text
+    assert (run / "report.html").read_text(encoding="utf-8").count('<g class="val augmented">') == 2
+    plot_curves(rows, tmp_path / "c.png", best_epoch=2)
+    names = [text.get_text() for text in drawn[-1].legends[0].get_texts()]
+    assert names == ["training", "validation", "validation, augmented", "best: 85.0% in epoch 3"]
 
 
 def test_test_accuracy_is_shown_where_there_is_one(tmp_path: Path) -> None:

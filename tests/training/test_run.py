@@ -78,7 +78,7 @@ def test_a_run_leaves_a_complete_folder(train_tiny: Train, tmp_path: Path) -> No
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [row["epoch"] for row in rows] == [0, 1]
     assert set(rows[0]) == {
-        "epoch", "train_loss", "train_acc", "val_loss", "val_acc", "lr",
+        "epoch", "train_loss", "train_acc", "val_loss", "val_acc", "val_macro_f1", "lr",
         "images_per_sec", "data_wait", "seconds",
     }  # fmt: skip
     summary = json.loads((run / "summary.json").read_text())
