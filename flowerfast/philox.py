@@ -9,7 +9,7 @@ import numpy as np
 
 STREAMS = 1 << 48
 """Streams that a purpose has: epochs that there can be."""
-_PURPOSES = {"augment": 0, "order": 1, "split": 2, "pack": 3}
+_PURPOSES = {"augment": 0, "order": 1, "split": 2, "pack": 3, "tune": 4}
 _MULTIPLIERS = np.array([[0xD2E7470EE14C6C93], [0xCA5A826395121157]], np.uint64)
 _WEYL = np.array([[0x9E3779B97F4A7C15], [0xBB67AE8584CAA73B]], np.uint64)  # added to the key after each round
 _HALF = np.uint64(32)
@@ -19,7 +19,7 @@ _ROUNDS = 10
 
 
 def generator(purpose: str, seed: int, stream: int) -> np.random.Generator:
-    """Random generator of one purpose (augment, order, split or pack) and stream (an epoch, a class)."""
+    """Random generator of a purpose, one of _PURPOSES, and a stream: an epoch, a class, a trial."""
     return np.random.Generator(np.random.Philox(key=stream_key(purpose, seed, stream)))
 
 
