@@ -4,11 +4,13 @@ import json
 import os
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -106,7 +108,7 @@ def run(root: Path, words: Sequence[str], env: Mapping[str, str] | None = None) 
 
 
 def _once(root: Path, words: Sequence[str], command: _Command) -> Figures:
-    with tempfile.TemporaryDirectory(prefix="versus-") as cache:
+    with tempfile.TemporaryDirectory(prefix="versus-", ignore_cleanup_errors=True) as cache:
         env = {"FLOWERFAST_CACHE": cache, "NUMBA_CACHE_DIR": f"{cache}/kernels"} if command.empty else {}
         if not command.until_step:
             return run(root, words, env)
@@ -115,16 +117,20 @@ def _once(root: Path, words: Sequence[str], command: _Command) -> Figures:
 
 
 def _said(words: Sequence[str], root: Path, env: Mapping[str, str]) -> str:
-    done = subprocess.run(
+    process = subprocess.Popen(
         [sys.executable, "-P", *words],
         env={**os.environ, **HIDE_GPU, "PYTHONPATH": str(root), **env},
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        check=False,
+        start_new_session=True,
     )
-    if done.returncode:
-        raise UserError(f"{' '.join(words)[:200]}: exit code {done.returncode}: {done.stderr.strip()}")
-    return done.stdout
+    said, complaint = process.communicate()
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)  # a compiler that it has left at work
+    if process.returncode:
+        raise UserError(f"{' '.join(words)[:200]}: exit code {process.returncode}: {complaint.strip()}")
+    return said
 
 
 def _set(settings: Sequence[str]) -> list[str]:

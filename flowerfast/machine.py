@@ -16,7 +16,6 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from flowerfast.errors import UserError
@@ -206,6 +205,9 @@ def lend_home() -> None:
 
 def versions() -> dict[str, str]:
     """Versions of what decides speed and pixels."""
+    # Only now: it takes a tenth of the time that --help takes.
+    from importlib.metadata import PackageNotFoundError, version
+
     installed = {"python": platform.python_version()}
     names = ("flowerfast", "torch", "torchvision", "timm", "numpy", "pillow", "simplejpeg", "numba")
     for name in (*names, "nvidia-dali-cuda120", "nvidia-dali-cuda130"):

@@ -9,7 +9,7 @@ import numpy as np
 
 STREAMS = 1 << 48
 """Streams that a purpose has: epochs that there can be."""
-_PURPOSES = {"augment": 0, "order": 1, "split": 2, "pack": 3, "tune": 4}
+_PURPOSES = {"augment": 0, "order": 1, "split": 2, "pack": 3, "finish": 4, "mix": 5, "tune": 8}
 _MULTIPLIERS = np.array([[0xD2E7470EE14C6C93], [0xCA5A826395121157]], np.uint64)
 _WEYL = np.array([[0x9E3779B97F4A7C15], [0xBB67AE8584CAA73B]], np.uint64)  # added to the key after each round
 _HALF = np.uint64(32)
@@ -19,13 +19,24 @@ _ROUNDS = 10
 
 
 def generator(purpose: str, seed: int, stream: int) -> np.random.Generator:
-    """Random generator of a purpose, one of _PURPOSES, and a stream: an epoch, a class, a trial."""
+    """Random generator of one purpose (augment, order, split, ...) and stream (epoch, class, trial)."""
     return np.random.Generator(np.random.Philox(key=stream_key(purpose, seed, stream)))
 
 
 def stream_key(purpose: str, seed: int, stream: int) -> np.ndarray:
     """The generator's key: uint64 (2,)."""
     return np.array([seed, (_PURPOSES[purpose] << 48) | stream], np.uint64)
+
+
+def uniforms(key: np.ndarray, places: np.ndarray, blocks: int) -> np.ndarray:
+    """Uniform draws in [0, 1) of each place of a stream, which owns so many blocks: float64 (n, 4 blocks).
+
+    `key` is a generator's, `places` are integers (n,).
+    """
+    first = np.asarray(places).astype(np.uint64) * np.uint64(blocks)
+    counters = first[:, None] + np.arange(1, blocks + 1, dtype=np.uint64)
+    raw = philox(key, counters.reshape(-1)).reshape(len(first), 4 * blocks)
+    return (raw >> np.uint64(11)) * 2.0**-53
 
 
 def philox(key: np.ndarray, counters: np.ndarray) -> np.ndarray:

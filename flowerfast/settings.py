@@ -16,6 +16,8 @@ from flowerfast.nearest import hint
 
 DEMO = "demo"
 """The shipped config that goes with rendered flowers."""
+PRESETS = "augment"
+"""The one section that may be set as a whole, to the name of a preset, on which single settings come."""
 
 
 def load_config(
@@ -35,10 +37,9 @@ def load_config(
 def _apply(
     tree: dict[str, Any], overrides: Sequence[str], settings: Mapping[str, Any], origin: str
 ) -> Config:
-    for key, value in settings.items():
-        _put(tree, key, value, origin)
-    for key, value in parse_overrides(overrides).items():
-        _put(tree, key, value, "--set")
+    for changes, source in ((settings, origin), (parse_overrides(overrides), "--set")):
+        for key in sorted(changes, key=lambda key: key != PRESETS):
+            _put(tree, key, changes[key], source)
     return validate(tree, origin)
 
 
@@ -64,7 +65,7 @@ def refuse_unused(overrides: Sequence[str], command: str, used: Sequence[str]) -
     `used` are the keys, or sections with the dot, that it does look at.
     """
     for key in parse_overrides(overrides):
-        if not key.startswith(tuple(name for name in used if name.endswith("."))) and key not in used:
+        if not f"{key}.".startswith(tuple(name for name in used if name.endswith("."))) and key not in used:
             listed = ", ".join(f"{name}*" if name.endswith(".") else name for name in used)
             raise UserError(f"--set {key}: {command} does not use it; it takes {listed}")
 
@@ -123,6 +124,11 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 def _put(tree: dict[str, Any], key: str, value: Any, origin: str) -> None:
     _check_key(key, origin)
     section, _, name = key.partition(".")
+    if key == PRESETS:
+        tree[section] = {"preset": value}
+        return
+    if section == PRESETS and isinstance(tree.get(section), str):
+        tree[section] = {"preset": tree[section]}
     branch = tree.setdefault(section, {})
     if not isinstance(branch, dict):
         raise UserError(f"{section}: expected a section of settings, got {shown(branch)}")
@@ -133,6 +139,8 @@ def _check_key(key: str, origin: str) -> None:
     """Refuse unknown keys here, where the spelling the user typed is known."""
     keys = list(known_keys())
     of_kind(f"{origin}: key", key, str, "a dotted key, as 'train.lr'")
+    if key == PRESETS:
+        return
     first = next((each for each in keys if each.startswith(f"{key}.")), None)
     if first is not None:
         raise UserError(f"{origin}: {key} is a section; give its settings by dotted keys, as {first}")

@@ -122,7 +122,7 @@ def test_errors_are_those_of_the_package(tmp_path: Path) -> None:
         (lambda _: ff.Augment(flip=2), r"Augment: flip=2: input should be less than or equal to 1 \(Probab"),
         (lambda _: ff.Augment(crop_scale=(1, 0.5)), r"Augment: crop_scale=\(1, 0\.5\): must be \[low,"),
         (lambda _: ff.Augment(hflip=1), r"Augment: unknown argument 'hflip'; did you mean 'flip'\?$"),
-        (lambda _: ff.Augment(mixup=1), r"'mixup': not supported; it has crop_scale, crop_ratio, flip"),
+        (lambda _: ff.Augment(mosaic=1), r"'mosaic': not supported; it has crop_scale, crop_ratio, flip"),
         (lambda _: ff.DataConfig(backend="gpu"), r"DataConfig: backend='gpu': input should be 'auto', 'cpu'"),
         (lambda _: ff.DataConfig(num_workers=1), r"argument 'num_workers'; did you mean 'workers'\?$"),
         (lambda root: ff.Photos(root, max_bad=3), r"Photos: max_bad=3: input should be less than"),

@@ -21,7 +21,7 @@ def test_names_that_are_near(name: str, expected: list[str]) -> None:
 @pytest.mark.parametrize(
     ("key", "expected"),
     [("train.size", ["data.image_size"]), ("lr", ["train.lr"]), ("model.lr", ["train.lr"]),
-     ("learning-rate", ["train.lr"]), ("data.mixup", []), ("wd", [])],
+     ("learning-rate", ["train.lr"]), ("data.mosaic", []), ("wd", [])],
 )  # fmt: skip
 def test_keys_that_are_near(key: str, expected: list[str]) -> None:
     assert nearest_keys(key, KEYS) == expected
@@ -32,7 +32,7 @@ def test_what_is_said() -> None:
     assert hint("train.epoch", KEYS) == (
         ": not supported; train has lr, batch_size, step_size; `flowerfast settings` lists all"
     )
-    assert hint("mixup", ["flip", "rotate"]) == (
+    assert hint("mosaic", ["flip", "rotate"]) == (
         ": not supported; it has flip, rotate; `flowerfast settings` lists all"
     )
-    assert hint("mixup", KEYS) == ": not supported; `flowerfast settings` lists all"
+    assert hint("mosaic", KEYS) == ": not supported; `flowerfast settings` lists all"

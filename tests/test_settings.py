@@ -196,6 +196,7 @@ def test_change_config_leaves_the_stored_one_alone() -> None:
         ("bs", "train.batch_size"),
         ("data.num_workers", "data.workers"),
         ("augment.hflip", "augment.flip"),
+        ("augment.gray", "augment.grey"),
         ("wd", "train.weight_decay"),
         ("train.image_size", "data.image_size"),
     ],
@@ -231,10 +232,10 @@ def test_a_misspelt_section_in_a_file_is_refused_with_the_nearest(tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    "key", ["zzzzqqq", "mixup", "train.optimizer", "data.mixup", "augment.mixup", "no.lrr.x"]
+    "key", ["zzzzqqq", "mosaic", "train.optimizer", "data.mosaic", "augment.mosaic", "no.lrr.x"]
 )
 def test_a_key_like_no_other_is_refused_with_those_of_its_section(key: str) -> None:
-    """Nothing misleads: mixup is not flip."""
+    """Nothing misleads: what is not there is not something else."""
     line = refusal(overrides=[f"{key}=1"])
     assert line.startswith(f"--set: unknown key '{key}': not supported; ")
     assert line.endswith("`flowerfast settings` lists all")

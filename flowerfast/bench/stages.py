@@ -143,7 +143,7 @@ class StageClock:
             images = torch.empty((len(plan), plan.size, plan.size, 3), dtype=torch.uint8)
             for task in [pool.submit(int) for _ in range(0, len(plan), self._chunk)]:
                 task.result()
-            finished_batch(self._photos, plan.indices, images, {})
+            finished_batch(self._photos, plan, images, {})
             around += time.perf_counter() - started
             del images
             started = time.perf_counter()

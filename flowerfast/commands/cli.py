@@ -8,6 +8,7 @@ import errno
 import gc
 import os
 import re
+import signal
 import sys
 import traceback
 from contextlib import suppress
@@ -146,6 +147,8 @@ def main() -> None:
         with suppress(OSError):
             sys.stderr.write(printable(traceback.format_exc(), keep="\n"))
         code = 1
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # the work is done: there is nothing to trace
     try:
         sys.stdout.flush()
     except BrokenPipeError:

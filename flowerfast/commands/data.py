@@ -9,7 +9,7 @@ import typer
 
 from flowerfast.commands.find import check_folder, check_outputs
 from flowerfast.commands.options import PACKING, JsonFile, SetOption
-from flowerfast.commands.output import complain, out, print_packed, write_json
+from flowerfast.commands.output import complain, out, print_packed, say_compiling, write_json
 from flowerfast.errors import UserError
 
 
@@ -89,6 +89,8 @@ def pack(
     if out_ is None:
         raise UserError(f"pack {data}: say where the shards go, flowerfast pack DATA OUT")
     jpeg = format_ is Format.jpg
+    if seekable:
+        say_compiling("numba")
     settings = PackSettings(max_side, quality, round(shard_size * 1e6), jpeg=jpeg, seekable=seekable)
     result = pack_photos(data, out_, settings, config, partial(progress_bar, out))
     if json_ != Path("-"):

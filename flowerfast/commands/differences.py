@@ -16,7 +16,7 @@ class Bounds:
 
     mean: float = 0.5
     p99: float = 3.0
-    steps: tuple[str, ...] = ("whole chain", "evaluation")
+    steps: tuple[str, ...] = ("whole chain", "more operations", "evaluation")
 
     def hold(self, mean: float, p99: float) -> bool:
         """Whether differences of this mean and 99th percentile are small enough."""

@@ -10,6 +10,7 @@ from flowerfast.errors import UserError
 from flowerfast.machine import folder_problem
 
 _IN_PLACE = ("jsonl", "csv")  # each answer is there at once
+_TEXT = ("json", *_IN_PLACE)
 _LONGEST_PID = 2**22
 
 
@@ -35,6 +36,8 @@ def find_photos(arguments: Sequence[str]) -> tuple[list[Path], list[str]]:
             found = [file for file in found if file.is_file()]
         if not found:
             what = "no photos in this folder" if path.is_dir() else "no such file, folder or pattern"
+            if path.exists() and not path.is_dir():
+                what = "no regular file"
             raise UserError(f"{argument}: {what}; give photos, folders that hold some, or patterns")
         listed += found
         notes += told
@@ -47,9 +50,10 @@ def check_outputs(
     """Raise UserError where one of the files to write, by option, cannot be written or is not to be.
 
     A file that is there is taken for an earlier output, and replaced. But none is that a run, shards or a
-    saved model consist of, nor one of `photos` or a photo in `data`, nor that of another option.
+    saved model consist of, nor one of `photos` or a photo in `data`, nor that of another option; nor, where
+    text is to be written, any photo.
     """
-    from flowerfast.photos.walk import part_of  # numpy: not for a command's --help
+    from flowerfast.photos.walk import opens, part_of  # numpy: not for a command's --help
 
     wanted = [(form, file) for form, file in files.items() if file is not None and file != Path("-")]
     for place, (form, file) in enumerate(wanted):
@@ -67,6 +71,8 @@ def check_outputs(
             raise UserError(f"--{form} {file}: part of a {own}; name another file")
         if file.is_file() and (_is_among(file, photos) or _is_photo_in(data, whole)):
             raise UserError(f"--{form} {file}: one of the photos; name another file")
+        if form in _TEXT and file.is_file() and opens(whole):
+            raise UserError(f"--{form} {file}: a photo is there; name another file")
 
 
 def _is_one(file: Path, other: Path) -> bool:

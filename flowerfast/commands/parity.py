@@ -36,6 +36,8 @@ REFERENCE = "torchvision"
 STEPS = ("decode", "crop+resize", "flip+rotate", "jitter", "whole chain", "evaluation")
 """What is compared, in order. From crop+resize on each step includes those before it; evaluation is the
 resize and centre crop of validation images, and decode the central window of the photo as it is stored."""
+MORE = "more operations"
+"""The whole chain and what is done to its finished squares: compared too where settings turn any of it on."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +130,7 @@ def compare_backends(
             options=options,
         )
 
-    tallies = {step: Tally(trained if step in BOUNDS.steps else None) for step in STEPS}
+    tallies = {step: Tally(trained if step in BOUNDS.steps else None) for step in (*STEPS, MORE)}
     with opened(own, place) as tested, opened(plain, torch.device("cpu")) as reference:
         tested.warm_up()  # waits for the compiled loops, which are what is compared
         sampler = tested.plan_sampler
@@ -163,7 +165,8 @@ def step_plans(sampler: Sampler, indices: np.ndarray, epoch: int) -> Iterator[tu
     decode, and a step without samples is left out.
     """
     size, sizes = sampler.size, sampler.photos.sizes(indices)
-    whole = sampler.plan(epoch, indices)
+    finished = sampler.plan(epoch, indices)
+    whole = replace(finished, finish=None)
     still = replace(whole, shift_x=np.zeros_like(whole.shift_x), shift_y=np.zeros_like(whole.shift_y))
     plain = replace(still, brightness=np.ones_like(whole.brightness), contrast=np.ones_like(whole.contrast))
     upright = replace(plain, flip=np.zeros_like(whole.flip), angle=np.zeros_like(whole.angle))
@@ -173,6 +176,8 @@ def step_plans(sampler: Sampler, indices: np.ndarray, epoch: int) -> Iterator[tu
             yield "decode", _native(big, sampler)
         yield "evaluation", make_eval_plan(indices, sizes, size, sampler.crop_pct)
     yield from zip(STEPS[1:5], (upright, plain, still, whole), strict=True)
+    if finished.finish is not None:
+        yield MORE, finished
 
 
 def _native(indices: np.ndarray, sampler: Sampler) -> Plan:

@@ -17,12 +17,22 @@ from flowerfast.errors import UserError
 from flowerfast.kernels import End
 from flowerfast.kernels.chain import Need, Steps, make_scratch, run
 from flowerfast.kernels.files import read_files, read_pieces
+from flowerfast.kernels.finish import FinishSteps, finish
 from flowerfast.kernels.place import CODE
 from flowerfast.locks import only_writer
 
 _LOOK = 0.5  # seconds between two looks whether another process still compiles
 _MOST_LOOKS = 1200
 _FLAGS, _REALS = ("flip", "contrast_first"), ("angle", "brightness", "contrast")  # columns of `Steps`
+_FINISH = {  # dtypes and dimensions of `FinishSteps` that are not int64 (n,)
+    "vflip": (np.bool_, 1),
+    "saturation": (np.float32, 1),
+    "grey": (np.bool_, 1),
+    "operation": (np.int64, 2),
+    "amount": (np.float64, 2),
+    "path": (np.int64, 3),
+    "taps": (np.int32, 2),
+}
 
 
 def calls() -> Iterator[tuple[Callable[..., Any], tuple[Any, ...]]]:
@@ -33,6 +43,9 @@ def calls() -> Iterator[tuple[Callable[..., Any], tuple[Any, ...]]]:
     at = np.zeros(1, np.int64)
     yield read_files, (fixed, fixed, fixed_ends, none, at, no_bytes, sides, sides)
     yield read_pieces, (none, none, at, no_bytes, sides, sides)
+    finishing = (_FINISH.get(name, (np.int64, 1)) for name in FinishSteps._fields)
+    finish_steps = FinishSteps(*(np.zeros([0] * ndim, kind) for kind, ndim in finishing))
+    yield finish, (np.zeros((0, 1, 1, 3), np.uint8), none, finish_steps)
     kinds = {**dict.fromkeys(_FLAGS, np.bool_), **dict.fromkeys(_REALS, np.float32)}
     steps = Steps(*(np.zeros(0, kinds.get(name, np.int64)) for name in Steps._fields))
     scratch = make_scratch(Need(*[1] * len(Need._fields)))

@@ -97,7 +97,8 @@ class Loops:
         except (
             Exception
         ) as error:  # whatever numba, its compiler or the system raise: the run goes on without
-            self._add(f"{SLOWER}: {numba_problem() or one_line(error)}")
+            where = f"{error.filename}: " if isinstance(error, OSError) and error.filename else ""
+            self._add(f"{SLOWER}: {numba_problem() or where + one_line(error)}")
 
     def _loaded(self) -> bool:
         self._loading = True

@@ -1,12 +1,14 @@
 """What every loader yields."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 
 from flowerfast.photos.photos import Photos
+from flowerfast.plans.mixing import Mix
+from flowerfast.plans.plan import Plan
 
 
 @dataclass(eq=False)
@@ -17,11 +19,18 @@ class Batch:
         images: uint8 (N, 3, S, S), RGB, channels_last strides, on the training device.
         labels: int64 (N,), on the training device.
         indices: int64 (N,), sample indices into the folder, on the CPU.
+        partner_labels: int64 (N,), where samples are mixed: label of the sample that each is mixed with, its
+            own where it is not. On the training device.
+        weight: float32 (N,), there too: share of the sample's own label, 0 to 1; its partner's has the rest.
+        mix: how the samples are to be mixed; None: not at all, or it is done.
     """
 
     images: torch.Tensor
     labels: torch.Tensor
     indices: torch.Tensor
+    partner_labels: torch.Tensor | None = None
+    weight: torch.Tensor | None = None
+    mix: Mix | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -31,9 +40,9 @@ class Batch:
         yield self.labels
 
 
-def place_batch(images: torch.Tensor, photos: Photos, indices: np.ndarray) -> Batch:
-    """Batch of images, uint8 (n, S, S, 3), that are where it is wanted; its labels go there too."""
-    labels = torch.from_numpy(photos.table.label[indices].astype(np.int64))
+def place_batch(images: torch.Tensor, photos: Photos, plan: Plan) -> Batch:
+    """Batch of a plan's images, uint8 (n, S, S, 3), that are where it is wanted; its labels go there too."""
+    labels = torch.from_numpy(photos.table.label[plan.indices].astype(np.int64))
     if images.is_cuda:
         labels = labels.pin_memory().to(images.device, non_blocking=True)
-    return Batch(images.permute(0, 3, 1, 2), labels, torch.from_numpy(indices))
+    return Batch(images.permute(0, 3, 1, 2), labels, torch.from_numpy(plan.indices), mix=plan.mix)

@@ -16,6 +16,7 @@ from flowerfast.loaders.reading import Reading
 from flowerfast.loaders.threads import ThreadEngine
 from flowerfast.machine import usable_cores
 from flowerfast.photos.workers import leave
+from flowerfast.pixels.finish_batch import finish_images
 from flowerfast.pixels.gpu import Windows, run_plan, windows_of
 from flowerfast.plans.plan import Plan, Sampler
 
@@ -81,7 +82,7 @@ class CachedEngine:
         plan, photos, bad = reading.result()
         for index, error in bad.items():
             self._sampler.photos.report_bad(index, error)
-        return place_batch(self._run(plan, photos), self._sampler.photos, plan.indices)
+        return place_batch(self._run(plan, photos), self._sampler.photos, plan)
 
     def _run(self, plan: Plan, photos: _Photos) -> torch.Tensor:
         windows, loose = photos
@@ -90,7 +91,7 @@ class CachedEngine:
                 # The kernels know addresses alone: whoever frees the memory must wait for them.
                 for memory in (self._store, *loose):
                     memory.record_stream(torch.cuda.current_stream(self._device))
-            return run_plan(plan, windows, self._device)
+            return finish_images(run_plan(plan, windows, self._device), plan.finish)
 
 
 def _find(cache: PhotoCache, plan: Plan, loose: Mapping[int, torch.Tensor]) -> tuple[Plan, _Photos]:

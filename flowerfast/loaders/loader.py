@@ -19,6 +19,7 @@ from flowerfast.loaders.cache.choice import choose_cache, device_memory, open_ca
 from flowerfast.loaders.device import pick_device
 from flowerfast.loaders.engine import choose_augmenter, choose_backend, open_engine, workplace
 from flowerfast.loaders.kept import KeptEngine
+from flowerfast.loaders.mixing import mixed
 from flowerfast.loaders.speeds import gpu_decodes
 from flowerfast.philox import STREAMS as EPOCHS
 from flowerfast.photos.photos import Photos
@@ -58,7 +59,8 @@ class Loader:
         keep: without augmentation, keep the batches of the first epoch where memory allows and yield them
             again in the next.
         rank, world_size: this process takes the `rank`-th of `world_size` parts of each batch, which differ
-            by one sample at most; the short last batch may leave a process without any.
+            by one sample at most, or where samples are mixed by one pair, for no pair is cut; the short last
+            batch may leave a process without any.
         fold_last: a last batch of one sample, which batch normalisation cannot train on, is joined to the
             batch before it: an epoch has one batch less, all else stays as it is.
 
@@ -113,6 +115,12 @@ class Loader:
             raise UserError(
                 f"Loader: rank={rank}, world_size={world_size}, batch_size={batch_size}: rank counts from 0, "
                 "and each process needs a sample of every batch"
+            )
+        if augment is not None and augment.mixes and world_size > -(-batch_size // 2):
+            raise UserError(
+                f"Loader: world_size={world_size}, batch_size={batch_size}: samples are mixed in pairs, "
+                f"which no processes share; give a batch_size of {2 * world_size - 1} or more, or turn off "
+                "mixup and cutmix"
             )
         shuffled = augment is not None if shuffle is None else bool(shuffle)
         self.photos = photos
@@ -250,6 +258,8 @@ class Loader:
         if not isinstance(state, dict):
             raise UserError(f"loader state: expected what state_dict gave, got {type(state).__name__}")
         state = {"fold_last": False, **state}  # absent from what earlier versions saved
+        if isinstance(state.get("augment"), dict):
+            state["augment"] = Augment().model_dump(mode="json") | state["augment"]
         for name, mine in self._identity().items():
             if state.get(name) != mine:
                 raise UserError(
@@ -297,7 +307,7 @@ class Loader:
         try:
             for number, batch in enumerate(batches, start_batch + 1):
                 self._next = epoch, number
-                yield batch
+                yield mixed(batch)
                 LOOPS.go_on()  # the first step is done: what loads takes the interpreter lock from it
         except RuntimeError:
             self._check_open()  # closed meanwhile

@@ -10,6 +10,7 @@ import torch
 from flowerfast.config import DataConfig
 from flowerfast.errors import UserError
 from flowerfast.loaders.batch import Batch, place_batch
+from flowerfast.loaders.buffers import Buffers
 from flowerfast.loaders.cache.store import Cached, PhotoCache
 from flowerfast.loaders.transfer import copy_ahead
 from flowerfast.machine import usable_cores
@@ -27,7 +28,7 @@ _TASKS = 4  # per thread, under way or waiting
 class _Job:
     """One batch under way: tasks fill rows of `images`; failures name rows that stay empty."""
 
-    indices: np.ndarray
+    plan: Plan
     images: torch.Tensor
     tasks: list[Task[dict[int, str]]]
 
@@ -52,6 +53,8 @@ class ThreadEngine:
         if cache is not None:
             self._executors = Executors(data.kernels, sampler.photos, Cached(cache))
         self._prefetch, threads = data.prefetch, data.workers or usable_cores()
+        largest = sampler.largest_batch * sampler.size**2 * 3
+        self._buffers = Buffers(largest, data.prefetch + 2)  # what is made, what is being used, and one more
         self._chunk = chunk_size(sampler.batch_size, data.prefetch, threads)
         self._pool = Workers(threads, "flowerfast-decode")
 
@@ -89,7 +92,10 @@ class ThreadEngine:
 
     def _submit(self, plan: Plan) -> _Job:
         shape = (len(plan), plan.size, plan.size, 3)
-        images = torch.empty(shape, dtype=torch.uint8, pin_memory=self._device.type == "cuda")
+        if self._device.type == "cuda":
+            images = torch.empty(shape, dtype=torch.uint8, pin_memory=True)  # used again by torch
+        else:
+            images = self._buffers.take(shape)
         executor = (self._executors if plan.augmented else self._exact).now
         prepared, fill = executor.source.prepare(plan), executor.fill
         spans = [range(a, min(a + self._chunk, len(plan))) for a in range(0, len(plan), self._chunk)]
@@ -98,11 +104,11 @@ class ThreadEngine:
             self._pool.submit(samples[span.start : span.stop], fill, prepared, images.numpy(), span)
             for span in spans
         ]
-        return _Job(plan.indices, images, tasks)
+        return _Job(plan, images, tasks)
 
     def _finish(self, job: _Job) -> Batch:
         """The finished batch without its bad rows."""
-        return finished_batch(self._sampler.photos, job.indices, job.images, self._failures(job))
+        return finished_batch(self._sampler.photos, job.plan, job.images, self._failures(job))
 
     def _failures(self, job: _Job) -> dict[int, str]:
         failed: dict[int, str] = {}
@@ -111,17 +117,15 @@ class ThreadEngine:
         return failed
 
 
-def finished_batch(
-    photos: Photos, indices: np.ndarray, images: torch.Tensor, failed: dict[int, str]
-) -> Batch:
+def finished_batch(photos: Photos, plan: Plan, images: torch.Tensor, failed: dict[int, str]) -> Batch:
     """Batch of images, uint8 (n, S, S, 3), without the rows that failed; reports those."""
     for row, error in failed.items():
-        photos.report_bad(int(indices[row]), error)
+        photos.report_bad(int(plan.indices[row]), error)
     if failed:
-        kept = np.setdiff1d(np.arange(len(indices)), list(failed))
+        kept = np.setdiff1d(np.arange(len(plan)), list(failed))
         images[: len(kept)] = images[kept]  # in place: other memory would not be pinned, and copied in steps
-        images, indices = images[: len(kept)], indices[kept]
-    return place_batch(images, photos, indices)
+        images, plan = images[: len(kept)], plan.select(kept)
+    return place_batch(images, photos, plan)
 
 
 def chunk_size(batch_size: int, prefetch: int, threads: int) -> int:

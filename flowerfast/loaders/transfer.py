@@ -18,6 +18,7 @@ up to a power of two, and that is all that a ring would spare; but who draws fro
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 
 import torch
@@ -37,7 +38,7 @@ def copy_ahead(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch
 
 
 def _moved(batch: Batch, device: torch.device) -> Batch:
-    return Batch(batch.images.to(device), batch.labels.to(device), batch.indices)
+    return replace(batch, images=batch.images.to(device), labels=batch.labels.to(device))
 
 
 def _copied(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
@@ -45,10 +46,10 @@ def _copied(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
     ready: tuple[Batch, torch.cuda.Event] | None = None
     for batch in batches:
         with torch.cuda.stream(stream):
-            copied = Batch(
-                batch.images.to(device, non_blocking=True),
-                batch.labels.pin_memory().to(device, non_blocking=True),
-                batch.indices,
+            copied = replace(
+                batch,
+                images=batch.images.to(device, non_blocking=True),
+                labels=batch.labels.pin_memory().to(device, non_blocking=True),
             )
         if ready is not None:
             yield _hand_over(*ready, device)

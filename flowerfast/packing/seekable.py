@@ -14,7 +14,7 @@ from flowerfast.kernels.jpeg_progressive import mask_count
 from flowerfast.kernels.jpeg_tables import make_tables
 from flowerfast.kernels.jpeg_writer import code_lengths, read_symbols_of, write_symbols
 
-_LEAST_BYTES = 128
+_LEAST_BYTES = 48
 """Of codes between two restart markers, on average: a marker takes some four."""
 _LEAST_PIXELS = 128 * 128
 """Of a photo in which it pays to begin in the middle."""
@@ -69,7 +69,8 @@ def seekable(encoded: np.ndarray, width: int, height: int) -> np.ndarray | None:
 
 
 def _segments(file: bytes) -> list[bytes] | None:
-    """What of a file's segments stays: all but what is of its codes. None: the file has other pictures too.
+    """What of a file's segments stays: all but what is of its codes. None: the file has other pictures too,
+    or anything else behind its end.
 
     They are those in front of the first scan and between scans, in their order.
     """
@@ -87,7 +88,7 @@ def _segments(file: bytes) -> list[bytes] | None:
         at = stop
         if marker == 0xDA:
             at = _marker(file, at)
-    return kept
+    return kept if at + 2 == len(file) else None
 
 
 def _marker(file: bytes, at: int) -> int:

@@ -13,6 +13,7 @@ import numpy as np
 from flowerfast.kernels import End
 from flowerfast.kernels.chain import Need, Scratch, Steps, make_scratch, need_of, run
 from flowerfast.photos.decode import DecodeError
+from flowerfast.pixels.finish import finish_rows
 from flowerfast.pixels.reference import resize
 from flowerfast.pixels.source import Source
 from flowerfast.plans.plan import Plan
@@ -63,6 +64,8 @@ class CompiledExecutor:
             except DecodeError as error:
                 failed[row] = str(error)
         self._run(steps, pixels, rows, None, until)
+        if until is End.all and plan.finish is not None:
+            finish_rows(rows, plan.finish, np.array([row for row in span if row not in failed], np.int64))
         return failed
 
     def _run(

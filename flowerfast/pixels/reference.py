@@ -10,6 +10,7 @@ from PIL import Image
 from flowerfast.kernels import End
 from flowerfast.photos.decode import DecodeError
 from flowerfast.photos.photos import Photos
+from flowerfast.pixels.finish_reference import finish_square
 from flowerfast.pixels.source import Source
 from flowerfast.plans.plan import Plan
 
@@ -44,6 +45,8 @@ class PlainExecutor:
                 continue
             if until > End.decode:
                 augment(photo, plan, row, rows[row], until)
+            if until is End.all and plan.finish is not None:
+                finish_square(rows[row], plan.finish, row)
         return failed
 
     def _decode(self, plan: Plan, row: int, encoded: np.ndarray) -> np.ndarray:

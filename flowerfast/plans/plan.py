@@ -12,24 +12,26 @@ from typing import Any
 import numpy as np
 
 from flowerfast.config import Augment
-from flowerfast.philox import generator, philox, stream_key
+from flowerfast.philox import generator, stream_key, uniforms
 from flowerfast.photos.photos import Photos
+from flowerfast.plans.finish import Finish, make_finish
 from flowerfast.plans.geometry import Sizes, around, moved, random_windows, resized
+from flowerfast.plans.mixing import Mix, make_mix, pairs, part_of
 from flowerfast.plans.order import Order
 
-_BLOCKS = 8  # counter steps per sample; each yields four uint64
-_DRAWS = 4 * _BLOCKS  # 2 x 10 attempts and 9 more are used
+_BLOCKS = 8  # of four draws each per sample; 2 x 10 attempts and 9 more are used
 _STRIP, _LARGE = 32, 1 << 26
 """Photos more than so many times as long as wide, and of so many pixels after the resize, are strips."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What becomes of n samples; all but `size` and `augmented` are arrays of length n.
+    """What becomes of n samples; arrays of length n, but for the last four.
 
     Of a photo, decoded to 1 / shrink of its size and then of photo_height x photo_width pixels, the window
     (top, left, height, width) is resized to out_height x out_width. Of that the square of `size` pixels at
-    (from_row, from_column) is taken, black beyond the edge, then mirrored, rotated, jittered and shifted.
+    (from_row, from_column) is taken, black beyond the edge, then mirrored, rotated, jittered, shifted,
+    finished, and mixed with another.
 
     Attributes:
         indices: int64, sample indices.
@@ -43,6 +45,8 @@ class Plan:
         shift_x, shift_y: int64, pixels to the right and down.
         size: side of the output, in pixels.
         augmented: False when nothing follows the resize and the cut: the plan of an evaluation.
+        finish: what is done to the finished squares, None: nothing.
+        mix: how they are mixed with each other once they are a batch, None: not at all.
     """
 
     indices: np.ndarray
@@ -66,13 +70,18 @@ class Plan:
     shift_y: np.ndarray
     size: int
     augmented: bool
+    finish: Finish | None = None
+    mix: Mix | None = None
 
     def __len__(self) -> int:
         return len(self.indices)
 
     def select(self, rows: np.ndarray) -> "Plan":
         """The plan of some of its samples: `rows` are positions, int64 (m,), or a mask, bool (n,)."""
-        return replace(self, **{name: getattr(self, name)[rows] for name in COLUMNS})
+        columns: dict[str, Any] = {name: getattr(self, name)[rows] for name in COLUMNS}
+        finish = self.finish.select(rows) if self.finish is not None else None
+        mix = self.mix.select(rows) if self.mix is not None else None
+        return replace(self, **columns, finish=finish, mix=mix)
 
     def without(self, indices: list[int]) -> "Plan":
         """The plan of all samples but those with these indices."""
@@ -95,7 +104,9 @@ class Plan:
         )
 
 
-COLUMNS = tuple(field.name for field in fields(Plan) if field.name not in ("size", "augmented"))
+COLUMNS = tuple(
+    field.name for field in fields(Plan) if field.name not in ("size", "augmented", "finish", "mix")
+)
 """Names of a plan's arrays."""
 
 
@@ -136,7 +147,7 @@ def make_plan(seed: int, epoch: int, indices: np.ndarray, sizes: Sizes, augment:
     RandomResizedCrop, RandomHorizontalFlip, RandomRotation, ColorJitter(brightness, contrast) with a random
     order of the two, RandomAffine(translate) with its rounding to whole pixels.
     """
-    u = _uniforms(seed, epoch, indices)
+    u = uniforms(stream_key("augment", seed, epoch), indices, _BLOCKS)
     top, left, height, width = random_windows(u, sizes, augment)
     reach = augment.translate * size
     low_b, low_c = 1 - augment.brightness, 1 - augment.contrast
@@ -154,6 +165,7 @@ def make_plan(seed: int, epoch: int, indices: np.ndarray, sizes: Sizes, augment:
         shift_x=np.rint((2 * u[:, 27] - 1) * reach).astype(np.int64),
         shift_y=np.rint((2 * u[:, 28] - 1) * reach).astype(np.int64),
         augmented=True,
+        finish=make_finish(seed, epoch, indices, augment, size),
     )
 
 
@@ -189,14 +201,6 @@ def _within(plan: Plan, strips: np.ndarray) -> Plan:
     return replace(plan, **changes)
 
 
-def _uniforms(seed: int, epoch: int, indices: np.ndarray) -> np.ndarray:
-    """Uniform draws in [0, 1), one row per sample: float64 (n, 32)."""
-    first = np.asarray(indices).astype(np.uint64) * np.uint64(_BLOCKS)
-    counters = first[:, None] + np.arange(1, _BLOCKS + 1, dtype=np.uint64)
-    raw = philox(stream_key("augment", seed, epoch), counters.reshape(-1)).reshape(len(first), _DRAWS)
-    return (raw >> np.uint64(11)) * 2.0**-53
-
-
 def epoch_order(seed: int, epoch: int, count: int) -> Order:
     """Permutation of range(count) for an epoch; slices of it are int64 arrays."""
     return Order(count, generator("order", seed, epoch))
@@ -215,7 +219,8 @@ class Sampler:
         shuffle: a new order each epoch; False: the order of `photos`.
         crop_pct: size / short side of the resized photo, for the evaluation plan.
         rank, world_size: this process takes the `rank`-th of `world_size` parts of each batch (they differ by
-            one sample at most), so that all ranks together see the same samples, however many they are.
+            one sample at most; where samples are mixed by one pair, since no pair is cut), so that all ranks
+            together see the same samples, however many they are.
         fold_last: a last batch of one sample is joined to the batch before it.
     """
 
@@ -248,14 +253,19 @@ class Sampler:
         """Plans of the epoch's batches in order, from `start_batch` on."""
         count = len(self.photos)
         order = epoch_order(self.seed, epoch, count) if self.shuffle else np.arange(count)
+        mixing = self.augment if self.augment is not None and self.augment.mixes else None
         for number in range(start_batch, len(self)):
             start = number * self.batch_size
             held = count - start if number == len(self) - 1 else self.batch_size
-            first, end = (start + held * rank // self.world_size for rank in (self.rank, self.rank + 1))
-            yield self.plan(epoch, self.photos.indices[order[first:end]])
+            first, end = part_of(held, self.rank, self.world_size, mixing is not None)
+            plan = self.plan(epoch, self.photos.indices[order[start + first : start + end]])
+            if mixing is not None:
+                pair = pairs(start, start + first, start + end)
+                plan = replace(plan, mix=make_mix(self.seed, epoch, pair, mixing, self.size))
+            yield plan
 
     def plan(self, epoch: int, indices: np.ndarray) -> Plan:
-        """Plan of some samples in an epoch."""
+        """Plan of some samples in an epoch; without their batch they are not mixed."""
         sizes = self.photos.sizes(indices)
         if self.augment is None:
             return make_eval_plan(indices, sizes, self.size, self.crop_pct)

@@ -29,7 +29,7 @@ def validation_loader(config: Config, photos: Photos, crop_pct: float, device: t
         photos,
         size=config.data.image_size,
         batch_size=config.eval.batch_size or config.train.batch_size,
-        augment=config.augment if config.eval.augmented else None,
+        augment=config.augment.unmixed() if config.eval.augmented else None,
         shuffle=False,
         seed=config.train.seed,
         crop_pct=crop_pct,

@@ -95,9 +95,14 @@ def reopen(folder: RunFolder, changes: Mapping[str, Any]) -> tuple[Config, dict[
     if folder.is_unsaved():
         return change_config(stored, (), changes), None
     saved = folder.load_last()
+    if not folder.split.is_file():
+        raise UserError(f"{folder.split}: missing; bring it back, or start a new run")
     mine = folder.identity()
     if saved.get("loader", {}).get("run", mine) != mine:  # absent from what earlier versions saved
-        raise UserError(f"{folder.last}: of another run; bring back the one of this run, or start a new run")
+        raise UserError(
+            f"{folder.last}: of another run, or {folder.config.name} or {folder.split.name} is not as the "
+            "run wrote it; bring back those of this run, or start a new run"
+        )
     config = resume_config(stored, changes)
     check_length(config, stored, saved)
     return as_recorded(config, stored, saved), saved

@@ -1,6 +1,7 @@
 """split.json of a run folder: which photo is in which half, by path."""
 
 import json
+import secrets
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ def write_split(train: Photos, val: Photos, file: Path) -> None:
     """Write the split by path, so that a person can read it and a resumed run can check it."""
     paths = train.table.paths()
     content: dict[str, Any] = {
+        "run": secrets.token_hex(8),  # two runs of the same settings and photos are two
         "formats": list(FORMATS),
         "fingerprint": train.table.fingerprint,
         "classes": list(train.classes),

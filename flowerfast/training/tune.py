@@ -23,7 +23,7 @@ from flowerfast.files import to_json, write_text
 from flowerfast.locks import only_writer
 from flowerfast.machine import Progress, ProgressBars, no_bars
 from flowerfast.philox import generator
-from flowerfast.settings import change_config, start_config
+from flowerfast.settings import PRESETS, change_config, start_config
 from flowerfast.training.at_hand import weights_at_hand
 from flowerfast.training.progress import Silent, Stop, Totals
 from flowerfast.training.run import train
@@ -111,12 +111,8 @@ def _draw(number: int, base: Config, model: Mapping[str, Any]) -> dict[str, Any]
     }
 
 
-_STRENGTHS: tuple[dict[str, Any], ...] = (
-    {},
-    {"augment.crop_scale": [0.35, 1.0], "augment.rotate": 10},
-    {"augment.crop_scale": [0.6, 1.0], "augment.rotate": 0, "augment.translate": 0.0},
-)
-"""Augmentation as the configuration has it, and milder."""
+_STRENGTHS: tuple[dict[str, Any], ...] = ({}, {PRESETS: "light"}, {PRESETS: "strong"})
+"""Augmentation as the configuration has it, and two presets."""
 
 
 def _rounded(value: float) -> float:
@@ -192,6 +188,8 @@ class _Search:
     def _settings(self, changes: Mapping[str, Any]) -> dict[str, Any]:
         """All settings of a run, by dotted key."""
         tree = self._base.model_dump(mode="json")
+        if PRESETS in changes:
+            del tree[PRESETS]
         flat = {f"{section}.{key}": value for section, keys in tree.items() for key, value in keys.items()}
         return {**flat, "checkpoints.keep": 1, **changes}
 

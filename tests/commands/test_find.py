@@ -66,3 +66,10 @@ def test_a_folder_stands_for_the_photos_that_training_would_take(tmp_path: Path,
     assert found == [kind / name for name in ("a.jpg", "d.jpg", "deep/c.png")]
     photos = Photos(kind.parent, min_classes=1)
     assert [photos.root / photos.path(i) for i in range(len(photos))] == found
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no such pipes")
+def test_what_is_there_and_no_file_is_not_called_absent(shelf: Path) -> None:
+    os.mkfifo(shelf / "pipe.jpg")
+    with pytest.raises(UserError, match=r"pipe\.jpg: no regular file; give photos"):
+        find_photos([str(shelf / "pipe.jpg")])

@@ -111,6 +111,19 @@ def test_no_output_takes_the_place_of_a_photo_that_is_read(
     assert {file.read_bytes() for file in named} == {first.read_bytes()}
 
 
+@pytest.mark.parametrize("key", ["json", "jsonl", "csv"])
+def test_text_takes_the_place_of_no_photo_at_all(cli: Cli, work: Path, key: str) -> None:
+    """As when the shell makes of `--jsonl v*.jpg` the first of them and others to read."""
+    photo = work / "photos/red/00.jpg"
+    for name in ("v1.jpg", "v2.jpg", "plain"):
+        (work / name).write_bytes(photo.read_bytes())
+    code, out, err = cli("predict", "run", "v2.jpg", f"--{key}", "v1.jpg")
+    assert (code, out) == (2, "")
+    assert err == f"flowerfast: error: --{key} v1.jpg: a photo is there; name another file\n"
+    assert cli("predict", "run", "v2.jpg", f"--{key}", "plain")[0] == 2
+    assert {(work / name).read_bytes() for name in ("v1.jpg", "plain")} == {photo.read_bytes()}
+
+
 def test_a_file_beside_is_written_and_written_again(cli: Cli, work: Path) -> None:
     """In a run, its best/, among the photos and shards: new, and over an earlier output."""
     for target in ("run/e.json", "run/best/e.json", "photos/e.json", "shards/e.json", "new/e", "e.txt"):

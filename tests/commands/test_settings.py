@@ -33,4 +33,4 @@ def test_settings_of_a_word(cli: Cli) -> None:
         err
         == "flowerfast: error: settings learning_rate: no setting speaks of that; did you mean 'train.lr'?\n"
     )
-    assert "`flowerfast settings` lists all" in cli("settings", "mixup")[2]
+    assert "`flowerfast settings` lists all" in cli("settings", "mosaic")[2]

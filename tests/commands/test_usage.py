@@ -57,7 +57,7 @@ def test_every_short_option_is_one_of_train_and_names_a_setting(cli: Cli) -> Non
         ("train --num-workers 8", "use --set data.workers=..."),
         ("train --momentum 0.8", "use --set train.momentum=..."),
         ("train --optimizer adam", "see flowerfast train --help"),
-        ("train --mixup 1", "see flowerfast train --help"),
+        ("train --mosaic 1", "see flowerfast train --help"),
         ("evaluate --batchsize 8", "use --batch-size"),
         ("evaluate --workers 8", "use --set data.workers=..."),
         ("synth --workers 8", "see flowerfast synth --help"),
@@ -86,7 +86,7 @@ def test_what_is_wrong_is_refused_before_torch_is_imported(tmp_path: Path) -> No
         ["train", "nowhere"], ["train", "--set", "train.lrr=1"], ["train", "--epochs", "0"],
         ["train", "--config", "nowhere"], ["evaluate", "nowhere", "."], ["evaluate", ".", "nowhere"],
         ["predict", "nowhere", "."], ["predict", ".", "nowhere.jpg"], ["parity", "nowhere"],
-        ["bench", "nowhere"], ["pack", "nowhere", "out"], ["settings", "mixup"], ["train", "--bs", "3"],
+        ["bench", "nowhere"], ["pack", "nowhere", "out"], ["settings", "mosaic"], ["train", "--bs", "3"],
     ]  # fmt: skip
     code = """
 import json, sys
@@ -173,3 +173,29 @@ def test_yaml_that_is_too_deep_is_refused(cli: Cli, tmp_path: Path) -> None:
     code, _, said = cli("train", "--config", "deep.yaml")
     assert (code, said.startswith("flowerfast: error: deep.yaml: not valid YAML")) == (2, True)
     assert cli("train", "--set", f"train.lr={'[' * 3000}")[0] == 2
+
+
+def test_ctrl_c_while_the_command_is_being_imported_is_one_line() -> None:
+    program = """
+import runpy, sys
+
+class Interrupt:
+    def find_spec(self, name, *_):
+        if name == "typer":
+            raise KeyboardInterrupt
+
+sys.meta_path.insert(0, Interrupt())
+runpy.run_module("flowerfast", run_name="__main__")
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "flowerfast: stopped by SIGINT\n")
+
+
+def test_a_first_seekable_packing_says_that_it_compiles(
+    cli: Cli, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flowerfast.kernels.place.is_compiled", lambda: False)
+    assert "compiling the CPU loops" not in cli("pack", photos, "plain")[2]
+    assert (
+        "compiling the CPU loops for this machine, this once" in cli("pack", photos, "fast", "--seekable")[2]
+    )

@@ -78,5 +78,6 @@ def open_photos(folder: Path | str, on_bad: Literal["skip", "fail"] = "skip") ->
 
 def open_loader(photos: Photos, settings: dict[str, Any]) -> Loader:
     """A loader of random training batches."""
-    given = {name: value for name, value in settings.items() if name != "data"}
-    return Loader(photos, augment=Augment(), options=DataConfig(**settings["data"]), **given)
+    given = {"augment": Augment(), **settings, "options": DataConfig(**settings["data"])}
+    del given["data"]
+    return Loader(photos, **given)

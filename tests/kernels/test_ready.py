@@ -106,7 +106,7 @@ def test_no_python_to_start_ends_no_run(tmp_path: Path) -> None:
     found.begin()
     until(lambda: len(found.notes) == 2)
     assert not found.usable
-    assert found.notes[-1] == f"{SLOWER}: No such file or directory"
+    assert found.notes[-1] == f"{SLOWER}: {tmp_path / 'none'}: No such file or directory"
 
 
 @pytest.mark.parametrize("program", [DONE, BROKEN])

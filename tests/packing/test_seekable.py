@@ -139,3 +139,11 @@ def test_codes_are_complete_and_the_shortest(seed: int, steep: float) -> None:
     assert bits >= total
     if lengths.max() < 16:
         assert bits == total
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_what_lies_behind_the_end_of_a_picture_is_not_lost(progressive: bool) -> None:
+    data = jpeg(picture((203, 151), 3), progressive=progressive)
+    assert again(data) is not None
+    for behind in (data, b"notes\xff\xd9", b"\0\0\xff\xd9"):
+        assert again(data + behind) is None

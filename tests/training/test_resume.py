@@ -141,14 +141,17 @@ def test_a_run_of_an_earlier_version_goes_on_with_photos_as_they_are_stored(
     assert RunFolder(resumed.folder).open().data.exif == settings["data.exif"]
 
 
-@pytest.mark.parametrize("other", [{"train.seed": 9}, {"train.lr": 0.01}])
+@pytest.mark.parametrize("other", [{"train.seed": 9}, {"train.lr": 0.01}, {"train.epochs": 3}])
 def test_the_save_of_another_run_is_refused(
     train_tiny: Train, begin: Callable[..., None], run: Path, other: dict[str, Any]
 ) -> None:
     begin()
     theirs = train_tiny("other", other).folder / "checkpoints/last.pt"
     (run / "checkpoints/last.pt").write_bytes(theirs.read_bytes())
-    with pytest.raises(UserError, match=r"last\.pt: of another run; bring back the one of this run"):
+    with pytest.raises(UserError, match=r"last\.pt: of another run, or .* is not as the run wrote it; bring"):
+        train_tiny(resume=True)
+    (run / "split.json").unlink()
+    with pytest.raises(UserError, match=r"split\.json: missing; bring it back, or start a new run"):
         train_tiny(resume=True)
 
 

@@ -12,7 +12,7 @@ import pytest
 import timm
 from safetensors.torch import save_file
 
-from flowerfast.config import Config
+from flowerfast.config import Augment, Config
 from flowerfast.errors import RunFailed, Stopped, UserError
 from flowerfast.settings import load_config
 from flowerfast.training import run as run_module
@@ -54,6 +54,9 @@ def test_a_third_goes_on_for_thrice_the_epochs_and_the_best_is_written(search: S
     assert written.train.epochs == 3
     for key, value in result.best["settings"].items():
         section, _, name = key.partition(".")
+        if not name:
+            assert written.augment == Augment.preset(value)
+            continue
         assert getattr(getattr(written, section), name) == (
             tuple(value) if isinstance(value, list) else value
         )
@@ -87,6 +90,7 @@ def test_what_is_drawn_follows_from_the_seed() -> None:
     assert all(1e-4 <= trial["train.lr"] <= 1e-2 for trial in drawn[1:])
     assert {trial["data.image_size"] for trial in drawn[1:]} == {160, 224}
     assert any(trial["train.weight_decay"] == 0 for trial in drawn[1:])
+    assert {trial.get("augment") for trial in drawn[1:]} == {None, "light", "strong"}
 
 
 def test_a_trial_that_fails_is_last_and_the_search_goes_on(
@@ -130,17 +134,17 @@ def test_folders_of_something_else_are_left_alone(search: Search, tmp_path: Path
 def test_models_at_hand_are_tried_in_turn(search: Search, tmp_path: Path) -> None:
     weights = tmp_path / "weights"
     weights.mkdir()
-    for name in ("test_resnet", "test_vit"):
+    for name in ("test_convnext", "test_resnet"):
         network = timm.create_model(name, num_classes=5)
         save_file(network.state_dict(), weights / f"{name}.tag.safetensors")
     (weights / "readme.txt").touch()
     (weights / "unknown_net.safetensors").touch()
     with pytest.raises(UserError, match="no weights of timm's models kept by the hub's client"):
         search(settings={"model.name": "auto"})
-    assert [each["model.name"] for each in weights_at_hand(weights)] == ["test_resnet", "test_vit"]
+    assert [each["model.name"] for each in weights_at_hand(weights)] == ["test_convnext", "test_resnet"]
     given = {"model.name": "auto", "data.image_size": 160, "train.epochs": 1}
     result = search(settings=given, trials=2, weights=weights)
-    assert [row["settings"]["model.name"] for row in result.trials[:2]] == ["test_resnet", "test_vit"]
+    assert [row["settings"]["model.name"] for row in result.trials[:2]] == ["test_convnext", "test_resnet"]
     assert load_config(result.config).model.weights == result.best["settings"]["model.weights"]
 
 

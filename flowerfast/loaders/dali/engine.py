@@ -29,6 +29,7 @@ from flowerfast.machine import usable_cores
 from flowerfast.photos.photos import iter_chunks
 from flowerfast.photos.watch import Watch
 from flowerfast.photos.workers import leave
+from flowerfast.pixels.finish_batch import finish_images
 from flowerfast.plans.plan import Plan, Sampler
 
 READERS = 8
@@ -136,7 +137,7 @@ class DaliEngine:
             while self._advance(run):
                 plan, images = self._collect(run)
                 self._advance(run)
-                yield place_batch(images, self._photos, plan.indices)
+                yield place_batch(images, self._photos, plan)
         except GeneratorExit:
             # A process that ends takes its generators down after DALI has stopped all pipelines.
             while run.flying and not sys.is_finalizing():
@@ -241,7 +242,8 @@ class DaliEngine:
         if not len(plan):
             return self._no_pixels(plan)
         with self._watch.over(plan.indices):
-            return self._graph(augmented).collect()
+            images = self._graph(augmented).collect()
+        return finish_images(images, plan.finish)
 
     def _feed(self, plan: Plan, photos: Sequence[Piece]) -> None:
         """Start on a batch. Files hold photos as they are stored, the cache holds them upright."""
