@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from flowerfast.training.model import with_normalisation
     from flowerfast.training.run import TrainResult, train
     from flowerfast.training.trained import Prediction, TrainedModel, evaluate, load_run
+    from flowerfast.training.tune import TuneResult, tune
 
 _HOMES = {
     "Augment": "config",
@@ -39,10 +40,12 @@ _HOMES = {
     "Stopped": "errors",
     "TrainResult": "training.run",
     "TrainedModel": "training.trained",
+    "TuneResult": "training.tune",
     "UserError": "errors",
     "evaluate": "training.trained",
     "load_run": "training.trained",
     "train": "training.run",
+    "tune": "training.tune",
     "with_normalisation": "training.model",
 }
 
@@ -58,10 +61,12 @@ __all__ = [
     "Stopped",
     "TrainResult",
     "TrainedModel",
+    "TuneResult",
     "UserError",
     "evaluate",
     "load_run",
     "train",
+    "tune",
     "with_normalisation",
 ]
 

@@ -20,7 +20,7 @@ _ROUNDS = 10
 
 
 def generator(purpose: str, seed: int, stream: int) -> np.random.Generator:
-    """Random generator of one purpose (augment, order, split, ...) and stream (an epoch, a class)."""
+    """Random generator of one purpose (augment, order, split, ...) and stream (epoch, class, trial)."""
     return np.random.Generator(np.random.Philox(key=stream_key(purpose, seed, stream)))
 
 

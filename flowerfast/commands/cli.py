@@ -24,6 +24,7 @@ from flowerfast.commands.output import PipeClosed, complain, out, print_text_alo
 from flowerfast.commands.settings import settings
 from flowerfast.commands.signals import Interrupted, Interrupts
 from flowerfast.commands.training import evaluate, predict, train
+from flowerfast.commands.tuning import tune
 from flowerfast.commands.usage import explain_usage
 from flowerfast.errors import (
     RunFailed,
@@ -62,7 +63,7 @@ def _options(
 
 # torch and timm take seconds to import: commands import what they call, so that --help answers at once, and
 # look first at what can be refused without them.
-for _command in (train, evaluate, predict, parity, bench, pack, synth, settings):
+for _command in (train, tune, evaluate, predict, parity, bench, pack, synth, settings):
     app.command()(_command)
 
 

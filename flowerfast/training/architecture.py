@@ -156,6 +156,8 @@ def find_architecture(name: str) -> Architecture:
     """
     if name.startswith((HUB, "hf_hub:", FOLDER)):
         return _described(name)
+    if name == "auto":
+        raise UserError("model.name=auto: flowerfast tune finds out which model does best; name one here")
     architecture = name.partition(".")[0]
     if "/" in name or "\\" in name or not timm.is_model(name):
         hint = (

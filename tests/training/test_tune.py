@@ -1,0 +1,167 @@
+"""The search: which trials go on, that it does so after a stop, and what it writes."""
+
+import json
+import signal
+from collections.abc import Callable
+from contextlib import nullcontext
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+from safetensors.torch import save_file
+
+from flowerfast.config import Augment, Config
+from flowerfast.errors import RunFailed, Stopped, UserError
+from flowerfast.settings import load_config
+from flowerfast.training import run as run_module
+from flowerfast.training import tune as tune_module
+from flowerfast.training.at_hand import weights_at_hand
+from flowerfast.training.tune import TuneResult, tune
+from tests.training.conftest import _TINY
+
+Search = Callable[..., TuneResult]
+Cli = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def search(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Search:
+    """Function (out="search", settings={}, **options) → TuneResult, of runs without plots."""
+    monkeypatch.setattr(run_module, "draw", lambda *_: None)
+
+    def run(out: str = "search", settings: dict[str, Any] | None = None, **options: Any) -> TuneResult:
+        return tune(photos, out=tmp_path / out, settings={**_TINY, **(settings or {})}, **options)
+
+    return run
+
+
+def figures(result: TuneResult) -> list[tuple[Any, ...]]:
+    return [(row["round"], row["trial"], row["epochs"], row["accuracy"]) for row in result.trials]
+
+
+def test_a_third_goes_on_for_thrice_the_epochs_and_the_best_is_written(search: Search) -> None:
+    told: list[str] = []
+    result = search(trials=3, settings={"train.epochs": 3}, say=told.append)
+    assert [row[:3] for row in figures(result)] == [
+        *((0, trial, 1) for trial in range(3)),
+        (1, max(result.trials[:3], key=lambda row: row["accuracy"])["trial"], 3),
+    ]
+    assert len(told) == 4
+    assert told[0].startswith("round 1 of 2, trial 0 (as configured), 1 epochs: ")
+    assert result.best == result.trials[-1]
+    written = load_config(result.config)
+    assert written.train.epochs == 3
+    for key, value in result.best["settings"].items():
+        section, _, name = key.partition(".")
+        if not name:
+            assert written.augment == Augment.preset(value)
+            continue
+        assert getattr(getattr(written, section), name) == (
+            tuple(value) if isinstance(value, list) else value
+        )
+    run = result.folder / "round-2" / f"trial-{result.best['trial']:03}"
+    assert (run / "best" / "model.safetensors").is_file()
+    assert not (run / "checkpoints").exists()
+
+
+def test_a_search_that_was_stopped_goes_on_and_ends_alike(search: Search) -> None:
+    whole = search("whole", trials=3)
+    steps = count()
+
+    def stop() -> Any:
+        return nullcontext(lambda: signal.SIGTERM if next(steps) > 9 else None)
+
+    with pytest.raises(Stopped):
+        search(trials=3, stop=stop)
+    known = (whole.folder.parent / "search" / "trials.json").read_text()
+    assert 0 < len(json.loads(known)["rows"]) < 4
+    result = search(trials=3)
+    assert figures(result) == figures(whole)
+    assert figures(search(trials=3)) == figures(whole)  # of a complete one nothing is trained
+
+
+def test_what_is_drawn_follows_from_the_seed() -> None:
+    base = Config.model_validate({"data": {"path": "."}, "train": {"seed": 3}})
+    drawn = [tune_module._draw(number, base, {}) for number in range(40)]
+    assert drawn == [tune_module._draw(number, base, {}) for number in range(40)]
+    assert drawn[0] == {}
+    assert len({trial["train.lr"] for trial in drawn[1:]}) > 20
+    assert all(1e-4 <= trial["train.lr"] <= 1e-2 for trial in drawn[1:])
+    assert {trial["data.image_size"] for trial in drawn[1:]} == {160, 224}
+    assert any(trial["train.weight_decay"] == 0 for trial in drawn[1:])
+    assert {trial.get("augment") for trial in drawn[1:]} == {None, "light", "strong"}
+
+
+def test_a_trial_that_fails_is_last_and_the_search_goes_on(
+    search: Search, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw = tune_module._draw
+
+    def wild(number: int, base: Config, model: Any) -> dict[str, Any]:
+        return {**draw(number, base, model), **({"train.lr": 1e38} if number else {})}
+
+    monkeypatch.setattr(tune_module, "_draw", wild)
+    result = search(trials=3)
+    assert [row["accuracy"] is None for row in result.trials] == [False, True, True, False]
+    assert "start a new run with a lower train.lr" in result.trials[1]["error"]
+    with pytest.raises(RunFailed, match="no trial of the first round came to an end: "):
+        search("other", {"train.lr": 1e38}, trials=1)
+
+
+def test_without_time_the_last_complete_round_has_won(search: Search) -> None:
+    told: list[str] = []
+    with pytest.raises(RunFailed, match="no trial"):
+        search(trials=3, minutes=0, say=told.append)
+    assert told == ["no time is left: round 1 of 2 is not complete"]
+    assert search(trials=3).best["round"] == 1
+
+
+def test_folders_of_something_else_are_left_alone(search: Search, tmp_path: Path) -> None:
+    search(trials=1)
+    with pytest.raises(UserError, match="a search of other settings; choose another --out"):
+        search(trials=1, settings={"train.lr": 0.01})
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").touch()
+    with pytest.raises(UserError, match="holds something else than a search"):
+        search("mine")
+    known = tmp_path / "search" / "trials.json"
+    known.write_text(known.read_text()[:-50])
+    with pytest.raises(UserError, match="damaged; bring it back"):
+        search(trials=1)
+
+
+def test_models_at_hand_are_tried_in_turn(search: Search, tmp_path: Path) -> None:
+    weights = tmp_path / "weights"
+    weights.mkdir()
+    for name in ("test_convnext", "test_resnet"):
+        network = timm.create_model(name, num_classes=5)
+        save_file(network.state_dict(), weights / f"{name}.tag.safetensors")
+    (weights / "readme.txt").touch()
+    (weights / "unknown_net.safetensors").touch()
+    with pytest.raises(UserError, match="no weights of timm's models kept by the hub's client"):
+        search(settings={"model.name": "auto"})
+    assert [each["model.name"] for each in weights_at_hand(weights)] == ["test_convnext", "test_resnet"]
+    given = {"model.name": "auto", "data.image_size": 160, "train.epochs": 1}
+    result = search(settings=given, trials=2, weights=weights)
+    assert [row["settings"]["model.name"] for row in result.trials[:2]] == ["test_convnext", "test_resnet"]
+    assert load_config(result.config).model.weights == result.best["settings"]["model.weights"]
+
+
+def test_train_says_where_auto_is_understood(photos: Path, cli: Cli) -> None:
+    code, _, complaint = cli("train", photos, "--set", "model.name=auto")
+    assert code == 2
+    assert "flowerfast tune" in complaint
+
+
+def test_the_command(photos: Path, cli: Cli, tmp_path: Path) -> None:
+    options = [
+        word for key, value in {**_TINY, "train.epochs": 1}.items() for word in ("--set", f"{key}={value}")
+    ]
+    code, printed, _ = cli("tune", photos, "--trials", 2, "--json", "found.json", *options)
+    assert code == 0
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert found["config"] == "tuned/best.yaml"
+    assert "train with it: flowerfast train DATA --config tuned/best.yaml" in printed
+    code, _, complaint = cli("tune", tmp_path / "none")
+    assert (code, complaint.count("\n")) == (2, 1)
