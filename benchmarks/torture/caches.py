@@ -271,18 +271,18 @@ DATA = Trial(
     "epoch, give right pixels or are named, and never end the process.",
     "cases",
     damaged_data,
-    full=3000,
+    full=2000,
     quick=20,
-    chunk=150,
-    seconds=300.0,
+    chunk=500,
+    seconds=600.0,
 )
 CODE = Trial(
     "damaged-code",
     "Damaged machine code is never run: it is compiled anew, and pixels are right.",
     "damaged folders of machine code",
     damaged_code,
-    full=24,
+    full=16,
     quick=1,
-    chunk=4,
+    chunk=8,
     seconds=900.0,
 )

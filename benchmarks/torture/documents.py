@@ -208,7 +208,7 @@ DOCUMENTS = Trial(
     promise="YAML and JSON from anywhere are read, or refused in one line, within 2 s and 1 GB.",
     unit="documents",
     run=survive,
-    full=20_000,
+    full=10_000,
     quick=108,
-    chunk=1000,
+    chunk=2_500,
 )

@@ -169,8 +169,8 @@ TRIALS = [
         "A damaged file of a run is refused in one line, or changes nothing of what is asked.",
         "damaged files",
         try_flips,
-        full=2_000,
+        full=1_500,
         quick=15,
-        chunk=200,
+        chunk=750,
     )
 ]

@@ -239,14 +239,14 @@ FORMATS = Trial(
     run=try_formats,
     full=37_000,
     quick=256,
-    chunk=1850,
+    chunk=9_250,
 )
 SHAPES = Trial(
     name="shapes",
     promise="A photo thousands of times as long as wide is a bad file for all, or comes in its own colour.",
     unit="photos of extreme shapes",
     run=try_shapes,
-    full=256,
+    full=160,
     quick=6,
-    chunk=32,
+    chunk=80,
 )

@@ -271,5 +271,5 @@ FULL_DISKS = Trial(
     run,
     full=240,
     quick=8,
-    chunk=24,
+    chunk=120,
 )

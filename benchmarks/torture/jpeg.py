@@ -168,7 +168,7 @@ MUTANTS = Trial(
     _mutants,
     full=500_000,
     quick=10_000,
-    chunk=10_000,
+    chunk=25_000,
 )
 
 
@@ -183,5 +183,5 @@ WRITTEN = Trial(
     _written,
     full=50_000,
     quick=1_000,
-    chunk=2_500,
+    chunk=5_000,
 )

@@ -66,7 +66,7 @@ BACKENDS = Trial(
     "the same files are bad on every backend, with and without a cache",
     "JPEGs in folders",
     _run,
-    full=3_000,
+    full=2_000,
     quick=100,
-    chunk=300,
+    chunk=500,
 )

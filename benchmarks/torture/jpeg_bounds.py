@@ -99,9 +99,9 @@ BOUNDS = Trial(
     "no JPEG makes the compiled loops reach beyond an array or a file",
     "JPEGs with checks of bounds",
     _run,
-    full=20_000,
+    full=12_000,
     quick=0,  # compiled anew, which takes a minute; tests/kernels/test_jpeg.py tries the decoder alone so
-    chunk=10_000,
+    chunk=6_000,
     seconds=1200.0,
 )
 

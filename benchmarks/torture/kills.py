@@ -258,9 +258,9 @@ TRAIN_STRIKES = Trial(
     "resumed or begun again, and ends bit by bit as undisturbed.",
     "trainings struck",
     train_strikes,
-    full=72,
+    full=48,
     quick=2,
-    chunk=36,
+    chunk=24,
 )
 PACK_KILLS = Trial(
     "pack-kills",

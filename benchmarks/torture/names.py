@@ -1,6 +1,6 @@
 """Names that command terminals, break out of pages or are no UTF-8: of classes, files, runs and settings.
 
-A case is a name. Twenty at a time become class folders with photos that bear them too; a run is trained on
+A case is a name. Forty at a time become class folders with photos that bear them too; a run is trained on
 them, asked and packed, and whatever is printed or left for people holds no control character.
 """
 
@@ -35,7 +35,7 @@ _PIECES = [
     *(b"<script>", b"&lt;", b"\"'>", b"]]>", b"=cmd|' /C'!A0", b"@x", b"+1", b"-x", b"#", b": ", b"- ", b"~"),
     *(b"null", b"*", b"?", b"\\", b"a", b"rose", b" ", "é".encode(), "雛菊".encode(), "\U0001f337".encode()),
 ]
-_TOGETHER = 20
+_TOGETHER = 40
 
 
 def name(case: int) -> bytes:
@@ -79,7 +79,7 @@ def _printed() -> Iterator[list[str]]:
 
 
 class _World:
-    """Twenty names in a folder of their own."""
+    """Some names in a folder of their own."""
 
     def __init__(self, cases: tuple[int, ...], folder: Path, tally: Tally) -> None:
         self.cases, self.folder, self.tally = cases, folder, tally
@@ -211,6 +211,6 @@ NAMES = Trial(
     unit="names",
     run=survive,
     full=2000,
-    quick=_TOGETHER,
+    quick=20,
     chunk=5 * _TOGETHER,
 )

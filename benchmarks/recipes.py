@@ -1,0 +1,175 @@
+"""What each setting of a recipe brings: training runs on your photos, one JSON.
+
+    python benchmarks/recipes.py DATA RECIPE [--weights FILE --model NAME] [--seeds N] [--ablate]
+                                 [--paper] [--out benchmarks/results/recipe-NAME.json]
+
+RECIPE is a config: cpu, fast, or a file. It is trained as it is, and with --ablate also with one setting at a
+time put back to its default; with --paper the recipe of configs/paper.yaml stands beside it, at --paper-lr. A
+third of the photos lies apart in test/: no run is chosen by them, and they are asked once, at the end of each
+run. Runs take turns. What is known is written down after each run; the same command goes on.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from flowerfast.bench.environment import SCHEMA, describe_photos, environment, write_results
+from flowerfast.config import Config, known_keys
+from flowerfast.errors import UserError
+from flowerfast.philox import generator
+from flowerfast.photos.photos import Photos
+from flowerfast.settings import load_config
+from flowerfast.training.run import train
+
+ROOT = Path(__file__).resolve().parents[1]
+GOAL = 0.933
+"""Accuracy that the paper reports."""
+TEST_SEED = 933
+_NOT_TRIED = ("data.path", "data.cache", "model.", "train.epochs", "train.seed", "eval.augmented")
+"""Settings that say on what and how long, not how."""
+
+
+def set_apart(photos: Photos, folder: Path) -> Path:
+    """A folder of links: a third of each class in test/, the rest in train/."""
+    paths = photos.table.paths()
+    for label in range(len(photos.classes)):
+        rows = photos.indices[photos.table.label[photos.indices] == label]
+        mixed = rows[generator("split", TEST_SEED, label).permutation(len(rows))]
+        for half, some in (("test", mixed[: len(rows) // 3]), ("train", mixed[len(rows) // 3 :])):
+            for row in some.tolist():
+                source = photos.root / paths[row]
+                link = folder / half / source.parent.name / source.name
+                link.parent.mkdir(parents=True, exist_ok=True)
+                link.symlink_to(source.resolve())
+    return folder
+
+
+def changes(recipe: Config) -> dict[str, dict[str, Any]]:
+    """By name, the settings that put one of the recipe back to its default; augmentation goes as a whole."""
+    mine, plain = recipe.model_dump(mode="json"), Config().model_dump(mode="json")
+    found: dict[str, dict[str, Any]] = {}
+    for key in known_keys():
+        section, _, name = key.partition(".")
+        if key.startswith(_NOT_TRIED) or mine[section][name] == plain[section][name]:
+            continue
+        group = "augment" if section == "augment" else key
+        found.setdefault(group, {})[key] = plain[section][name]
+    return {f"without {group}={_said(recipe, group)}": back for group, back in found.items()}
+
+
+def _said(recipe: Config, group: str) -> Any:
+    section, _, name = group.partition(".")
+    return recipe.model_dump(mode="json")[section][name] if name else "the recipe's"
+
+
+def once(folder: Path, config: str, settings: Mapping[str, Any], seed: int) -> dict[str, Any]:
+    """One run: accuracies, seconds, and seconds of training and validation until GOAL was reached."""
+    started = time.perf_counter()
+    with tempfile.TemporaryDirectory(prefix="recipe-") as out:
+        result = train(
+            folder,
+            out=Path(out, "run"),
+            config=config,
+            settings={**settings, "train.seed": seed, "checkpoints.keep": 1},
+        )
+    summary, spent, reached = result.summary, 0.0, None
+    for row in summary["history"]:
+        spent += row["seconds"]
+        if reached is None and row["val_acc"] >= GOAL:
+            reached = spent
+    return {
+        "seed": seed,
+        "val_acc": summary["best_val_acc"],
+        "best_epoch": summary["best_epoch"],
+        "test_acc": summary["test_acc"],
+        "seconds": time.perf_counter() - started,
+        "seconds_to_goal": reached,
+        "history": [
+            [row["val_loss"], row["val_acc"], row["train_loss"], row["seconds"]] for row in summary["history"]
+        ],
+    }
+
+
+def measure(args: argparse.Namespace) -> dict[str, Any]:
+    """All runs that are not known yet."""
+    recipe = load_config(args.recipe)
+    model = {} if args.model is None else {"model.name": args.model}
+    if args.weights is not None:
+        model |= {"model.weights": str(args.weights.resolve())}
+    tried: dict[str, tuple[str, dict[str, Any]]] = {"the recipe": (args.recipe, {})}
+    if args.paper:
+        tried["paper's recipe"] = ("paper", {"train.lr": args.paper_lr, "eval.augmented": False})
+    if args.ablate:
+        tried |= {name: (args.recipe, back) for name, back in changes(recipe).items()}
+    photos = Photos(str(args.data))
+    about = {
+        "schema": SCHEMA,
+        "kind": "recipe",
+        "recipe": recipe.model_dump(mode="json"),
+        "model": {key: Path(str(value)).name for key, value in model.items()},
+        "goal": GOAL,
+        "data": describe_photos(photos, args.data.name),
+    }
+    runs = _known(args.out, about)
+    with tempfile.TemporaryDirectory(prefix="recipe-") as scratch:
+        folder = set_apart(photos, Path(scratch))
+        for seed in range(args.seeds):
+            for name, (config, settings) in tried.items():
+                row = runs.setdefault(name, {"settings": settings, "runs": []})
+                if any(run["seed"] == seed for run in row["runs"]):
+                    continue
+                row["runs"].append(once(folder, config, {**model, **settings}, seed))
+                last = row["runs"][-1]
+                print(f"{name}, seed {seed}: {last['val_acc']:.1%}, {last['seconds']:.0f} s", flush=True)
+                write_results(
+                    args.out, {**about, "environment": environment(torch.device("cpu")), "runs": runs}
+                )
+    for name, row in runs.items():
+        accuracies = np.array([run["val_acc"] for run in row["runs"]])
+        print(f"{name}: {accuracies.mean():.2%} ± {accuracies.std():.2%}")
+    return runs
+
+
+def _known(out: Path, about: Mapping[str, Any]) -> dict[str, Any]:
+    """Runs of an earlier start of the same measurement."""
+    if not out.is_file():
+        return {}
+    stored = json.loads(out.read_text(encoding="utf-8"))
+    if not json.loads(json.dumps(about)).items() <= stored.items():
+        raise UserError(f"{out}: of another measurement; choose another --out")
+    runs: dict[str, Any] = stored["runs"]
+    return runs
+
+
+def main() -> int:
+    """Exit code 2: something cannot be measured."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("data", type=Path, help="folder of photos")
+    parser.add_argument("recipe", help="config: a shipped one or a file")
+    parser.add_argument("--model", help="instead of the recipe's")
+    parser.add_argument("--weights", type=Path, help="file that runs begin with")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--ablate", action="store_true", help="each setting put back, too")
+    parser.add_argument("--paper", action="store_true", help="the paper's recipe beside it")
+    parser.add_argument("--paper-lr", type=float, default=0.005, help="for which these weights want it")
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "recipe.json")
+    try:
+        measure(parser.parse_args())
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
