@@ -18,6 +18,7 @@ from PIL import Image
 
 from benchmarks.torture.trial import Tally, Trial
 from flowerfast.config import Augment, DataConfig
+from flowerfast.kernels.ready import LOOPS
 from flowerfast.loaders.loader import Loader
 from flowerfast.photos.decode import DecodeError, decode
 from flowerfast.photos.header import MAX_SIDE, read_header
@@ -205,6 +206,8 @@ def shape(case: int) -> tuple[int, int, str, int]:
 def try_shapes(cases: range, folder: Path) -> Tally:
     """Photos of one colour, which must come in that colour or be bad files."""
     tally = Tally()
+    LOOPS.begin()
+    LOOPS.demand()  # in a process of its own if need be: compiling takes memory too
 
     def write(case: int, place: Path) -> None:
         width, height, suffix, orientation = shape(case)

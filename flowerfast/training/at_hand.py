@@ -4,8 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import timm
-from huggingface_hub import scan_cache_dir
-from huggingface_hub.errors import CacheNotFound
 
 from flowerfast.arguments import path
 from flowerfast.errors import UserError
@@ -31,6 +29,9 @@ def weights_at_hand(folder: Path | str | None = None) -> list[dict[str, Any]]:
 
 
 def _kept_by_hub() -> list[dict[str, Any]]:
+    from huggingface_hub import scan_cache_dir  # which Windows has no use for, and not all of it there
+    from huggingface_hub.errors import CacheNotFound
+
     try:
         repos = scan_cache_dir().repos
     except CacheNotFound:

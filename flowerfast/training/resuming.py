@@ -1,5 +1,6 @@
 """A resumed run: what it may change, and what it keeps to."""
 
+import hashlib
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy as np
 
 from flowerfast.config import Config, known_keys
 from flowerfast.errors import UserError
+from flowerfast.files import to_json
 from flowerfast.loaders.cache.choice import cache_places
 from flowerfast.loaders.device import pick_device
 from flowerfast.loaders.engine import choose_backend
@@ -44,6 +46,14 @@ MAY_CHANGE = (
 within the bounds of `flowerfast parity`, a compiled network within rounding; another cache must give the
 same pixels (`check_pixels`), and however the folder is read, it must hold the photos and classes of
 split.json."""
+
+
+def began_with(config: Config) -> str:
+    """A short digest of the settings that a run has when it begins, but for those that may change."""
+    tree = config.model_dump(mode="json")
+    parts = (key.partition(".") for key in known_keys() if key not in MAY_CHANGE)
+    kept = {f"{section}.{name}": tree[section][name] for section, _, name in parts}
+    return hashlib.sha256(to_json(kept).encode()).hexdigest()[:16]
 
 
 def resume_config(stored: Config, changes: Mapping[str, Any]) -> Config:

@@ -35,6 +35,7 @@ from flowerfast.training.optimizer import check_optimizer
 from flowerfast.training.parent import parent_settings, split_photos
 from flowerfast.training.progress import Reporter, Silent, Stop
 from flowerfast.training.resuming import (
+    began_with,
     check_pixels,
     check_resume,
     keep_changes,
@@ -173,7 +174,7 @@ def _train(
             warm_up = train_loader.warm_up(compiler=False)  # before the clock starts
             if saved is None:
                 folder.create(config)
-                write_split(train_photos, val_photos, folder.split)
+                write_split(train_photos, val_photos, folder.split, began_with(config))
             else:
                 keep_changes(config, folder)
             compiled = _compile(state, config, len(train_photos), reporter, said)

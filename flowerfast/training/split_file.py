@@ -1,7 +1,6 @@
 """split.json of a run folder: which photo is in which half, by path."""
 
 import json
-import secrets
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -18,11 +17,14 @@ from flowerfast.training.seal import Damaged, read_sealed, write_sealed
 _ONCE_READ = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
 
-def write_split(train: Photos, val: Photos, file: Path) -> None:
-    """Write the split by path, so that a person can read it and a resumed run can check it."""
+def write_split(train: Photos, val: Photos, file: Path, began: str = "") -> None:
+    """Write the split by path, so that a person can read it and a resumed run can check it.
+
+    `began` stands for the settings with which the run began: a save of one that began otherwise is another's.
+    """
     paths = train.table.paths()
     content: dict[str, Any] = {
-        "run": secrets.token_hex(8),  # two runs of the same settings and photos are two
+        "began": began,
         "formats": list(FORMATS),
         "fingerprint": train.table.fingerprint,
         "classes": list(train.classes),

@@ -60,12 +60,23 @@ def prediction(name: str) -> None:
         tell(Prediction(name, (), name))
 
 
+SCORES: dict[str, Any] = {
+    "accuracy": 1.0,
+    "loss": 0.0,
+    "samples": 2,
+    "macro_f1": 1.0,
+    "accuracy_interval": None,
+    "macro_f1_interval": None,
+    "calibration": {"ece": 0.1, "temperature": None, "problem": "all answers are right"},
+}
+"""Of an evaluation, what holds no names."""
+
+
 def evaluation(name: str) -> None:
     row = {"name": name, "precision": 1.0, "recall": 1.0, "f1": 1.0, "support": 2}
     bad = {"path": name, "error": name}
     result = {"per_class": [row], "bad_files": [bad], "notes": [name]}
-    result |= {"accuracy": 1.0, "loss": 0.0, "samples": 2}
-    output.print_evaluation(result)
+    output.print_evaluation(result | SCORES)
 
 
 def parity(name: str) -> None:
@@ -159,7 +170,7 @@ def test_an_empty_argument_is_not_the_current_folder(cli: Cli, arguments: list[s
 
 def test_what_was_said_before_is_not_said_again(capsys: pytest.CaptureFixture[str]) -> None:
     result = {"per_class": [], "bad_files": [], "notes": ["compiling", "other"]}
-    output.print_evaluation({**result, "accuracy": 1.0, "loss": 0.0, "samples": 2}, ["compiling"])
+    output.print_evaluation(result | SCORES, ["compiling"])
     assert capsys.readouterr().err == "other\n"
 
 

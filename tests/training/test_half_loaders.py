@@ -16,7 +16,10 @@ def test_validation_never_mixes(photo_folder: Callable[..., Path], augmented: bo
     photos, cpu = Photos(photo_folder()), torch.device("cpu")
     given = {"data.image_size": 32, "data.backend": "cpu", "data.workers": 2, "eval.augmented": augmented}
     config = load_config(None, ["augment=strong"], given)
-    with training_loader(config, photos, cpu) as train, validation_loader(config, photos, 0.875, cpu) as val:
+    with (
+        training_loader(config, photos, cpu) as train,
+        validation_loader(config, photos, 0.875, cpu, augmented) as val,
+    ):
         assert all(batch.weight is not None for batch in train.epoch(0))
         assert [batch.weight for batch in val.epoch(0)] == [None]
         mine = val.plan_sampler.augment
