@@ -77,7 +77,7 @@ def commands(roots: dict[str, Path], few: Path, data: Path, rounds: int, scratch
     }
     runs = {build: scratch / f"run of the {build} build" for build in roots}
     for build, root in roots.items():
-        run(root, ("train", str(few), "--out", str(runs[build]), *_set(_TINY)))
+        run(root, ("train", str(few), "--out", str(runs[build]), *_set(_SMALL)))
     rows = {}
     for name, command in named.items():
         taken: dict[str, list[Figures]] = {build: [] for build in roots}

@@ -14,7 +14,7 @@ from flowerfast.kernels.jpeg_progressive import mask_count
 from flowerfast.kernels.jpeg_tables import make_tables
 from flowerfast.kernels.jpeg_writer import code_lengths, read_symbols_of, write_symbols
 
-_LEAST_BYTES = 48
+_LEAST_BYTES = 64
 """Of codes between two restart markers, on average: a marker takes some four."""
 _LEAST_PIXELS = 128 * 128
 """Of a photo in which it pays to begin in the middle."""
