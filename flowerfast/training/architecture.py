@@ -10,6 +10,7 @@ from typing import Any
 import timm
 from huggingface_hub import constants
 from huggingface_hub.errors import HfHubHTTPError
+from safetensors import safe_open
 from timm.models import PretrainedCfg, load_model_config_from_hf
 from torch import nn
 
@@ -81,7 +82,10 @@ class Architecture:
         file = None if self.cfg.custom_load else kept
         try:
             with writing(Path(constants.HF_HUB_CACHE)):
-                return self.create(classes, image_size, True, file)
+                network = self.create(classes, image_size, True, file)
+            if kept is not None and not _fits(kept, network):
+                raise ValueError("no layer of the network is in the file")
+            return network
         except WriteFailed as error:
             raise RunFailed(error.line("try again")) from error
         except (OSError, HfHubHTTPError) as error:
@@ -104,6 +108,19 @@ class Architecture:
             return None
         asked = f"model.pretrained=true, model.name={self.name}"
         return HubFile(place, _names(own or "pytorch_model.bin"), asked, _WAYS_OUT).fetch(say)
+
+
+def _fits(file: Path, network: nn.Module) -> bool:
+    """Whether a file has a layer of a network, perhaps under a longer name; only safetensors are asked.
+
+    Where the head is another than that of the weights, timm takes any file, and leaves the network at random.
+    """
+    if file.suffix != ".safetensors":
+        return True
+    with safe_open(file, "pt") as weights:
+        parts = [name.split(".") for name in weights.keys()]  # noqa: SIM118 - it is no mapping
+    ends = {".".join(name[k:]) for name in parts for k in range(len(name))}
+    return not ends.isdisjoint(network.state_dict())
 
 
 def _names(weights: str) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ import pytest
 import timm
 import torch
 from huggingface_hub import constants, file_download
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file, save, save_file
 from torch import nn
 
 from flowerfast.errors import RunFailed, UserError
@@ -110,6 +110,16 @@ def test_weights_are_fetched_once_and_never_asked_for_again(
     body = [key for key in network if not key.startswith("fc.")]
     assert body
     assert all(torch.equal(network[key], weights[key]) for key in body)
+
+
+def test_weights_of_no_layer_of_the_network_are_not_taken_for_its_own(
+    hub: LocalHub, build: Build, tmp_path: Path
+) -> None:
+    save_file({"of.another.network": torch.zeros(3)}, tmp_path / "foreign.safetensors")
+    hub.files[f"{TINY}/{WEIGHTS}"] = (tmp_path / "foreign.safetensors").read_bytes()
+    assert "its weights cannot be used (no layer of the network is in the file); delete " in refused(
+        UserError, build
+    )
 
 
 def test_a_repository_that_has_pickles_alone(hub: LocalHub, build: Build, tmp_path: Path) -> None:
