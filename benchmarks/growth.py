@@ -26,11 +26,11 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from flowerfast.augment import Augment
 from flowerfast.bench.child import Child, Variant
 from flowerfast.bench.environment import SCHEMA, environment, write_results
 from flowerfast.bench.rounds import timed
 from flowerfast.bench.usage import memory_bytes
-from flowerfast.config import Augment
 from flowerfast.loaders.loader import Loader
 from flowerfast.machine import user_cache_dir
 from flowerfast.photos.listing import list_photos

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from flowerfast.config import Augment, DataConfig, EvalConfig
+    from flowerfast.augment import Augment
+    from flowerfast.config import DataConfig, EvalConfig
     from flowerfast.errors import RunFailed, Stopped, UserError
     from flowerfast.loaders.batch import Batch
     from flowerfast.loaders.loader import Loader
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from flowerfast.training.tune import TuneResult, tune
 
 _HOMES = {
-    "Augment": "config",
+    "Augment": "augment",
     "Batch": "loaders.batch",
     "DataConfig": "config",
     "EvalConfig": "config",

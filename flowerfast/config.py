@@ -7,62 +7,20 @@ one.
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import BaseModel, Field, ValidationError, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
 
+from flowerfast.augment import Augment
 from flowerfast.documents import first_problem, shown
 from flowerfast.errors import UserError
 from flowerfast.nearest import hint
+from flowerfast.section import Section, Share, broken_rule, description, is_unknown
 
-Share = Annotated[float, Field(ge=0, le=1)]
 Backend = Literal["auto", "cpu", "dali-cpu", "dali"]
 Exif = Literal["apply", "ignore"]
-
-
-class Section(BaseModel):
-    """Base of all sections: frozen, no unknown keys, no NaN."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
-
-    def __init__(self, **values: Any) -> None:
-        try:
-            super().__init__(**values)
-        except ValidationError as error:
-            raise UserError(_explain(error, type(self).__name__, type(self))) from None
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _plain(cls, value: Any, info: ValidationInfo) -> Any:
-        """Refuse what pydantic would take for text or a number, and what no file or loop could hold."""
-        if isinstance(value, bytes):
-            raise ValueError("give text, not bytes")
-        if isinstance(value, str) and "\0" in value:
-            raise ValueError("holds the character U+0000")
-        kind = cls.model_fields[info.field_name or ""].annotation
-        kinds = {kind, *get_args(kind)}
-        kinds |= {get_args(part)[0] for part in kinds if get_origin(part) is Annotated}
-        if value == "" and str in kinds:
-            raise ValueError("is empty; leave it out, or give a value")
-        parts = [*value] if isinstance(value, list | tuple) else [value]
-        if bool in map(type, parts) and {int, float} & kinds:
-            raise ValueError("give a number, not true or false")
-        if any(isinstance(part, int) and abs(part) >= 2**64 for part in parts):
-            raise ValueError("that is too large a number")
-        return value
-
-    # For who calls the class: a section within a whole configuration is explained with its key (`validate`).
-    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
 
 
 class DataConfig(Section):
@@ -122,128 +80,6 @@ class DataConfig(Section):
     def _switch(cls, value: Any) -> Any:
         """YAML 1.1 reads a bare off as a bool; users mean the word."""
         return "off" if value is False else value
-
-
-class Augment(Section):
-    """Distributions of the plan; the defaults are the reference recipe's; presets: augment=light, strong."""
-
-    crop_scale: tuple[float, float] = (0.08, 1.0)
-    """Range of the crop's share of the photo's area."""
-    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
-    """Range of the crop's width / height."""
-    flip: Share = 0.5
-    """Probability of a horizontal flip."""
-    rotate: float = Field(default=15.0, ge=0, le=180)
-    """Largest rotation either way, in degrees."""
-    brightness: Share = 0.2
-    """Brightness factor is drawn from 1 ± this."""
-    contrast: Share = 0.2
-    """Contrast factor is drawn from 1 ± this."""
-    translate: Share = 0.1
-    """Largest shift either way, as a share of image_size."""
-    vflip: Share = 0.0
-    """Probability of a vertical flip."""
-    saturation: Share = 0.0
-    """Saturation factor is drawn from 1 ± this."""
-    hue: float = Field(default=0.0, ge=0, le=0.5)
-    """Hue is turned by ± this share of the colour circle at most."""
-    grey: Share = 0.0
-    """Probability that a picture loses its colours."""
-    policy: Literal["none", "trivial", "rand"] = "none"
-    """One operation of any strength (trivial: TrivialAugmentWide), or policy_ops of one (RandAugment)."""
-    policy_ops: int = Field(default=2, ge=1, le=8)
-    """With policy=rand, operations per picture."""
-    policy_magnitude: int = Field(default=9, ge=0, le=30)
-    """With policy=rand, strength of each, of 30."""
-    blur: Share = 0.0
-    """Probability of a Gaussian blur, sigma 0.1 to 2 pixels."""
-    erase: Share = 0.0
-    """Probability that a rectangle of 2 to 33 % of the picture is made black."""
-    mixup: float = Field(default=0.0, ge=0, le=100)
-    """MixUp: alpha of Beta(alpha, alpha), the distribution of the shares; 0: off, else 0.01 or more."""
-    cutmix: float = Field(default=0.0, ge=0, le=100)
-    """CutMix: the same for the area of a rectangle; with mixup as well, half of the pairs get either."""
-    mix_prob: Share = 1.0
-    """With mixup or cutmix, probability that two pictures are mixed."""
-
-    @classmethod
-    def preset(cls, name: str) -> "Augment":
-        """Settings by name: none, paper, light or strong. Raises UserError."""
-        return cls.model_validate(_with_preset({_PRESET: name}))
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_preset(cls, given: Any) -> Any:
-        return _with_preset({_PRESET: given} if isinstance(given, str) else given)
-
-    @property
-    def mixes(self) -> bool:
-        """Whether samples are mixed with each other."""
-        return max(self.mixup, self.cutmix) > 0 and self.mix_prob > 0
-
-    def unmixed(self) -> "Augment":
-        """The same without mixing, for pictures that keep their own label."""
-        return self.model_copy(update={"mixup": 0.0, "cutmix": 0.0})
-
-    @field_validator("mixup", "cutmix")
-    @classmethod
-    def _alpha(cls, value: float) -> float:
-        if 0 < value < 0.01:
-            raise ValueError("must be 0, or 0.01 or more")
-        return value
-
-    @field_validator("crop_scale", "crop_ratio")
-    @classmethod
-    def _range(cls, value: tuple[float, float], info: ValidationInfo) -> tuple[float, float]:
-        cap = 1 if info.field_name == "crop_scale" else 100
-        if not 0 < value[0] <= value[1] <= cap:
-            raise ValueError(f"must be [low, high] with 0 < low <= high <= {cap}")
-        return value
-
-
-PRESETS: dict[str, dict[str, Any]] = {
-    "none": {
-        "crop_scale": (1.0, 1.0),
-        "crop_ratio": (1.0, 1.0),
-        "flip": 0.0,
-        "rotate": 0.0,
-        "brightness": 0.0,
-        "contrast": 0.0,
-        "translate": 0.0,
-    },
-    "paper": {},
-    "light": {
-        "crop_scale": (0.5, 1.0),
-        "rotate": 0.0,
-        "brightness": 0.1,
-        "contrast": 0.1,
-        "saturation": 0.1,
-        "translate": 0.0,
-    },
-    "strong": {
-        "crop_scale": (0.25, 1.0),
-        "rotate": 0.0,
-        "brightness": 0.0,
-        "contrast": 0.0,
-        "translate": 0.0,
-        "policy": "trivial",
-        "erase": 0.25,
-        "mixup": 0.2,
-        "cutmix": 1.0,
-    },
-}
-"""What each preset of `Augment` changes of its defaults, which are those of `paper`."""
-_PRESET = "preset"
-
-
-def _with_preset(given: Any) -> Any:
-    """The values with those of the preset that they name beneath. Raises UserError for one that is none."""
-    if not isinstance(given, Mapping) or _PRESET not in given:
-        return given
-    name = given[_PRESET]
-    if not isinstance(name, str) or name not in PRESETS:
-        raise UserError(f"augment={shown(name)}: no such preset; give one of {', '.join(PRESETS)}")
-    return PRESETS[name] | {key: value for key, value in given.items() if key != _PRESET}
 
 
 class ModelConfig(Section):
@@ -416,21 +252,14 @@ def validate(tree: Mapping[str, Any], origin: str) -> Config:
         raise UserError(_explain(error, origin)) from None
 
 
-def _explain(error: ValidationError, origin: str, model: type[BaseModel] = Config) -> str:
-    """One line for the first problem of a `model`: file, key, rule, value."""
-    key, value, rule = first_problem(error)
-    cause = error.errors()[0].get("ctx", {}).get("error")
-    if isinstance(cause, UserError):
-        return f"{origin}: {cause}"
-    if error.errors()[0]["type"] == "extra_forbidden":
-        if model is not Config:
-            return f"{origin}: unknown argument {shown(key)}{hint(key, [*model.model_fields])}"
+def _explain(error: ValidationError, origin: str) -> str:
+    """One line for the first problem of a configuration: file, key, value, rule."""
+    key = first_problem(error)[0]
+    if is_unknown(error):
         sections = () if "." in key else Config.model_fields
         return f"{origin}: unknown key {shown(key)}{hint(key, [*known_keys(), *sections])}"
-    field = ".".join(key.split(".")[: 2 if model is Config else 1])
-    info = find_field(field) if model is Config else model.model_fields.get(field)
-    about = _description(info)
-    return f"{origin}: {field}={value}: {rule}{f' ({about})' if about else ''}"
+    field = ".".join(key.split(".")[:2])
+    return broken_rule(error, origin, field, find_field(field))
 
 
 @contextmanager
@@ -455,16 +284,12 @@ def find_field(key: str) -> FieldInfo | None:
     return None
 
 
-def _description(info: FieldInfo | None) -> str:
-    return (info.description or "").rstrip(".") if info else ""
-
-
 def describe_settings() -> Iterator[tuple[str, Any, str]]:
     """(key, default in types that JSON knows, meaning) of every setting."""
     defaults = Config().model_dump(mode="json")
     for key in known_keys():
         section, _, name = key.partition(".")
-        yield key, defaults[section][name], _description(find_field(key))
+        yield key, defaults[section][name], description(find_field(key))
 
 
 def describe_sections() -> dict[str, str]:

@@ -205,7 +205,7 @@ def lend_home() -> None:
 
 def versions() -> dict[str, str]:
     """Versions of what decides speed and pixels."""
-    # Only now: it takes a tenth of the time that --help takes.
+    # Only now: --help need not wait for it.
     from importlib.metadata import PackageNotFoundError, version
 
     installed = {"python": platform.python_version()}

@@ -16,7 +16,7 @@ from flowerfast.nearest import hint
 
 DEMO = "demo"
 """The shipped config that goes with rendered flowers."""
-PRESETS = "augment"
+PRESET_SECTION = "augment"
 """The one section that may be set as a whole, to the name of a preset, on which single settings come."""
 
 
@@ -38,7 +38,7 @@ def _apply(
     tree: dict[str, Any], overrides: Sequence[str], settings: Mapping[str, Any], origin: str
 ) -> Config:
     for changes, source in ((settings, origin), (parse_overrides(overrides), "--set")):
-        for key in sorted(changes, key=lambda key: key != PRESETS):
+        for key in sorted(changes, key=lambda key: key != PRESET_SECTION):
             _put(tree, key, changes[key], source)
     return validate(tree, origin)
 
@@ -124,10 +124,10 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 def _put(tree: dict[str, Any], key: str, value: Any, origin: str) -> None:
     _check_key(key, origin)
     section, _, name = key.partition(".")
-    if key == PRESETS:
+    if key == PRESET_SECTION:
         tree[section] = {"preset": value}
         return
-    if section == PRESETS and isinstance(tree.get(section), str):
+    if section == PRESET_SECTION and isinstance(tree.get(section), str):
         tree[section] = {"preset": tree[section]}
     branch = tree.setdefault(section, {})
     if not isinstance(branch, dict):
@@ -139,7 +139,7 @@ def _check_key(key: str, origin: str) -> None:
     """Refuse unknown keys here, where the spelling the user typed is known."""
     keys = list(known_keys())
     of_kind(f"{origin}: key", key, str, "a dotted key, as 'train.lr'")
-    if key == PRESETS:
+    if key == PRESET_SECTION:
         return
     first = next((each for each in keys if each.startswith(f"{key}.")), None)
     if first is not None:

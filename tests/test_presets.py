@@ -6,7 +6,8 @@ import pytest
 import yaml
 
 import flowerfast as ff
-from flowerfast.config import PRESETS, Augment, Config
+from flowerfast.augment import PRESETS, Augment
+from flowerfast.config import Config
 from flowerfast.settings import change_config, load_config, refuse_unused
 
 OLD = {

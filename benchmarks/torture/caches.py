@@ -12,7 +12,8 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.torture.trial import Tally, Trial
-from flowerfast.config import Augment, DataConfig
+from flowerfast.augment import Augment
+from flowerfast.config import DataConfig
 from flowerfast.errors import UserError
 from flowerfast.kernels import place as kernels
 from flowerfast.loaders.cache.store import PhotoCache

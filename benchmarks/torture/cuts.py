@@ -16,7 +16,8 @@ import numpy as np
 from benchmarks.torture.recorder import Look, leave, recording
 from benchmarks.torture.small import begin, outcome, paint, quiet
 from benchmarks.torture.trial import Tally, Trial
-from flowerfast.config import Augment, DataConfig
+from flowerfast.augment import Augment
+from flowerfast.config import DataConfig
 from flowerfast.errors import UserError
 from flowerfast.loaders.loader import Loader
 from flowerfast.packing.pack import pack

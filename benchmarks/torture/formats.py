@@ -17,7 +17,8 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.torture.trial import Tally, Trial
-from flowerfast.config import Augment, DataConfig
+from flowerfast.augment import Augment
+from flowerfast.config import DataConfig
 from flowerfast.kernels.ready import LOOPS
 from flowerfast.loaders.loader import Loader
 from flowerfast.photos.decode import DecodeError, decode

@@ -20,8 +20,9 @@ from safetensors.numpy import load_file
 
 from benchmarks.torture.small import SHORT, history, paint
 from benchmarks.torture.trial import Tally, Trial
+from flowerfast.augment import Augment
 from flowerfast.commands.answers import answers
-from flowerfast.config import Augment, DataConfig
+from flowerfast.config import DataConfig
 from flowerfast.errors import RunFailed, WriteFailed
 from flowerfast.loaders.loader import Loader
 from flowerfast.packing.pack import damaged, pack

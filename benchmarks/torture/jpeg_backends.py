@@ -7,7 +7,8 @@ from benchmarks.torture.jpeg import MAX_PIXELS, header_of, reference
 from benchmarks.torture.jpeg_grammar import written
 from benchmarks.torture.jpeg_mutants import mutant
 from benchmarks.torture.trial import Tally, Trial
-from flowerfast.config import Augment, DataConfig
+from flowerfast.augment import Augment
+from flowerfast.config import DataConfig
 from flowerfast.loaders.loader import Loader
 from flowerfast.photos.photos import Photos
 

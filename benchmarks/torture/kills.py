@@ -22,8 +22,9 @@ import numpy as np
 
 from benchmarks.torture.small import SHORT, history, options, paint
 from benchmarks.torture.trial import Tally, Trial
+from flowerfast.augment import Augment
 from flowerfast.commands.cli import main
-from flowerfast.config import Augment, DataConfig
+from flowerfast.config import DataConfig
 from flowerfast.loaders.loader import Loader
 from flowerfast.packing import pack
 from flowerfast.photos.photos import Photos

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 
 from flowerfast.arguments import of_kind, whole
-from flowerfast.config import Augment, DataConfig, speaking_of, validate
+from flowerfast.augment import Augment
+from flowerfast.config import DataConfig, speaking_of, validate
 from flowerfast.errors import UserError
 from flowerfast.kernels.ready import LOOPS
 from flowerfast.loaders.batch import Batch

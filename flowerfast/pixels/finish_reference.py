@@ -4,6 +4,7 @@ The blur is the one exception: torchvision has it in float32, here it is in whol
 everywhere, and differs from torchvision's by a level at most.
 """
 
+import math
 from collections.abc import Callable
 from functools import reduce
 
@@ -67,7 +68,7 @@ def operate(image: Image.Image, operation: int, magnitude: float) -> Image.Image
         case Operation.posterize:
             return ImageOps.posterize(image, int(magnitude))
         case Operation.solarize:
-            return ImageOps.solarize(image, 255 * magnitude)  # type: ignore[arg-type]
+            return ImageOps.solarize(image, math.ceil(255 * magnitude))  # levels are whole numbers
         case Operation.auto_contrast:
             return ImageOps.autocontrast(image)
         case Operation.equalize:

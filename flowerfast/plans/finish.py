@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from flowerfast.config import Augment
+from flowerfast.augment import Augment
 from flowerfast.kernels.operations import Operation
 from flowerfast.philox import stream_key, uniforms
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from flowerfast.config import Augment
+from flowerfast.augment import Augment
 
 Sizes = tuple[np.ndarray, np.ndarray]
 """(width, height) of photos in pixels, each int (n,)."""

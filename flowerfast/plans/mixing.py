@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from flowerfast.config import Augment
+from flowerfast.augment import Augment
 from flowerfast.philox import stream_key, uniforms
 
 WHOLE = 1 << 16

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from flowerfast.config import Augment
+from flowerfast.augment import Augment
 from flowerfast.philox import generator, stream_key, uniforms
 from flowerfast.photos.photos import Photos
 from flowerfast.plans.balance import Balance

@@ -118,7 +118,7 @@ def _fits(file: Path, network: nn.Module) -> bool:
     if file.suffix != ".safetensors":
         return True
     with safe_open(file, "pt") as weights:
-        parts = [name.split(".") for name in weights.keys()]  # noqa: SIM118 - it is no mapping
+        parts = [name.split(".") for name in [*weights.keys()]]
     ends = {".".join(name[k:]) for name in parts for k in range(len(name))}
     return not ends.isdisjoint(network.state_dict())
 

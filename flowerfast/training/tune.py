@@ -23,7 +23,7 @@ from flowerfast.files import to_json, write_text
 from flowerfast.locks import only_writer
 from flowerfast.machine import Progress, ProgressBars, no_bars
 from flowerfast.philox import generator
-from flowerfast.settings import PRESETS, change_config, start_config
+from flowerfast.settings import PRESET_SECTION, change_config, start_config
 from flowerfast.training.at_hand import weights_at_hand
 from flowerfast.training.progress import Silent, Stop, Totals
 from flowerfast.training.run import train
@@ -111,7 +111,7 @@ def _draw(number: int, base: Config, model: Mapping[str, Any]) -> dict[str, Any]
     }
 
 
-_STRENGTHS: tuple[dict[str, Any], ...] = ({}, {PRESETS: "light"}, {PRESETS: "strong"})
+_STRENGTHS: tuple[dict[str, Any], ...] = ({}, {PRESET_SECTION: "light"}, {PRESET_SECTION: "strong"})
 """Augmentation as the configuration has it, and two presets."""
 
 
@@ -188,8 +188,8 @@ class _Search:
     def _settings(self, changes: Mapping[str, Any]) -> dict[str, Any]:
         """All settings of a run, by dotted key."""
         tree = self._base.model_dump(mode="json")
-        if PRESETS in changes:
-            del tree[PRESETS]
+        if PRESET_SECTION in changes:
+            del tree[PRESET_SECTION]
         flat = {f"{section}.{key}": value for section, keys in tree.items() for key, value in keys.items()}
         return {**flat, "checkpoints.keep": 1, **changes}
 

@@ -12,10 +12,11 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
+from flowerfast.augment import Augment
 from flowerfast.commands import parity
 from flowerfast.commands.differences import BOUNDS
 from flowerfast.commands.parity import MORE, STEPS, compare_backends, step_plans
-from flowerfast.config import Augment, Config, DataConfig
+from flowerfast.config import Config, DataConfig
 from flowerfast.demo.synthetic import synthesize
 from flowerfast.errors import UserError
 from flowerfast.loaders import engine

@@ -6,7 +6,8 @@ from typing import Any, Literal
 
 import torch
 
-from flowerfast.config import Augment, DataConfig
+from flowerfast.augment import Augment
+from flowerfast.config import DataConfig
 from flowerfast.loaders.loader import Loader
 from flowerfast.photos.photos import Photos
 

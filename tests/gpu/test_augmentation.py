@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from flowerfast.config import Augment
+from flowerfast.augment import Augment
 from flowerfast.loaders.batch import Batch
 from flowerfast.pixels.finish_batch import finish_batch
 from flowerfast.pixels.finish_reference import finish_square

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from numba import typeof
 
-from flowerfast.config import Augment, DataConfig
+from flowerfast.augment import Augment
+from flowerfast.config import DataConfig
 from flowerfast.kernels import ahead, files, finish
 from flowerfast.loaders.loader import Loader
 from flowerfast.locks import only_writer

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from flowerfast.config import Augment
+from flowerfast.augment import Augment
 from flowerfast.loaders.buffers import Buffers
 from flowerfast.loaders.loader import Loader
 from flowerfast.photos.photos import Photos

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from flowerfast.config import Augment, DataConfig
+from flowerfast.augment import Augment
+from flowerfast.config import DataConfig
 from flowerfast.kernels.ready import LOOPS
 from flowerfast.loaders.loader import Loader
 from flowerfast.packing.pack import PackSettings, pack

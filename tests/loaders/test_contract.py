@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from flowerfast.config import Augment
+from flowerfast.augment import Augment
 from flowerfast.errors import UserError
 from flowerfast.loaders.cache.store import PhotoCache
 from flowerfast.loaders.loader import Loader

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from flowerfast.config import Augment
+from flowerfast.augment import Augment
 from flowerfast.loaders.loader import Loader
 from flowerfast.photos.photos import Photos
 from flowerfast.pixels.finish_reference import finish_square

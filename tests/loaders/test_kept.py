@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from flowerfast.config import Augment
+from flowerfast.augment import Augment
 from flowerfast.loaders import loader as module
 from flowerfast.loaders.loader import Loader
 from flowerfast.photos.photos import Photos

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from flowerfast.config import Augment, DataConfig
+from flowerfast.augment import Augment
+from flowerfast.config import DataConfig
 from flowerfast.errors import UserError
 from flowerfast.loaders import loader as loader_module
 from flowerfast.loaders.cache import choice

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from flowerfast.config import Augment
+from flowerfast.augment import Augment
 from flowerfast.errors import UserError
 from flowerfast.loaders.batch import Batch
 from flowerfast.loaders.loader import Loader

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from flowerfast.config import Augment, DataConfig
+from flowerfast.augment import Augment
+from flowerfast.config import DataConfig
 from flowerfast.errors import UserError
 from flowerfast.loaders.batch import Batch
 from flowerfast.loaders.loader import Loader

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flowerfast.config import Augment
+from flowerfast.augment import Augment
 from flowerfast.loaders.loader import Loader
 from flowerfast.loaders.threads import chunk_size
 from flowerfast.photos.photos import Photos

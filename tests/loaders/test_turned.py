@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from flowerfast.config import Augment, DataConfig
+from flowerfast.augment import Augment
+from flowerfast.config import DataConfig
 from flowerfast.loaders.loader import Loader
 from flowerfast.packing.pack import pack
 from flowerfast.packing.shard_writer import PackSettings

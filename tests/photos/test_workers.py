@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flowerfast.config import Augment, DataConfig
+from flowerfast.augment import Augment
+from flowerfast.config import DataConfig
 from flowerfast.errors import RunFailed
 from flowerfast.loaders.loader import Loader
 from flowerfast.packing.pack import pack
@@ -109,7 +110,8 @@ def test_who_waits_can_be_asked_to_stop(hang: threading.Event) -> None:
 
 _SCRIPT = """
 import sys, threading
-from flowerfast.config import Augment, DataConfig
+from flowerfast.augment import Augment
+from flowerfast.config import DataConfig
 from flowerfast.loaders.loader import Loader
 from flowerfast.photos import workers
 from flowerfast.photos.photos import Photos

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flowerfast.config import Augment
+from flowerfast.augment import Augment
 from flowerfast.kernels.chain import Steps, make_scratch, need_of
 from flowerfast.kernels.resize import make_taps
 from flowerfast.loaders.cache.store import Cached, PhotoCache

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flowerfast.config import Augment
+from flowerfast.augment import Augment
 from flowerfast.errors import UserError
 from flowerfast.kernels import End, numba_problem, place
 from flowerfast.kernels.place import is_compiled

@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from flowerfast.config import Augment
+from flowerfast.augment import Augment
 from flowerfast.kernels.gpu import COLUMNS
 from flowerfast.photos.orientation import turn
 from flowerfast.pixels import gpu

@@ -11,7 +11,7 @@ import torchvision.transforms as T
 import torchvision.transforms.functional as F
 from PIL import Image, ImageEnhance, ImageOps
 
-from flowerfast.config import Augment
+from flowerfast.augment import Augment
 from flowerfast.photos.photos import Photos
 from flowerfast.pixels import reference as module
 from flowerfast.pixels.compiled import CompiledExecutor

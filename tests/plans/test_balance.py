@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flowerfast.config import Augment
+from flowerfast.augment import Augment
 from flowerfast.photos.photos import Photos
 from flowerfast.plans.balance import Balance
 from flowerfast.plans.order import WHOLE

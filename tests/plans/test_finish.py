@@ -9,7 +9,7 @@ import torch
 from scipy.stats import ks_2samp
 from torchvision.transforms import v2
 
-from flowerfast.config import Augment
+from flowerfast.augment import Augment
 from flowerfast.kernels.operations import Operation
 from flowerfast.plans.finish import Finish, make_finish
 from flowerfast.plans.plan import COLUMNS, make_plan

@@ -10,7 +10,7 @@ from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms import functional as F
 from torchvision.transforms.functional import InterpolationMode
 
-from flowerfast.config import Augment
+from flowerfast.augment import Augment
 from flowerfast.pixels.reference import augment as execute
 from flowerfast.plans import plan as plans
 from flowerfast.plans.geometry import limited, moved, resized

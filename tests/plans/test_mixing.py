@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.stats import ks_2samp
 
-from flowerfast.config import Augment
+from flowerfast.augment import Augment
 from flowerfast.photos.photos import Photos
 from flowerfast.plans.mixing import WHOLE, Mix, make_mix, pairs, part_of
 from flowerfast.plans.plan import Plan, Sampler

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from scipy.stats import ks_2samp
 from torchvision.transforms import ColorJitter, RandomAffine, RandomRotation
 
-from flowerfast.config import Augment
+from flowerfast.augment import Augment
 from flowerfast.photos.photos import Photos
 from flowerfast.plans.plan import COLUMNS, Plan, Sampler, epoch_order, make_eval_plan, make_plan, still_plan
 

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from flowerfast.config import Augment, Config, DataConfig
+from flowerfast.augment import Augment
+from flowerfast.config import Config, DataConfig
 from flowerfast.errors import Stopped, UserError
 from flowerfast.loaders import loader as loader_module
 from flowerfast.loaders.batch import Batch

@@ -12,7 +12,8 @@ import pytest
 import timm
 from safetensors.torch import save_file
 
-from flowerfast.config import Augment, Config
+from flowerfast.augment import Augment
+from flowerfast.config import Config
 from flowerfast.errors import RunFailed, Stopped, UserError
 from flowerfast.settings import load_config
 from flowerfast.training import run as run_module

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from flowerfast.config import Augment, DataConfig
+from flowerfast.augment import Augment
+from flowerfast.config import DataConfig
 from flowerfast.errors import UserError
 from flowerfast.loaders.cache.choice import open_cache
 from flowerfast.loaders.cache.file import cache_key, held_bytes, pixels_start
@@ -30,7 +31,8 @@ Drawn = Callable[..., dict[int, bytes]]
 
 OTHER_PROCESS = """
 import sys
-from flowerfast.config import Augment, DataConfig
+from flowerfast.augment import Augment
+from flowerfast.config import DataConfig
 from flowerfast.loaders.loader import Loader
 from flowerfast.photos.photos import Photos
 

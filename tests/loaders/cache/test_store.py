@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from flowerfast.config import Augment
+from flowerfast.augment import Augment
 from flowerfast.loaders.cache.store import PhotoCache, cache_bytes
 from flowerfast.loaders.loader import Loader
 from flowerfast.photos.photos import Photos

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from flowerfast.config import Augment, DataConfig
+from flowerfast.augment import Augment
+from flowerfast.config import DataConfig
 from flowerfast.loaders.cache.store import PhotoCache
 from flowerfast.loaders.dali.cached import window_rows
 from flowerfast.loaders.engine import open_engine

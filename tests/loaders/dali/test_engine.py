@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from flowerfast.config import Augment, DataConfig
+from flowerfast.augment import Augment
+from flowerfast.config import DataConfig
 from flowerfast.errors import UserError
 from flowerfast.loaders.batch import Batch
 from flowerfast.loaders.dali.files import FileReader
@@ -150,7 +151,7 @@ def test_batches_of_the_cpu_graph_go_to_the_training_device(
 
 CHILD = """
 import sys
-from flowerfast.config import Augment
+from flowerfast.augment import Augment
 from flowerfast.loaders.loader import Loader
 from flowerfast.photos import workers
 from flowerfast.photos.photos import Photos

@@ -20,7 +20,7 @@ DEFAULT = "32M"  # what DALI 2.4 takes when nothing is said
 CHILD = """
 import json, os, sys, zlib
 from pathlib import Path
-from flowerfast.config import Augment
+from flowerfast.augment import Augment
 from flowerfast.loaders.loader import Loader
 from flowerfast.photos.photos import Photos
 

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from flowerfast.config import Augment, DataConfig
+from flowerfast.augment import Augment
+from flowerfast.config import DataConfig
 from flowerfast.loaders import speeds
 from flowerfast.photos.photos import Photos
 from flowerfast.plans.plan import Sampler
