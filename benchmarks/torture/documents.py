@@ -5,7 +5,6 @@ It goes through one reader after the other by its number.
 """
 
 import json
-import resource
 import time
 from collections.abc import Callable
 from functools import partial
@@ -17,6 +16,7 @@ import timm
 import torch
 import yaml
 
+from benchmarks.torture.memory import Growth
 from benchmarks.torture.trial import Tally, Trial
 from flowerfast.bench.compare import read_result
 from flowerfast.bench.environment import SCHEMA
@@ -177,7 +177,7 @@ class _Readers:
 def survive(cases: range, folder: Path) -> Tally:
     """See `DOCUMENTS`."""
     tally, readers = Tally(), _Readers(folder)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    growth = Growth()
     for case in cases:
         read = readers.all[case % len(readers.all)]
         answer = partial(read, np.random.default_rng([13, case]))
@@ -196,7 +196,7 @@ def survive(cases: range, folder: Path) -> Tally:
         if seconds > _SECONDS:
             tally.fail(case, f"{read.__name__}: took {seconds:.1f} s")
         tally.tried += 1
-    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+    grown = growth.most()
     tally.count("most MB more", round(grown / 1e6))
     if grown > _BYTES:
         tally.fail(cases.start, f"to {cases.stop}: took {grown / 1e6:,.0f} MB")

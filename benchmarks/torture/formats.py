@@ -5,7 +5,6 @@ whether it is a photo, and the two executors on every pixel.
 """
 
 import io
-import resource
 import shutil
 import zlib
 from collections.abc import Callable, Iterator
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from benchmarks.torture.memory import Growth
 from benchmarks.torture.trial import Tally, Trial
 from flowerfast.augment import Augment
 from flowerfast.config import DataConfig
@@ -30,8 +30,8 @@ _SIDE = 32
 _MAX_PIXELS = 2_000_000
 _TOGETHER = 64  # cases of one folder
 _DALI_EVERY = 4  # of so many folders DALI reads one: a file that only its decoders refuse costs a new graph
-_MOST_MB = 3000
-"""Memory that a process may take: torch, numba and DALI take the half of it before the first photo."""
+_MOST_BYTES = 2 << 30
+"""What photos may take beside what the process had before them; DALI's own libraries are in it."""
 _COLOUR = (200, 100, 50)
 Found = dict[int, np.ndarray | None]
 """Pixels of photos by sample index, uint8 (3, S, S); None: a bad file."""
@@ -161,7 +161,6 @@ def _compare(root: Path, tally: Tally, dali: bool, augment: Augment | None) -> F
         if pixels is not None and other is not None and not np.array_equal(pixels, other):
             tally.fail(_case(photos.path(index)), f"{photos.path(index)}: the executors' pixels differ")
     tally.count("bad files", len(bad))
-    tally.count("most MB", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
     return found
 
 
@@ -209,6 +208,7 @@ def try_shapes(cases: range, folder: Path) -> Tally:
     tally = Tally()
     LOOPS.begin()
     LOOPS.demand()  # in a process of its own if need be: compiling takes memory too
+    growth = Growth()
 
     def write(case: int, place: Path) -> None:
         width, height, suffix, orientation = shape(case)
@@ -231,8 +231,9 @@ def try_shapes(cases: range, folder: Path) -> Tally:
             if far > 8:  # a palette or a JPEG of one colour comes close to it
                 tally.fail(_case(photos.path(index)), f"{photos.path(index)}: off by {far} levels")
         tally.tried += len(part)
-    if tally.figures.get("most MB", 0) > _MOST_MB:
-        tally.fail(cases.start, f"{tally.figures['most MB']:.0f} MB")
+    tally.count("most MB more", growth.most() // 1_000_000)
+    if growth.most() > _MOST_BYTES:
+        tally.fail(cases.start, f"to {cases.stop}: took {growth.most() / 1e6:,.0f} MB")
     return tally
 
 
