@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 from numba import config, njit
+from numba.core.runtime import rtsys
 
 from flowerfast.kernels.machine_code import MachineCode
 from flowerfast.kernels.place import CODE, KEEP
@@ -34,7 +35,18 @@ def kernel(function: Callable[..., Any]) -> Any:
         kept = compiled._cache
         kept._cache_file = MachineCode(Path(kept.cache_path), kept._impl.filename_base)
         kept._guard_against_spurious_io_errors = _going_on  # numba's own has none but for Windows
+        kept.load_overload = partial(_loaded, kept)
     return compiled
+
+
+def _loaded(kept: Any, signature: Any, context: Any) -> Any:
+    """What is kept of a function for a signature, or None: numba's `Cache.load_overload` without a refresh.
+
+    That would import all that numba can compile, which takes longer than loading. Compiling does it itself.
+    """
+    rtsys.initialize(context)
+    with _going_on():
+        return kept._load_overload(signature, context)
 
 
 @contextmanager

@@ -5,7 +5,9 @@ executed. Its index of them is one file too, which two processes that compile at
 """
 
 import hashlib
+import io
 import pickle
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +17,7 @@ from typing import Any
 
 import llvmlite
 import numba
+from numba.core.environment import Environment, _rebuild_env, lookup_environment
 from numba.core.serialize import dumps
 
 from flowerfast.files import read_bytes, replacing
@@ -74,7 +77,7 @@ class MachineCode:
         if hashlib.sha256(content[_DIGEST:]).digest() != content[:_DIGEST]:
             _say_damaged(self._folder)
             return None
-        kept, data = pickle.loads(content[_DIGEST:])
+        kept, data = _Unpickler(io.BytesIO(content[_DIGEST:])).load()
         return data if kept == key else None
 
     def save(self, key: Any, data: Any) -> None:
@@ -92,6 +95,28 @@ class MachineCode:
     def _file(self, key: Any) -> Path:
         text = repr((numba.__version__, llvmlite.__version__, key))
         return self._folder / f"{self._name}.{hashlib.sha256(text.encode()).hexdigest()[:16]}{SUFFIX}"
+
+
+class _Unpickler(pickle.Unpickler):
+    """Imports no module for the sake of its globals, for which machine code does not ask.
+
+    Those of numba import scipy's linear algebra, and more: a second in all, and memory for good.
+    """
+
+    def find_class(self, module: str, name: str) -> Any:
+        found = super().find_class(module, name)
+        return _environment if found is _rebuild_env else found
+
+
+def _environment(module: str, constants: list[Any], name: str) -> Any:
+    found = lookup_environment(name)
+    if found is not None or module in sys.modules:
+        return _rebuild_env(module, constants, name)
+    made = Environment({"__name__": module})  # by which numba can keep it again
+    made.consts[:] = constants
+    made.env_name = name
+    Environment._memo[name] = made
+    return made
 
 
 @cache

@@ -148,3 +148,29 @@ def test_processes_that_compile_at_once_keep_what_each_has_made(tmp_path: Path) 
     assert [code.load(key) for code in (one, other) for key in ("int", "float")] == [1, 2, 1, 2]
     one.flush()
     assert other.load("int") is None
+
+
+def test_loading_imports_nothing_that_only_compiling_needs(tmp_path: Path) -> None:
+    """And compiling after it, with what loading has left out, is kept as ever."""
+    (tmp_path / "of_a_module.py").write_text("def largest(x):\n    return x.max(), x.cumsum()[-1]\n")
+    program = (
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "import numpy as np\n"
+        "from of_a_module import largest\n"
+        "from flowerfast.kernels.compiling import kernel\n"
+        "most = kernel(largest)\n"
+        "for kind in sys.argv[2:]:\n"
+        "    assert most(np.array([1, 3, 2], kind)) == (3, 6)\n"
+        "print('numba.np.arraymath' in sys.modules, most._cache_misses.total())\n"
+    )
+    said = []
+    for kinds in (["i8"], ["i8"], ["i8", "f8"], ["f8", "i8"]):
+        ran = subprocess.run(
+            [sys.executable, "-c", program, str(tmp_path), *kinds],
+            env={**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "code")},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        said.append(ran.stdout.strip())
+    assert said == ["True 1", "False 0", "True 1", "False 0"]
