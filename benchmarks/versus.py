@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -36,6 +37,8 @@ CAMERA_PHOTOS = 64
 """Photos enlarged to 12 megapixels."""
 FEW = 40
 """Photos of the commands, whose time is then that of starting up, saving and ending."""
+MANY = 1000
+"""Photos at least that predict and evaluate get at once, the same ones more than once if need be."""
 BUILDS = ("old", "new")
 
 
@@ -93,10 +96,20 @@ def loaders(roots: dict[str, Path], data: dict[str, tuple[Path, Path]], rounds: 
 
 def some(photos: Photos, folder: Path) -> Path:
     """A folder of links to a few of the photos, evenly spread."""
+    return linked(photos, photos.indices[:: max(1, len(photos) // FEW)], folder)
+
+
+def many(photos: Photos, folder: Path) -> Path:
+    """A folder of links to all photos, under several names each until they are `MANY`."""
+    return linked(photos, np.tile(photos.indices, -(-MANY // len(photos))), folder)
+
+
+def linked(photos: Photos, indices: np.ndarray, folder: Path) -> Path:
+    """A folder of links to photos, by their class."""
     paths = photos.table.paths()
-    for index in photos.indices[:: max(1, len(photos) // FEW)]:
+    for number, index in enumerate(indices.tolist()):
         source = photos.root / paths[index]
-        link = folder / source.parent.name / source.name
+        link = folder / source.parent.name / f"{number}-{source.name}"
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(source.resolve())
     return folder
@@ -132,7 +145,11 @@ def versus(old: str, data: Path, rounds: int) -> dict[str, Any]:
             "environment": environment(torch.device("cpu")),
             "loader": loaders(roots, kinds, rounds),
             "command": commands(
-                roots, some(photos, Path(scratch, "few")), data.resolve(), max(3, rounds // 2), Path(scratch)
+                roots,
+                some(photos, Path(scratch, "few")),
+                many(photos, Path(scratch, "many")),
+                max(3, rounds // 2),
+                Path(scratch),
             ),
             "seconds": time.perf_counter() - started,
         }

@@ -7,6 +7,8 @@ import sys
 
 def main() -> None:
     """Do what the command line says, and end the process."""
+    # A network's threads that wait for each other leave the cores to those that decode.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is imported
     try:
         from flowerfast.commands import cli
     except KeyboardInterrupt:  # of which imports would show where they were
