@@ -139,6 +139,28 @@ def builds() -> str:
     return "\n\n".join(files)
 
 
+def packing() -> str:
+    """How fast photos are packed, from the results files of `packing.py`."""
+    columns = "photos|packed|>of them written anew|>shards, times the files|>photos/s|>CPU per photo, ms"
+    parts = []
+    for name, result in read("packing-*.json"):
+        rows = [
+            [
+                row["photos"],
+                row["packed"],
+                f"{row['written_anew']:,} of {row['count']:,}",
+                f"{row['bytes_after'] / row['bytes_before']:.3f}",
+                f"{row['photos_per_sec']:,.0f}",
+                f"{row['cpu_ms_per_photo']:.2f}",
+            ]
+            for row in result["rows"]
+        ]
+        env = result["environment"]
+        about = f"{machine(env)}, {photos(result['data'])} on average, {result['rounds']} rounds"
+        parts.append(f"{about}, {made(name, env, '../')}:\n\n{table(columns, rows)}")
+    return "\n\n".join(parts)
+
+
 def reliability() -> str:
     """What was promised, how often it was tried and what came of it, from `reliability.json`."""
     parts = []
@@ -160,7 +182,7 @@ def reliability() -> str:
 PAGES: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {"cpu": cpu, "speed": speed, "accuracy": accuracy},
     "docs/compare.md": {"compare": compare},
-    "docs/cpu.md": {"builds": builds, "growth": growth},
+    "docs/cpu.md": {"builds": builds, "packing": packing, "growth": growth},
     "docs/reliability.md": {"reliability": reliability},
 }
 """Tables of each page, by the name in its comment."""
