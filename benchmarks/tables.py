@@ -179,11 +179,28 @@ def reliability() -> str:
     return "\n\n".join(parts)
 
 
+def remote() -> str:
+    """Requests and bytes of epochs on shards at a URL, from `remote.json`."""
+    parts = []
+    for name, result in read("remote.json"):
+        rows = []
+        for what, epochs in result["epochs"].items():
+            told = (f"{epoch['requests']:,} / {epoch['bytes'] / 1e6:,.1f} MB" for epoch in epochs)
+            rows.append([what, *told])
+        counts = "|".join(f">epoch {number}" for number in range(1, 1 + len(rows[0][1:])))
+        size = f"{result['bytes'] / 1e6:,.1f} MB in {result['shards']} shards"
+        said = f"{photos(result['data'])}, {size}, {made(name, result['environment'], '../')}"
+        columns = f"order, cache|{counts}"
+        parts.append(f"Requests and bytes of an epoch on four fifths of {said}:\n\n{table(columns, rows)}")
+    return "\n\n".join(parts)
+
+
 PAGES: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {"cpu": cpu, "speed": speed, "accuracy": accuracy},
     "docs/compare.md": {"compare": compare},
     "docs/cpu.md": {"builds": builds, "packing": packing, "growth": growth},
     "docs/reliability.md": {"reliability": reliability},
+    "docs/remote.md": {"remote": remote},
 }
 """Tables of each page, by the name in its comment."""
 

@@ -27,11 +27,13 @@ class DataConfig(Section):
     """Where pixels come from and who decodes them."""
 
     path: str | None = None
-    """Folder of class folders, of train/, val/, test/, or of packed shards; null: rendered flowers."""
+    """Folder of class folders, of train/, val/, test/, or of shards, or their URL; null: rendered flowers."""
     layout: Literal["auto", "split", "classes"] = "auto"
     """Folders named train, val, test: halves (split), or classes; auto: halves that hold class folders."""
     image_size: int = Field(default=224, ge=32, le=2048)
     """Side of the square training image, in pixels."""
+    order: Literal["random", "blocks-first", "blocks"] = "random"
+    """random: an epoch shuffles all photos; blocks: shards, then within each; blocks-first: the first so."""
     val_fraction: float = Field(default=0.2, gt=0, lt=1)
     """Share of each class held out for validation (ignored when DATA has val/)."""
     backend: Backend = "auto"
@@ -47,9 +49,9 @@ class DataConfig(Section):
     cache: Literal["auto", "none", "ram", "disk", "vram"] = "none"
     """Keep decoded photos in ram, on disk or on the GPU in vram; auto: in the first that has room for all."""
     cache_gb: float | None = Field(default=None, gt=0, le=1e9)
-    """Most GB (1e9 bytes) of the cache, on disk of all its files; null: a third of what is free."""
+    """Most GB (1e9 bytes) of the cache, on disk of all files; of remote shards too; null: a third of free."""
     cache_dir: str | None = None
-    """Folder in which `flowerfast-photos` holds the disk cache; null: `photos` in the user's cache folder."""
+    """Folder for flowerfast-photos (disk cache) and flowerfast-shards (of URLs); null: the user's cache."""
     cache_side: int = Field(default=320, ge=32, le=8192)
     """Short side of a cached photo, in pixels; smaller photos are kept as they are."""
     exif: Exif = "apply"
@@ -105,13 +107,15 @@ class TrainConfig(Section):
     epochs: int = Field(default=15, ge=1)
     """Passes over the training set."""
     batch_size: int = Field(default=32, ge=1)
-    """Samples per batch."""
+    """Samples per batch, of all ranks together (torchrun)."""
     accumulate: int = Field(default=1, ge=1, le=100_000)
     """Batches whose gradients make one step, as of one batch of all their samples."""
     optimizer: str = "sgd"
     """sgd: plain SGD with momentum; else one of timm's by name: nesterov, adamw, muon, lamb and others."""
     lr: float = Field(default=0.001, gt=0, le=1e38)
     """Learning rate (the peak of a warm-up and of onecycle)."""
+    scale_lr: int | None = Field(default=None, ge=1)
+    """lr is meant for so many samples a step, and scales with how many they are; null: lr as it is."""
     momentum: float = Field(default=0.9, ge=0, lt=1)
     """Momentum of SGD, and of those other optimisers that take one."""
     weight_decay: float = Field(default=0.0, ge=0, le=1e38)
@@ -154,6 +158,14 @@ class TrainConfig(Section):
     """Memory format of the model; auto: on for CUDA."""
     compile: Literal["auto", "on", "off"] = "auto"
     """torch.compile the network: slower start, faster steps; auto: in long runs on a CUDA GPU."""
+
+    @property
+    def step_lr(self) -> float:
+        """The learning rate of these steps, by the linear rule where `scale_lr` is set.
+
+        Goyal et al., "Accurate, large minibatch SGD", 2017.
+        """
+        return self.lr * (self.batch_size * self.accumulate / self.scale_lr if self.scale_lr else 1)
 
     @field_validator("amp", "channels_last", "compile", mode="before")
     @classmethod

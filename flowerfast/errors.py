@@ -31,14 +31,24 @@ def _escaped(character: str) -> str:
     return f"\\x{byte:02x}" if 0x80 <= byte <= 0xFF else character.encode("unicode_escape").decode()
 
 
-class UserError(ValueError):
+class Said(Exception):
+    """An error that is said in one line.
+
+    Attributes:
+        everywhere: all ranks of a run raise it, so that the first alone says it (see `ranks`).
+    """
+
+    everywhere = False
+
+
+class UserError(Said, ValueError):
     """Wrong input: the message is one line that says what, where and what to do. Commands exit with 2."""
 
     def __init__(self, message: str) -> None:
         super().__init__(printable(message))
 
 
-class RunFailed(RuntimeError):
+class RunFailed(Said, RuntimeError):
     """The run cannot go on; the message is one line with the way out. Commands exit with 1.
 
     So it is where a disk is full, broken or read-only: what was asked for is right.
@@ -48,7 +58,7 @@ class RunFailed(RuntimeError):
         super().__init__(printable(message))
 
 
-class Stopped(Exception):
+class Stopped(Said):
     """A signal asked the run to stop; everything is saved. Commands exit with 128 + `signum`."""
 
     def __init__(self, signum: int) -> None:

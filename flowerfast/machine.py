@@ -37,12 +37,20 @@ def no_bars(_: str) -> AbstractContextManager[Progress | None]:
     return nullcontext()
 
 
+def sharing() -> int:
+    """Processes that work together on this machine, as torchrun has started them; 1: this one alone."""
+    named = os.environ.get("LOCAL_WORLD_SIZE", "")
+    return max(int(named), 1) if named.isascii() and named.isdecimal() else 1
+
+
 def usable_cores() -> int:
-    """CPU cores this process may use: those it may run on, and no more than its container's quota gives."""
+    """CPU cores this process may use: those it may run on, no more than its container's quota gives, and of
+    both its share where it is one of several (`sharing`).
+    """
     mine = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quotas = [text.split() for text in _limits("cpu.max")]
     shares = [int(quota) / int(period) for quota, period in quotas if quota != "max"]
-    return max(1, min([mine, *map(math.ceil, shares)]))
+    return max(1, min([mine, *map(math.ceil, shares)]) // sharing())
 
 
 def cpu_name() -> str:
@@ -53,14 +61,16 @@ def cpu_name() -> str:
 
 
 def free_memory() -> int:
-    """Bytes of memory this process can still take: free on the host, and left of its container's limit."""
+    """Bytes of memory this process can still take: free on the host, and left of its container's limit; its
+    share where it is one of several.
+    """
     try:
         with open("/proc/meminfo") as lines:
             fields = dict(line.split(":", 1) for line in lines)
         free = int(fields["MemAvailable"].split()[0]) * 1024
     except (OSError, KeyError, ValueError):
         free = _UNKNOWN_MEMORY
-    return min([free, *_container_memory(left=True)])
+    return min([free, *_container_memory(left=True)]) // sharing()
 
 
 def total_memory() -> int | None:

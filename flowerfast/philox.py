@@ -9,7 +9,19 @@ import numpy as np
 
 STREAMS = 1 << 48
 """Streams that a purpose has: epochs that there can be."""
-_NAMES = ("augment", "order", "split", "pack", "finish", "mix", "balance", "bootstrap", "tune")
+_NAMES = (
+    "augment",
+    "order",
+    "split",
+    "pack",
+    "finish",
+    "mix",
+    "balance",
+    "bootstrap",
+    "tune",
+    "dropout",
+    "blocks",
+)
 _PURPOSES = {name: number for number, name in enumerate(_NAMES)}  # their order is that of all numbers
 _MULTIPLIERS = np.array([[0xD2E7470EE14C6C93], [0xCA5A826395121157]], np.uint64)
 _WEYL = np.array([[0x9E3779B97F4A7C15], [0xBB67AE8584CAA73B]], np.uint64)  # added to the key after each round

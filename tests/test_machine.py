@@ -275,3 +275,12 @@ def test_warnings_are_ignored_once_and_for_good_by_any_number_of_threads() -> No
     warnings.warn("Of no concern to anybody", UserWarning, stacklevel=1)
     with pytest.raises(UserWarning, match="still an error"):
         warnings.warn("still an error", UserWarning, stacklevel=1)
+
+
+def test_cores_and_memory_are_divided_among_the_ranks_of_a_machine(
+    limit: Limit, cores: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit(memory_max=9000)
+    for ranks, mine, memory in (("1", 8, 9000), ("3", 2, 3000), ("9", 1, 1000), ("many", 8, 9000)):
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", ranks)
+        assert (machine.usable_cores(), machine.free_memory()) == (mine, memory)

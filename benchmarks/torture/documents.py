@@ -22,8 +22,8 @@ from flowerfast.bench.compare import read_result
 from flowerfast.bench.environment import SCHEMA
 from flowerfast.config import Config
 from flowerfast.errors import UserError
-from flowerfast.packing.shard_writer import _read_state
-from flowerfast.photos.shard_index import COLUMNS, INDEX, read_index
+from flowerfast.packing.shard_writer import read_state
+from flowerfast.photos.shard_index import COLUMNS, INDEX, STATE, read_index
 from flowerfast.settings import load_config
 from flowerfast.training.architecture import find_architecture
 from flowerfast.training.report import _parse, _read
@@ -171,7 +171,7 @@ class _Readers:
 
     def state(self, rng: np.random.Generator) -> object:
         self._write("flowerfast-pack.json", _json(rng, {"classes": ["a"], "settings": {}, "photos": "0"}))
-        return _read_state(self.folder)
+        return read_state(self.folder / STATE)
 
 
 def survive(cases: range, folder: Path) -> Tally:

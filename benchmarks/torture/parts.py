@@ -9,6 +9,8 @@ from benchmarks.torture.jpeg_backends import BACKENDS
 from benchmarks.torture.jpeg_bounds import BOUNDS
 from benchmarks.torture.jpeg_coverage import COVERAGE
 from benchmarks.torture.names import NAMES
+from benchmarks.torture.ranks import RANK_KILLS
+from benchmarks.torture.remote import REMOTE
 from benchmarks.torture.soak import SOAK
 from benchmarks.torture.trial import Trial
 
@@ -33,6 +35,8 @@ def all_trials() -> list[Trial]:
         kills.PACK_KILLS,
         kills.CACHE_KILLS,
         kills.WRITERS,
+        RANK_KILLS,
         FULL_DISKS,
+        REMOTE,
         SOAK,
     ]

@@ -186,6 +186,8 @@ def cold_read(photos: Photos, repeats: int) -> Figures:
     if not hasattr(os, "posix_fadvise") or not hasattr(os, "RWF_NOWAIT"):
         return {"not_measured": "this system does not let a program drop files from its page cache"}
     taken, indices, shards = [], photos.indices.tolist(), photos.table.shards
+    if photos.source != str(photos.root):
+        return {"not_measured": "the photos come from a URL"}
     if shards is None:
         files = [os.path.join(photos.root, photos.path(index)) for index in indices]
     else:

@@ -29,6 +29,7 @@ from flowerfast.loaders.speeds import WIDE, remember
 from flowerfast.machine import ProgressBars, no_bars, usable_cores, user_cache_dir
 from flowerfast.photos.photos import Photos
 from flowerfast.pixels.executor import compiling_notes
+from flowerfast.places import in_full
 from flowerfast.settings import change_config
 from flowerfast.training.half_loaders import training_loader
 
@@ -106,7 +107,7 @@ def _open(config: Config, scratch: Path, bars: ProgressBars) -> Bench:
     with bars("rendering flowers") as bar:
         data = Path(config.data.path) if config.data.path is not None else demo_photos(bar)
     with bars("reading headers") as bar:
-        photos = Photos.open(data.resolve(), config.data, bar)
+        photos = Photos.open(in_full(data), config.data, bar)
     with training_loader(config, photos, device) as loader:  # what the settings come to here
         chosen = {f"data.{name}": value for name, value in loader.choice().items()}
         reason = loader.backend_reason
@@ -136,7 +137,7 @@ def _about(bench: Bench, asked: Config, suites: Sequence[str], quick: bool) -> d
         "kind": "bench",
         "quick": quick,
         "environment": environment(bench.device),
-        "data": describe_photos(bench.photos, bench.photos.root.name),
+        "data": describe_photos(bench.photos, Path(bench.photos.source).name),
         "settings": {
             "suites": list(suites),
             "set": [text for text in overrides(asked) if not text.startswith("data.cache_dir=")],

@@ -90,7 +90,7 @@ class Trial:
     def variant(self, bench: Bench) -> Variant:
         """For the measuring core."""
         options = {
-            "data": str(self.data or bench.photos.root),
+            "data": str(self.data or bench.photos.source),
             "settings": overrides(self.config(bench)),
             "device": bench.device.type,
             "photos": bench.epoch,

@@ -17,7 +17,7 @@ from typing import Annotated, Any
 
 import typer
 
-from flowerfast import __version__
+from flowerfast import __version__, ranks
 from flowerfast.commands.data import pack, synth
 from flowerfast.commands.measuring import bench, parity
 from flowerfast.commands.output import PipeClosed, complain, out, print_text_alone
@@ -74,31 +74,34 @@ def run() -> int:
         _refuse_empty(sys.argv[1:])
         with Interrupts():
             lend_home()  # before a command imports the libraries that look for one
-            return int(app(standalone_mode=False) or 0)
+            code = int(app(standalone_mode=False) or 0)
+            ranks.leave()
+            return code
     except UserError as error:
-        complain(f"flowerfast: error: {error}")
+        _tell(error, f"error: {error}")
         return 2
     except _UsageError as error:
-        explain_usage(error)
+        if ranks.speaks(error):
+            explain_usage(error)
         return 2
     except Interrupted as stopped:
-        complain(f"flowerfast: {stopped}")
+        _tell(stopped, str(stopped))
         return 128 + stopped.signum
     except (typer.Abort, KeyboardInterrupt):
         return 130
     except PipeClosed:
         return _PIPE_CLOSED
     except Stopped as stopped:
-        complain(f"flowerfast: {stopped}; go on with --resume")
+        _tell(stopped, f"{stopped}; go on with --resume")
         return 128 + stopped.signum
     except RunFailed as error:
-        complain(f"flowerfast: error: {error}")
+        _tell(error, f"error: {error}")
         return 1
     except (MemoryError, RuntimeError) as error:
         line = memory_line(error)
         if line is None:
             raise
-        complain(f"flowerfast: error: {line}")
+        _tell(error, f"error: {line}")
         return 1
     except OSError as error:
         if error.filename is None:
@@ -108,12 +111,20 @@ def run() -> int:
         failed = error if isinstance(error, WriteFailed) else write_failure(error, Path(where), 0)
         # EIO is met by who reads, too.
         if failed is not None and (failed is error or error.errno != errno.EIO):
-            complain(f"flowerfast: error: {failed.line('run the same command again')}")
+            _tell(error, f"error: {failed.line('run the same command again')}")
             return 1
         if error.errno not in _PATHS:
             raise
-        complain(f"flowerfast: error: {where}: {error.strerror}; check that path and who may use it")
+        _tell(error, f"error: {where}: {error.strerror}; check that path and who may use it")
         return 2
+
+
+def _tell(error: BaseException, line: str) -> None:
+    """Say why the command ends; of several ranks the first does so for all, others what is theirs alone."""
+    rank = ranks.current().rank
+    if ranks.speaks(error) and not (rank and isinstance(error, Interrupted)):
+        complain(f"flowerfast: {f'rank {rank}: ' if rank else ''}{line}")
+    ranks.leave(error)
 
 
 def _refuse_empty(arguments: list[str]) -> None:

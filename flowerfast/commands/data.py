@@ -11,6 +11,7 @@ from flowerfast.commands.find import check_folder, check_outputs
 from flowerfast.commands.options import PACKING, JsonFile, SetOption
 from flowerfast.commands.output import complain, out, print_packed, say_compiling, write_json
 from flowerfast.errors import UserError
+from flowerfast.places import spelled
 
 
 class Format(StrEnum):
@@ -23,7 +24,7 @@ class Format(StrEnum):
 def pack(
     data: Annotated[Path, typer.Argument(help="Folder of class folders, or of train/, val/, test/.")],
     out_: Annotated[
-        Path | None, typer.Argument(metavar="OUT", help="Folder for the shards, new or empty.")
+        Path | None, typer.Argument(metavar="OUT", help="Folder for the shards, new or empty, or a URL.")
     ] = None,
     max_side: Annotated[
         int | None,
@@ -46,6 +47,10 @@ def pack(
         int, typer.Option(min=1, max=100, help="JPEG quality of shrunk and re-coded photos.")
     ] = 90,
     shard_size: Annotated[float, typer.Option(min=0.001, help="Size of a shard at most, in MB.")] = 500,
+    part: Annotated[
+        str | None,
+        typer.Option(metavar="K/N", help="Pack the K-th of N parts, each by a job of its own."),
+    ] = None,
     verify: Annotated[
         bool, typer.Option("--verify", help="Compare the shards in DATA with their checksums instead.")
     ] = False,
@@ -59,6 +64,8 @@ def pack(
     so its pixels, and EXIF and all, and are coded anew; a progressive one becomes baseline. Stopped in the
     middle, the same command goes on.
     A copy is not decoded: damage behind a photo's header is packed too, and named by whoever decodes it.
+    With --part each of N jobs packs into a folder of its own in OUT, which is read like any shards when all
+    are there. What goes to a URL is packed in the user's cache folder and then copied.
     --verify compares with what was packed, and exits with 1 when photos are damaged since.
     """
     from flowerfast.settings import load_config, refuse_unused
@@ -72,6 +79,7 @@ def pack(
     from flowerfast.commands.display import progress_bar
     from flowerfast.packing.pack import damaged
     from flowerfast.packing.pack import pack as pack_photos
+    from flowerfast.packing.parts import parse_part
     from flowerfast.packing.shard_writer import PackSettings
 
     if verify:
@@ -80,10 +88,10 @@ def pack(
         with progress_bar(out, "checking") as bar:
             spoilt = damaged(data, config.workers, bar)
         for photo in spoilt:
-            complain(f"damaged: {data / photo}")
+            complain(f"damaged: {spelled(data / photo)}")
         if json_ != Path("-"):
             what = f"{len(spoilt)} photos are not" if spoilt else "all photos are"
-            out.print(f"{data}: {what} as they were packed", soft_wrap=True)
+            out.print(f"{spelled(data)}: {what} as they were packed", soft_wrap=True)
         write_json(json_, {"damaged": spoilt})
         raise typer.Exit(1 if spoilt else 0)
     if out_ is None:
@@ -92,7 +100,8 @@ def pack(
     if seekable:
         say_compiling("numba")
     settings = PackSettings(max_side, quality, round(shard_size * 1e6), jpeg=jpeg, seekable=seekable)
-    result = pack_photos(data, out_, settings, config, partial(progress_bar, out))
+    bars, wanted = partial(progress_bar, out), None if part is None else parse_part(part)
+    result = pack_photos(data, out_, settings, config, bars, wanted)
     if json_ != Path("-"):
         print_packed(result, out_)
     write_json(json_, result.to_json())

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from flowerfast.errors import UserError
 from flowerfast.machine import folder_problem
+from flowerfast.places import url_of
 
 _IN_PLACE = ("jsonl", "csv")  # each answer is there at once
 _TEXT = ("json", *_IN_PLACE)
@@ -112,8 +113,8 @@ def _is_photo_in(data: Path | None, whole: Path) -> bool:
 
 
 def check_folder(folder: Path) -> None:
-    """Raise UserError unless there is such a folder."""
-    if not folder.is_dir():
+    """Raise UserError unless there is such a folder; of a URL only whoever opens it can tell."""
+    if url_of(folder) is None and not folder.is_dir():
         what = "is no folder" if folder.exists() else "no such folder"
         raise UserError(f"{folder}: {what}; give a folder that holds one folder of photos per class")
 

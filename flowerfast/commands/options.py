@@ -8,9 +8,11 @@ import typer
 from flowerfast.commands.find import check_folder
 from flowerfast.commands.usage import SHORT
 from flowerfast.errors import UserError
+from flowerfast.places import in_full, spelled
 
 PhotosOrFlowers = Annotated[
-    Path | None, typer.Argument(help="Folder of class folders, or of shards. Default: rendered flowers.")
+    Path | None,
+    typer.Argument(help="Folder of class folders, or of shards, or their URL. Default: rendered flowers."),
 ]
 BackendOption = Annotated[
     str | None,
@@ -64,9 +66,10 @@ def chosen_settings(set_: list[str] | None, data: Path | None = None, **options:
 
     given = {f"--{name.replace('_', '-')}": value for name, value in options.items() if value is not None}
     keys = SHORT | {"--backend": "data.backend"}
-    chosen: dict[str, Any] = {} if data is None else {"data.path": str(data.resolve())}
+    chosen: dict[str, Any] = {} if data is None else {"data.path": in_full(data)}
     chosen |= {keys[option]: value for option, value in given.items()}
-    typed = {keys[option]: f"{option} {value}" for option, value in given.items()} | {"data.path": str(data)}
+    typed = {keys[option]: f"{option} {value}" for option, value in given.items()}
+    typed["data.path"] = spelled(data or "")
     for key, value in parse_overrides(set_ or []).items():
         if key in chosen and chosen[key] != value and not _same_folder(key, chosen[key], value):
             raise UserError(f"{typed[key]} and --set {key}={value}: which of the two? give one of them")
@@ -75,7 +78,7 @@ def chosen_settings(set_: list[str] | None, data: Path | None = None, **options:
 
 
 def _same_folder(key: str, one: Any, other: Any) -> bool:
-    return key == "data.path" and isinstance(other, str) and Path(one) == Path(other).resolve()
+    return key == "data.path" and isinstance(other, str) and one == in_full(other)
 
 
 def check_start(config: str | None, settings: dict[str, Any]) -> None:

@@ -18,6 +18,7 @@ from rich.text import Text
 from flowerfast.commands.find import check_outputs
 from flowerfast.errors import RunFailed, UserError, WriteFailed, printable
 from flowerfast.files import delivering, to_json, writing
+from flowerfast.places import spelled
 
 if TYPE_CHECKING:
     from flowerfast.commands.parity import Parity
@@ -143,7 +144,7 @@ def print_packed(result: "Packed", folder: Path) -> None:
         f"{len(result.bad)} skipped",
         soft_wrap=True,
     )
-    out.print(f"shards: {folder}", soft_wrap=True)
+    out.print(f"shards: {spelled(folder)}", soft_wrap=True)
     if result.suffixes:
         out.print(_for_other_readers(result.suffixes), soft_wrap=True)
 

@@ -223,7 +223,7 @@ def _draw(photos: Photos, samples: int, config: Config) -> Photos:
     if not len(good):
         first = photos.bad[-1]
         raise UserError(
-            f"{photos.root / first.path}: {first.error}; none of the {len(drawn)} photos drawn can be "
+            f"{photos.table.inside(first.path)}: {first.error}; none of the {len(drawn)} photos drawn can be "
             "decoded: mend them, or draw more with --samples"
         )
     return photos.subset(good)

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from flowerfast import ranks
 from flowerfast.commands.find import check_folder, check_outputs, check_run, find_photos
 from flowerfast.commands.importing import without_collecting
 from flowerfast.commands.options import (
@@ -36,7 +37,8 @@ def train(
     data: Annotated[
         Path | None,
         typer.Argument(
-            help="Folder of class folders, of train/, val/, test/, or of shards. Default: rendered flowers."
+            help="Folder of class folders, of train/, val/, test/, or of shards, or the URL of shards. "
+            "Default: rendered flowers."
         ),
     ] = None,
     config: Annotated[
@@ -66,7 +68,8 @@ def train(
 ) -> None:
     """Train a classifier and leave weights, metrics, curves and a report in the run folder.
 
-    `flowerfast settings` lists what --set takes.
+    `flowerfast settings` lists what --set takes. On several GPUs: torchrun --nproc-per-node N -m flowerfast
+    train ..., with as many ranks as GPUs; train.batch_size is that of all together.
     """
     short = {"epochs": epochs, "model": model, "lr": lr, "batch_size": batch_size}
     short |= {"image_size": image_size, "seed": seed, "device": device}
@@ -77,6 +80,7 @@ def train(
         from flowerfast.commands.display import TrainDisplay, progress_bar
         from flowerfast.commands.signals import StopSignals
         from flowerfast.training.run import train as train_photos
+    here = ranks.join()
 
     with closing(TrainDisplay(out)) as display:
         result = train_photos(
@@ -89,6 +93,8 @@ def train(
             stop=StopSignals(),
             bars=partial(progress_bar, out),
         )
+    if not here.is_first:
+        return
     if display.lost is not None:
         raise display.lost
     summary = result.summary
@@ -106,7 +112,7 @@ def train(
 
 def evaluate(
     run: Annotated[Path, typer.Argument(help="Run folder of `train`, or its best/.")],
-    data: Annotated[Path, typer.Argument(help="Folder with one folder of photos per class, or shards.")],
+    data: Annotated[Path, typer.Argument(help="Folder of class folders, or of shards, or their URL.")],
     json_: JsonFile = None,
     half: Annotated[
         Half, typer.Option(help="All photos, one half of the run's own split, or test/.")

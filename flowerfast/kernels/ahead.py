@@ -18,6 +18,7 @@ from flowerfast.kernels import End
 from flowerfast.kernels.chain import Need, Steps, make_scratch, run
 from flowerfast.kernels.files import read_files, read_pieces
 from flowerfast.kernels.finish import FinishSteps, finish
+from flowerfast.kernels.heads import read_heads
 from flowerfast.kernels.place import CODE
 from flowerfast.locks import only_writer
 
@@ -42,6 +43,7 @@ def calls() -> Iterator[tuple[Callable[..., Any], tuple[Any, ...]]]:
     fixed.flags.writeable = fixed_ends.flags.writeable = False
     at = np.zeros(1, np.int64)
     yield read_files, (fixed, fixed, fixed_ends, none, at, no_bytes, sides, sides)
+    yield read_heads, (fixed, fixed, fixed_ends, none, none)
     yield read_pieces, (none, none, at, no_bytes, sides, sides)
     finishing = (_FINISH.get(name, (np.int64, 1)) for name in FinishSteps._fields)
     finish_steps = FinishSteps(*(np.zeros([0] * ndim, kind) for kind, ndim in finishing))

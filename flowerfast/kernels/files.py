@@ -15,9 +15,9 @@ from flowerfast.kernels.jpeg_header import is_plain
 FAILED, READ, PLAIN = 0, 1, 2
 """The file is not there or not as long as expected; it was read; and it is a plain JPEG, see `is_plain`."""
 
-_open = types.ExternalFunction("open", types.intc(types.uintp, types.intc))
+open_file = types.ExternalFunction("open", types.intc(types.uintp, types.intc))
 _pread = types.ExternalFunction("pread", types.intp(types.intc, types.uintp, types.uintp, types.intp))
-_close = types.ExternalFunction("close", types.intc(types.intc))
+close_file = types.ExternalFunction("close", types.intc(types.intc))
 
 
 @kernel
@@ -35,24 +35,37 @@ def read_files(folder, path_bytes, path_ends, rows, at, room, width, height):
 
     Returns int8 (n,): FAILED, READ or PLAIN.
     """
+    name = room_for_names(folder, path_ends, rows)
+    found = np.full(len(rows), FAILED, np.int8)
+    for i in range(len(rows)):
+        put_name(name, len(folder), path_bytes, path_ends, rows[i])
+        size = at[i + 1] - at[i] - 1
+        if _read_file(name, room.ctypes.data + at[i], size) == size:
+            plain = len(width) > 0 and is_plain(room[at[i] : at[i] + size], width[i], height[i])
+            found[i] = PLAIN if plain else READ
+    return found
+
+
+@kernel
+def room_for_names(folder, path_ends, rows):
+    """Room for the longest of some names as C has them, which begins with the folder: uint8."""
     longest = 0
     for row in rows:
         longest = max(longest, path_ends[row] - _start(path_ends, row))
     name = np.empty(len(folder) + longest + 1, np.uint8)
     for k in range(len(folder)):
         name[k] = folder[k]
-    found = np.full(len(rows), FAILED, np.int8)
-    for i in range(len(rows)):
-        start = _start(path_ends, rows[i])
-        length = path_ends[rows[i]] - start
-        for k in range(length):
-            name[len(folder) + k] = path_bytes[start + k]
-        name[len(folder) + length] = 0
-        size = at[i + 1] - at[i] - 1
-        if _read_file(name, room.ctypes.data + at[i], size) == size:
-            plain = len(width) > 0 and is_plain(room[at[i] : at[i] + size], width[i], height[i])
-            found[i] = PLAIN if plain else READ
-    return found
+    return name
+
+
+@kernel
+def put_name(name, at, path_bytes, path_ends, row):
+    """Write the path of a row behind the folder, which takes `at` bytes."""
+    start = _start(path_ends, row)
+    length = path_ends[row] - start
+    for k in range(length):
+        name[at + k] = path_bytes[start + k]
+    name[at + length] = 0
 
 
 @kernel
@@ -76,7 +89,7 @@ def read_pieces(files, offset, at, room, width, height):
     found = np.full(len(files), FAILED, np.int8)
     for i in range(len(files)):
         size = at[i + 1] - at[i]
-        if _read_at(files[i], room.ctypes.data + at[i], size, size, offset[i]) == size:
+        if read_at(files[i], room.ctypes.data + at[i], size, size, offset[i]) == size:
             plain = len(width) > 0 and is_plain(room[at[i] : at[i + 1]], width[i], height[i])
             found[i] = PLAIN if plain else READ
     return found
@@ -85,16 +98,16 @@ def read_pieces(files, offset, at, room, width, height):
 @kernel
 def _read_file(name, address, size):
     """Bytes read of a file that should have `size`: another number if it has not, -1 if it cannot be read."""
-    file = _open(types.uintp(name.ctypes.data), types.intc(READ_FLAGS))
+    file = open_file(types.uintp(name.ctypes.data), types.intc(READ_FLAGS))
     if file < 0:
         return -1
-    done = _read_at(np.int64(file), address, size + 1, size, 0)
-    _close(file)
+    done = read_at(np.int64(file), address, size + 1, size, 0)
+    close_file(file)
     return done
 
 
 @kernel
-def _read_at(file, address, most, enough, offset):
+def read_at(file, address, most, enough, offset):
     """Bytes read, at most `most`: fewer than `enough` if the file ends there; -1 if it cannot be read.
 
     pread fails on what has no places, as a pipe, where read would wait or take what is somebody else's.

@@ -25,6 +25,11 @@ class KeptEngine:
         """What the inner engine has to say."""
         return self._inner.notes
 
+    @property
+    def has_all(self) -> bool:
+        """No photo is read any more."""
+        return self._kept is not None
+
     def epoch(self, epoch: int, start_batch: int = 0) -> Iterator[Batch]:
         """All batches; `epoch` makes no difference. A first pass that is abandoned keeps nothing."""
         if self._kept is None:

@@ -5,7 +5,7 @@ import zlib
 from collections.abc import Generator, Iterator
 from contextlib import suppress
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ from flowerfast.philox import STREAMS as EPOCHS
 from flowerfast.photos.photos import Photos
 from flowerfast.pixels.executor import compiling_notes
 from flowerfast.plans.plan import Plan, Sampler
+from flowerfast.ranks import current
 
 _ARGUMENTS = {
     "data.image_size": "size",
@@ -62,7 +63,8 @@ class Loader:
             again in the next.
         rank, world_size: this process takes the `rank`-th of `world_size` parts of each batch, which differ
             by one sample at most, or where samples are mixed by one pair, for no pair is cut; the short last
-            batch may leave a process without any.
+            batch may leave a process without any. All have as many batches. None: those of torch.distributed
+            where it runs, else all of each batch.
         fold_last: a last batch of one sample, which batch normalisation cannot train on, is joined to the
             batch before it: an epoch has one batch less, all else stays as it is.
         sampling: natural, each photo once an epoch; or balanced: as many photos, all classes equally often,
@@ -96,8 +98,8 @@ class Loader:
         workers: int | None = None,
         options: DataConfig | None = None,
         keep: bool = False,
-        rank: int = 0,
-        world_size: int = 1,
+        rank: int | None = None,
+        world_size: int | None = None,
         fold_last: bool = False,
         sampling: str = "natural",
     ) -> None:
@@ -107,6 +109,10 @@ class Loader:
         of_kind("Loader: shuffle", shuffle, bool | np.bool_ | None, "True, False or None")
         of_kind("Loader: keep", keep, bool | np.bool_, "True or False")
         of_kind("Loader: fold_last", fold_last, bool | np.bool_, "True or False")
+        if (rank is None) is not (world_size is None):
+            raise UserError("Loader: rank and world_size: give both, or neither")
+        if rank is None:
+            rank, world_size = current().rank, current().world_size
         ranks = {"rank": rank, "world_size": world_size}
         chosen = {"batch_size": batch_size, "seed": seed, "sampling": sampling}
         checked = {"data": {"image_size": size}, "train": chosen}
@@ -142,6 +148,7 @@ class Loader:
             world_size,
             bool(fold_last),
             config.train.sampling,
+            self._order(options, sampling),
         )
         given = {"backend": backend, "cache": cache, "workers": workers}
         given = {name: value for name, value in given.items() if value is not None}
@@ -181,7 +188,8 @@ class Loader:
             LOOPS.begin()
         if self.backend != "cpu":
             LOOPS.go_on()  # without compiled reading DALI's files cost a second decoding here
-        if keep and not augmented and len(photos) * 3 * sampler.size**2 < device_memory(self.device) / 4:
+        mine = len(photos) // sampler.world_size * 3 * sampler.size**2
+        if keep and not augmented and mine < device_memory(self.device) / 4:
             self._engine = KeptEngine(self._engine)
 
     def __len__(self) -> int:
@@ -230,6 +238,10 @@ class Loader:
         epoch = whole("epoch", epoch, 0, EPOCHS)
         start_batch = whole("start_batch", start_batch, 0, len(self) + 1)
         self._next, self._resumed = (epoch, start_batch), False
+        has_all = isinstance(self._engine, KeptEngine) and self._engine.has_all
+        if self.cache == "none" and not has_all:  # of a decoded cache nobody knows what it will ask for
+            sampler = self.plan_sampler
+            self.photos.expect(sampler.batches(epoch, start_batch), sampler.in_blocks(epoch))
         return self._counted(epoch, start_batch, self._engine.epoch(epoch, start_batch))
 
     def warm_up(self, compiler: bool = True) -> float:
@@ -274,7 +286,7 @@ class Loader:
         if not isinstance(state, dict):
             raise UserError(f"loader state: expected what state_dict gave, got {type(state).__name__}")
         # Absent from what earlier versions saved.
-        state = {"fold_last": False, "sampling": "natural", **state}
+        state = {"fold_last": False, "sampling": "natural", "order": "random", **state}
         if isinstance(state.get("augment"), dict):
             state["augment"] = Augment().model_dump(mode="json") | state["augment"]
         for name, mine in self._identity().items():
@@ -317,7 +329,19 @@ class Loader:
             "crop_pct": sampler.crop_pct,
             "fold_last": sampler.fold_last,
             "sampling": sampler.sampling,
+            "order": sampler.order,
         }
+
+    def _order(
+        self, options: DataConfig | None, sampling: str
+    ) -> Literal["random", "blocks-first", "blocks"]:
+        """How an epoch is shuffled. Raises UserError where there is no such order."""
+        order = "random" if options is None else options.order
+        if order != "random" and self.photos.table.shards is None:
+            raise UserError(f"data.order={order}: {self.photos.source} holds no shards; use random, or pack")
+        if order != "random" and sampling == "balanced":
+            raise UserError(f"data.order={order}: not with train.sampling=balanced; use random")
+        return order
 
     def _counted(
         self, epoch: int, start_batch: int, batches: Iterator[Batch]

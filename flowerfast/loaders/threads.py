@@ -55,7 +55,7 @@ class ThreadEngine:
         self._prefetch, threads = data.prefetch, data.workers or usable_cores()
         largest = sampler.largest_batch * sampler.size**2 * 3
         self._buffers = Buffers(largest, data.prefetch + 2)  # what is made, what is being used, and one more
-        self._chunk = chunk_size(sampler.batch_size, data.prefetch, threads)
+        self._chunk = chunk_size(sampler.full_batch, data.prefetch, threads)
         self._pool = Workers(threads, "flowerfast-decode")
 
     @property

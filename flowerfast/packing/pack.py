@@ -4,6 +4,7 @@ In threads: reading, decoding, resizing and encoding all let go of the interpret
 writes.
 """
 
+import tempfile
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -19,15 +20,19 @@ from flowerfast.errors import RunFailed, UserError, WriteFailed, one_line
 from flowerfast.kernels import numba_problem
 from flowerfast.locks import only_writer
 from flowerfast.machine import Progress, ProgressBars, no_bars, usable_cores
-from flowerfast.packing.shard_writer import PackSettings, ShardWriter, open_writer
+from flowerfast.packing.parts import check_parts, merge, part_name, rows_of
+from flowerfast.packing.shard_writer import PackSettings, ShardWriter, open_writer, pack_state
 from flowerfast.packing.tar_shard import Photo
+from flowerfast.packing.upload import Upload, merge_at
 from flowerfast.philox import generator
 from flowerfast.photos.decode import DecodeError
 from flowerfast.photos.photos import Photos, iter_chunks
 from flowerfast.photos.shard_index import Index, read_index
 from flowerfast.photos.table import BadFile, Table
+from flowerfast.photos.walk import some
 from flowerfast.photos.workers import Workers, in_order
 from flowerfast.pixels.reference import resize
+from flowerfast.places import spelled, url_of
 from flowerfast.plans.geometry import limited
 
 _MAGIC = {
@@ -42,7 +47,7 @@ _MAGIC = {
 }
 _JPEG_SIDE = 65_500  # pixels; libjpeg writes no longer one
 _AHEAD = 8  # photos in memory per thread: read and shrunk, or about to be
-_CHUNK = 256  # photos per task when verifying
+_CHUNK = 16  # photos per task when verifying
 
 
 @dataclass(frozen=True)
@@ -84,9 +89,13 @@ def pack(
     settings: PackSettings,
     config: DataConfig,
     bars: ProgressBars = no_bars,
+    part: tuple[int, int] | None = None,
 ) -> Packed:
     """Pack the photos of a folder (or of shards) into shards in `out`; goes on where a killed run stopped.
 
+    `out` may be a URL: shards are packed in the user's cache folder then, and copied when all are there. With
+    `part`, (which, of how many), only these photos are packed, into a folder of their own in `out`; whoever
+    finds all parts there writes the index over them.
     `config` says how many threads (workers), whether photos that are re-encoded are turned upright (exif;
     copies keep their EXIF), and what is to be done with photos that cannot be read; `bars` makes a progress
     bar with a title, which is told (done, total).
@@ -104,39 +113,66 @@ def pack(
     table, notes = photos.table, photos.table.notes
     if settings.max_side is not None or settings.jpeg:  # how photos are turned decides those bytes
         table, notes = replace(table, fingerprint=photos.fingerprint), photos.notes
-    with only_writer(out, "name another folder") as unlocked:
-        notes = notes if unlocked is None else (*notes, unlocked)
-        try:
-            writer = open_writer(out, table, settings)
-        except WriteFailed as error:
-            raise _failed(error, out) from error
-        if writer is None:
-            return _result(table, read_index(out), notes, fresh=False)
-        index = _write(photos, writer, config.workers or usable_cores(), bars)
-    return _result(table, index, notes, fresh=True)
+    order = rows_of(shard_order(table.fold), part)
+    url, place, upload = url_of(out), out if part is None else out / part_name(part), None
+    if url is not None:
+        upload = Upload(spelled(place), pack_state(table, settings, part))
+        place = upload.folder
+    elif part is not None:
+        check_parts(out, part[1])
+    packed = upload.index if upload is not None else None
+    fresh = packed is None
+    if packed is None:
+        with only_writer(place, "name another folder") as unlocked:
+            notes = notes if unlocked is None else (*notes, unlocked)
+            try:
+                writer = open_writer(place, table, settings, part)
+            except WriteFailed as error:
+                raise _failed(error, place) from error
+            fresh = writer is not None or upload is not None
+            packed = read_index(place) if writer is None else _write(photos, writer, order, config, bars)
+        if upload is not None:
+            with bars("copying") as bar:
+                upload.finish(packed, bar)
+    if part is not None:
+        notes = (*notes, _merged(out, part))
+    return _result(table, np.sort(order), packed, notes, fresh)
 
 
-def _write(photos: Photos, writer: ShardWriter, threads: int, bars: ProgressBars) -> Index:
-    """Write what is still to be packed. Raises RunFailed when that fails."""
+def _merged(out: Path, part: tuple[int, int]) -> str:
+    """Write the index over all parts if they are there; what to say of it. Raises RunFailed."""
+    url, (which, count) = url_of(out), part
+    try:
+        absent = merge(out, count) if url is None else merge_at(url, count)
+    except WriteFailed as error:
+        raise _failed(error, out) from error
+    if not absent:
+        return f"part {which} of {count}: all parts are there, {spelled(out)} is complete"
+    return f"part {which} of {count}: packed; to come: {some([str(number) for number in absent])}"
+
+
+def _write(
+    photos: Photos, writer: ShardWriter, order: np.ndarray, config: DataConfig, bars: ProgressBars
+) -> Index:
+    """Write what is still to be packed of the rows `order`. Raises RunFailed when that fails."""
     for row, reason in writer.bad:
         photos.report_bad(row, reason)
-    table = writer.table
-    rows = shard_order(table.fold)[writer.done :].tolist()
+    threads, rows = config.workers or usable_cores(), order[writer.done :]
     try:
         with (
             bars("packing") as bar,
             closing(Workers(threads, "flowerfast-pack")) as pool,
         ):
             ahead, prepare = threads * _AHEAD, partial(_prepare, photos, writer.settings)
-            ready = in_order(pool, prepare, iter_chunks(np.array(rows, np.int64), 1), ahead, photos.place)
-            for row, photo in zip(rows, ready, strict=True):
+            ready = in_order(pool, prepare, iter_chunks(rows, 1), ahead, photos.place)
+            for row, photo in zip(map(int, rows), ready, strict=True):
                 if isinstance(photo, str):
                     photos.report_bad(row, photo)
                     writer.leave_out(row, photo)
                 else:
                     writer.add(row, photo)
                 if bar:
-                    bar(writer.done, len(table))
+                    bar(writer.done, len(order))
         return writer.finish()
     except OSError as error:
         writer.check_there()
@@ -155,7 +191,7 @@ def _failed(error: OSError, out: Path) -> RunFailed:
 def _check_apart(data: Path, out: Path) -> None:
     """Raise UserError where the shards would lie among the photos, or the photos among the shards."""
     source, target = data.resolve(), out.resolve()
-    if not source.is_dir():
+    if not source.is_dir() or url_of(out) is not None:
         return  # said when the photos are opened
     if source == target:
         raise UserError(f"{out}: is the folder of the photos; name another one for the shards")
@@ -179,10 +215,16 @@ def shard_order(fold: np.ndarray) -> np.ndarray:
 def damaged(folder: Path, threads: int | None = None, progress: Progress | None = None) -> list[str]:
     """Photos of a folder of shards whose bytes are not those that were packed: shard, member and path.
 
-    Reads every byte of every photo, in the order in which they lie. Raises UserError when a shard is missing
-    or has another size.
+    Reads every byte of every photo, in the order in which they lie, also at a URL. Raises UserError when a
+    shard is missing or has another size.
     """
-    photos = Photos(folder, max_pixels=1 << 62, exif="ignore", min_classes=1)
+    with tempfile.TemporaryDirectory() as nowhere:  # what is kept of remote shards says nothing of these
+        none: dict[str, Any] = {"cache_dir": nowhere, "cache_gb": 1e-9} if url_of(folder) is not None else {}
+        photos = Photos(folder, max_pixels=1 << 62, exif="ignore", min_classes=1, **none)
+        return _damaged(photos, folder, threads or usable_cores(), progress)
+
+
+def _damaged(photos: Photos, folder: Path, threads: int, progress: Progress | None) -> list[str]:
     shards = photos.table.shards
     if shards is None:
         raise UserError(f"{folder}: no packed photos there; give the OUT of `flowerfast pack DATA OUT`")
@@ -190,17 +232,10 @@ def damaged(folder: Path, threads: int | None = None, progress: Progress | None 
     damaged_photos: list[str] = []
     done = 0
 
-    def is_whole(row: int) -> bool:
-        try:
-            photos.read_one(row)  # which compares it with its checksum
-        except OSError:
-            return False
-        return True
-
     def wrong(rows: np.ndarray) -> list[int]:
-        return [row for row in rows.tolist() if not is_whole(row)]
+        found, _ = photos.read(rows)  # which compares each with its checksum
+        return [row for row, photo in zip(rows.tolist(), found, strict=True) if isinstance(photo, OSError)]
 
-    threads = threads or usable_cores()
     with closing(Workers(threads, "flowerfast-verify")) as pool:
         for rows in in_order(pool, wrong, iter_chunks(order, _CHUNK), 2 * threads, photos.place):
             damaged_photos += [photos.where(row) for row in rows]
@@ -270,10 +305,11 @@ def _extension(encoded: np.ndarray) -> str:
     return next((extension for magic, extension in _MAGIC.items() if start.startswith(magic)), "avif")
 
 
-def _result(table: Table, index: Index, notes: tuple[str, ...], fresh: bool) -> Packed:
+def _result(table: Table, rows: np.ndarray, index: Index, notes: tuple[str, ...], fresh: bool) -> Packed:
+    """Of the photos in these rows, int64 (n,)."""
     left_out = {path for path, _ in index.bad}
     columns = index.columns
-    kept = np.array([not left_out or table.path(row) not in left_out for row in range(len(table))])
+    kept = np.array([row for row in rows.tolist() if table.path(row) not in left_out]) if left_out else rows
     return Packed(
         photos=len(columns["label"]),
         shrunk=int(
@@ -283,7 +319,7 @@ def _result(table: Table, index: Index, notes: tuple[str, ...], fresh: bool) -> 
         seekable=index.seekable,
         shards=len(index.shards),
         suffixes=index.suffixes,
-        bytes_before=int(table.size.sum()),
+        bytes_before=int(table.size[rows].sum()),
         bytes_after=sum(shard.size for shard in index.shards),
         bad=tuple(BadFile(path, why) for path, why in index.bad),
         notes=notes,

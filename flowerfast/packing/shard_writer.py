@@ -101,11 +101,13 @@ class ShardWriter:
         folder: where to; `open_writer` has prepared it.
         table: of the photos.
         settings: how they are packed.
+        part: (which, of how many) where others pack other rows; None: all of the table is packed here.
     """
 
     folder: Path
     table: Table
     settings: PackSettings
+    part: tuple[int, int] | None = None
     _parts: list[_Part] = field(default_factory=list)
     _bad: list[tuple[int, str]] = field(default_factory=list)  # since the last finished shard
     _open: OpenShard | None = None
@@ -148,7 +150,7 @@ class ShardWriter:
         if self._open is not None:
             self._finish_shard()
         if not self._parts:
-            raise UserError(f"{self.table.root}: none of {self.done} photos can be packed; mend them")
+            raise UserError(f"{self.table.source}: none of {self.done} photos can be packed; mend them")
         index = self._index()
         self.check_there()
         problem = next(filter(None, (shard_problem(self.folder, shard) for shard in index.shards)), None)
@@ -193,11 +195,15 @@ class ShardWriter:
     def _index(self) -> Index:
         """Rows of all shards in the table's order."""
         m, parts = self.table, self._parts
-        columns = {name: np.concatenate([part.columns[name] for part in parts]) for name in ROW}
-        columns["shard"] = np.repeat(np.arange(len(parts)), [len(part.columns["row"]) for part in parts])
-        order = np.argsort(columns["row"])
-        columns = {name: column[order] for name, column in columns.items()}
-        rows = columns.pop("row")
+        counts = [len(part.columns["row"]) for part in parts]
+        rows = np.concatenate([part.columns.pop("row") for part in parts])
+        order = np.argsort(rows)
+        rows = rows[order]
+        columns = {"shard": np.repeat(np.arange(len(parts), dtype=np.int32), counts)[order]}
+        for name in ROW.keys() - {
+            "row"
+        }:  # one after the other, and no more held: of many photos each is large
+            columns[name] = np.concatenate([part.columns.pop(name) for part in parts])[order]
         starts = np.concatenate([[0], m.path_ends[:-1]])
         lengths = m.path_ends - starts
         kept = np.zeros(len(m), bool)
@@ -221,26 +227,35 @@ class ShardWriter:
             dict(suffixes),
             recoded,
             seekable,
+            None if self.part is None else rows,
         )
 
 
-def open_writer(folder: Path, table: Table, settings: PackSettings) -> ShardWriter | None:
-    """Writer that goes on with an earlier run of the same photos and settings; None when that has finished.
-
-    An unfinished run of other photos or settings is thrown away; a finished one never is.
-    Raises UserError when `folder` holds anything else, has lost shards or their index, or cannot be written;
-    WriteFailed on a full disk.
-    """
+def pack_state(table: Table, settings: PackSettings, part: tuple[int, int] | None = None) -> dict[str, Any]:
+    """What is packed and how, as it is kept beside the shards."""
     # The classes are for people and other readers, who find labels in the tars as numbers only.
     state = {
         "classes": list(table.classes),
         "settings": settings.to_json(),
         "photos": table.fingerprint,
     }
+    return state if part is None else {**state, "part": [*part]}
+
+
+def open_writer(
+    folder: Path, table: Table, settings: PackSettings, part: tuple[int, int] | None = None
+) -> ShardWriter | None:
+    """Writer that goes on with an earlier run of the same photos and settings; None when that has finished.
+
+    An unfinished run of other photos or settings is thrown away; a finished one never is.
+    Raises UserError when `folder` holds anything else, has lost shards or their index, or cannot be written;
+    WriteFailed on a full disk.
+    """
+    state = pack_state(table, settings, part)
     try:
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
-        before = _read_state(folder)
+        before = read_state(folder / STATE)
         if os.path.lexists(folder / INDEX):
             if before == state:
                 _check_shards(folder)
@@ -265,7 +280,7 @@ def open_writer(folder: Path, table: Table, settings: PackSettings) -> ShardWrit
             f"{folder}: cannot be written ({error.strerror}); name a folder you may write to"
         ) from error
     parts = _finished_parts(folder)
-    return ShardWriter(folder, table, settings, parts, done=parts[-1].done if parts else 0)
+    return ShardWriter(folder, table, settings, part, parts, done=parts[-1].done if parts else 0)
 
 
 def _check_shards(folder: Path) -> None:
@@ -288,17 +303,18 @@ def _finished_parts(folder: Path) -> list[_Part]:
         parts.append(part)
 
 
-def _read_state(folder: Path) -> dict[str, Any] | None:
+def read_state(file: Path) -> dict[str, Any] | None:
+    """What `pack_state` said, as it was written; None: nothing was. Raises UserError."""
     try:
-        state = read_json(folder / STATE)
+        state = read_json(file)
         if not isinstance(state, dict):
             raise ValueError("no mapping")
     except FileNotFoundError:
         return None
     except ValueError as error:
-        raise UserError(f"{folder / STATE}: damaged ({one_line(error)}); {BRING_BACK}") from None
+        raise UserError(f"{file}: damaged ({one_line(error)}); {BRING_BACK}") from None
     except OSError as error:
-        raise UserError(f"{folder / STATE}: cannot be read ({one_line(error)}); {BRING_BACK}") from error
+        raise UserError(f"{file}: cannot be read ({one_line(error)}); {BRING_BACK}") from error
     return state
 
 

@@ -1,11 +1,11 @@
 """Arrays in .npz files, with what describes them; read only if they are whole."""
 
 import json
+import os
 import struct
 import tokenize
 import zipfile
 import zlib
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from flowerfast.documents import MOST_JSON, parse_json
 from flowerfast.errors import one_line
-from flowerfast.files import read_bytes, replacing
+from flowerfast.files import open_regular, replacing
 
 NPZ_ERRORS = (
     *(OSError, LookupError, ValueError, TypeError, EOFError, RuntimeError, AttributeError, ArithmeticError),
@@ -40,18 +40,17 @@ def load_arrays(file: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
 
 def read_npz(file: Path) -> dict[str, np.ndarray]:
     """Arrays of an .npz file. Raises one of NPZ_ERRORS when it is missing or damaged."""
-    content = BytesIO(read_bytes(file))
     try:
-        with zipfile.ZipFile(content) as members:
+        with os.fdopen(open_regular(file), "rb") as content, zipfile.ZipFile(content) as members:
             # Stored as they are: of a compressed one nobody knows what it takes.
             if any(member.compress_type for member in members.infolist()):
                 raise ValueError("compressed")
             damaged = members.testzip()  # numpy compares no checksum where an array ends before its member
-        if damaged is not None:
-            raise ValueError(f"{damaged} is damaged")
-        content.seek(0)
-        with np.load(content, allow_pickle=False) as stored:
-            return {name: stored[name] for name in stored.files}
+            if damaged is not None:
+                raise ValueError(f"{damaged} is damaged")
+            content.seek(0)
+            with np.load(content, allow_pickle=False) as stored:
+                return {name: stored[name] for name in stored.files}
     except (MemoryError, OverflowError, tokenize.TokenError, SyntaxError, struct.error) as error:
         # What numpy and zipfile make of headers that are none.
         raise ValueError(f"damaged ({one_line(error)})") from error

@@ -29,14 +29,14 @@ class BadFiles:
             self.by_index[index] = bad
 
     def _check(self, bad: BadFile, count: int) -> None:
-        root, total = self._table.root, len(self._table) + len(self._table.bad)
+        source, total = self._table.source, len(self._table) + len(self._table.bad)
         if self._on_bad == "fail":
-            raise UserError(
-                f"{root / bad.path}: {bad.error}; mend or remove it, or skip such files (data.on_bad=skip)"
-            )
+            place = self._table.inside(bad.path)
+            raise UserError(f"{place}: {bad.error}; mend or remove it, or skip such files (data.on_bad=skip)")
         # One bad file in a tiny folder is no reason to stop.
         if count > max(1, self._max_bad * total):
             raise UserError(
-                f"{root}: {count} of {total} files cannot be read, more than data.max_bad={self._max_bad:g}; "
-                f"last: {bad.path}: {bad.error}; mend or remove them, or raise data.max_bad"
+                f"{source}: {count} of {total} files cannot be read, more than "
+                f"data.max_bad={self._max_bad:g}; last: {bad.path}: {bad.error}; mend or remove them, or "
+                "raise data.max_bad"
             )

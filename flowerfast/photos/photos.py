@@ -23,21 +23,25 @@ from flowerfast.photos.decode import ChangedError, DecodeError, decode
 from flowerfast.photos.header import check_bytes
 from flowerfast.photos.layout import TEST, Layout, nfc
 from flowerfast.photos.orientation import turn
+from flowerfast.photos.remote_shards import RemoteShards
+from flowerfast.photos.shard_cache import mirror
 from flowerfast.photos.split import divide
 from flowerfast.photos.table import BadFile, forget, read_table
+from flowerfast.places import url_of
 
 _DEFAULTS = DataConfig()
 
 
 class Photos:
-    """Samples of a folder: where each lies, its label and size, its bytes and pixels.
+    """Samples of a folder, or of shards at a URL: where each lies, its label and size, its bytes and pixels.
 
     A sample is known by its index in the whole folder, in whatever subset it is: its random parameters and
     its file follow from that. Methods that take one raise IndexError where there is none, -1 too; those that
     take an array of them raise UserError. Subsets share the columns and the count of bad files.
 
     Args:
-        folder: one folder of photos per class, one with train/, val/ or test/, or one of packed shards.
+        folder: one folder of photos per class, one with train/, val/ or test/, or one of packed shards; or
+            the URL of such shards.
         layout: whether folders named train, val, test are halves ("split") or classes ("classes"); "auto":
             halves where class folders are in them.
         max_pixels: photos of more pixels count as bad.
@@ -46,6 +50,8 @@ class Photos:
         on_bad: photos that cannot be read or decoded are skipped and counted, or raise UserError.
         max_bad: share of bad files above which UserError is raised all the same.
         min_classes: classes that the folder must have.
+        cache_dir, cache_gb: where photos that come from a URL are kept, and how many GB (1e9 bytes) of them;
+            None: in the user's cache folder, a third of what is free.
         progress: is told (files looked at, files in all) at the first scan.
 
     Raises UserError when the folder is missing, holds no photos or too few classes.
@@ -64,6 +70,8 @@ class Photos:
         exif: Exif = _DEFAULTS.exif,
         on_bad: Literal["skip", "fail"] = _DEFAULTS.on_bad,
         max_bad: float = _DEFAULTS.max_bad,
+        cache_dir: Path | str | None = None,
+        cache_gb: float | None = None,
         min_classes: int = 2,
         progress: Progress | None = None,
     ) -> None:
@@ -73,13 +81,17 @@ class Photos:
             "exif": exif,
             "on_bad": on_bad,
             "max_bad": max_bad,
+            "cache_dir": None if cache_dir is None else str(path("Photos: cache_dir", cache_dir)),
+            "cache_gb": cache_gb,
         }
         with speaking_of({f"data.{name}": name for name in given}):
             data = validate({"data": given}, "Photos").data
         of_kind("Photos: progress", progress, Callable | None, "a function of two numbers")
         classes, max_pixels = whole("Photos: min_classes", min_classes, 0), data.max_pixels
         folder = path("Photos: folder", folder)
-        self.table = read_table(folder, max_pixels, progress, classes, layout, exif == "apply")
+        url = url_of(folder)
+        place = folder if url is None else mirror(url, data.cache_dir, data.cache_gb)
+        self.table = read_table(place, max_pixels, progress, classes, layout, exif == "apply")
         # By sample index; None where no photo is to be turned.
         stored = exif == "ignore" or not (self.table.orientation > 1).any()
         self._orientation = None if stored else self.table.orientation
@@ -101,6 +113,8 @@ class Photos:
             exif=data.exif,
             on_bad=data.on_bad,
             max_bad=data.max_bad,
+            cache_dir=data.cache_dir,
+            cache_gb=data.cache_gb,
             min_classes=min_classes,
             progress=progress,
         )
@@ -109,12 +123,17 @@ class Photos:
         return len(self.indices)
 
     def __repr__(self) -> str:
-        return f"<Photos: {len(self)} samples of {len(self.classes)} classes in {self.root}>"
+        return f"<Photos: {len(self)} samples of {len(self.classes)} classes in {self.source}>"
 
     @property
     def root(self) -> Path:
-        """The folder."""
+        """The folder; of shards at a URL, where what is fetched of them is kept."""
         return self.table.root
+
+    @property
+    def source(self) -> str:
+        """The folder, or the URL, for messages."""
+        return self.table.source
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -141,6 +160,11 @@ class Photos:
     def bad_indices(self) -> frozenset[int]:
         """Samples of the whole folder that could not be decoded so far."""
         return frozenset(self._bad.by_index)
+
+    @property
+    def bad_reasons(self) -> dict[int, str]:
+        """Why those could not be, by sample index."""
+        return {index: bad.error for index, bad in self._bad.by_index.items()}
 
     def report_bad(self, index: int, error: str) -> None:
         """Note a sample that cannot be decoded. Raises UserError when `on_bad` or `max_bad` say so."""
@@ -240,13 +264,22 @@ class Photos:
         absent = next((name for name in self.classes if nfc(name) not in known), None)
         if absent is not None:
             raise UserError(
-                f"with_classes: class {absent!r} of {self.root} is not among {shown(classes)}; add it"
+                f"with_classes: class {absent!r} of {self.source} is not among {shown(classes)}; add it"
             )
         position = np.array([known[nfc(name)] for name in self.classes], np.int32)
         same.table = replace(self.table, classes=tuple(classes), label=position[self.table.label])
         return same
 
     # -------------------------------------------------------------------------------------------- bytes
+
+    def expect(self, batches: Iterator[np.ndarray], by_shard: bool = False) -> None:
+        """Say what will be read, samples int64 (m,) of batch after batch: from a URL they come ahead.
+
+        It takes the place of what was said before; a thread of its own goes through the batches.
+        With `by_shard` the batches take shard after shard: what has been read makes room for what comes.
+        """
+        if isinstance(self.table.shards, RemoteShards):
+            self.table.shards.expect(batches, by_shard)
 
     def read(
         self, indices: np.ndarray, compiled: bool = True, look: bool = False
@@ -342,7 +375,7 @@ class Photos:
         number = whole("index", index, -(2**63))
         if not 0 <= number < len(self.table):
             raise IndexError(
-                f"no sample {number} in {self.root}: there are {len(self.table)}, counted from 0"
+                f"no sample {number} in {self.source}: there are {len(self.table)}, counted from 0"
             )
         return number
 
@@ -352,7 +385,7 @@ class Photos:
             raise UserError(f"indices={shown(indices)}: give whole numbers in one row")
         wrong = rows[(rows < 0) | (rows >= len(self.table))]
         if len(wrong):
-            raise UserError(f"{self.root}: no sample {wrong[0]}; there are 0 to {len(self.table) - 1}")
+            raise UserError(f"{self.source}: no sample {wrong[0]}; there are 0 to {len(self.table) - 1}")
         return rows.astype(np.int64, copy=False)
 
     def _try_to_read(self, index: int) -> np.ndarray | OSError:

@@ -23,6 +23,8 @@ PARTS = ".packing"
 """Folder that is there from before the first shard has its name until the index is written."""
 PART_NAME = re.compile(r"\d{6}\.npz")
 SHARD_NAME = re.compile(r"(shard|train|val|test)-\d{6}\.tar")
+PART_FOLDER = re.compile(r"part-(\d{3,6})-of-(\d{3,6})")
+"""Folder of the shards that one of many jobs packs, a folder of shards itself."""
 INDEX_VERSION = 1
 COLUMNS = {
     "label": np.int32,
@@ -80,6 +82,7 @@ class Index:
         recoded: photos that became JPEG without being shrunk.
         seekable: photos whose codes were written anew, see `packing.seekable`.
         columns: arrays named in COLUMNS, one row per photo (the paths: one run of bytes, and their ends).
+        rows: int64 (n,), of one part of many: which rows of the whole table these are.
     """
 
     classes: tuple[str, ...]
@@ -90,6 +93,7 @@ class Index:
     suffixes: dict[str, int] = field(default_factory=dict)
     recoded: int = 0
     seekable: int = 0
+    rows: np.ndarray | None = None
 
     @property
     def fingerprint(self) -> str:
@@ -114,11 +118,16 @@ def write_index(index: Index, folder: Path) -> None:
         "fingerprint": index.fingerprint,
     }
     columns = {name: index.columns[name].astype(kind, copy=False) for name, kind in COLUMNS.items()}
+    if index.rows is not None:
+        columns["row"] = index.rows
     save_arrays(folder / INDEX, about, columns)
 
 
-def read_index(folder: Path) -> Index:
-    """The index of a folder of shards. Raises UserError when it is damaged or of another version."""
+def read_index(folder: Path, source: str | None = None) -> Index:
+    """The index of a folder of shards; `source` is where it came from, for messages.
+
+    Raises UserError when it is damaged or of another version.
+    """
     try:
         about, columns = load_arrays(folder / INDEX)
         columns.setdefault("orientation", np.zeros(len(columns["label"]), np.uint8))
@@ -134,13 +143,14 @@ def read_index(folder: Path) -> Index:
             suffixes=known.suffixes,
             recoded=known.recoded,
             seekable=known.seekable,
+            rows=columns.get("row"),
         )
         _check_rows(index)
         if known.fingerprint != index.fingerprint:
             raise ValueError("its rows are not those that were written")
     except NPZ_ERRORS as error:
         raise UserError(
-            f"{folder / INDEX}: no index of this flowerfast ({one_line(error)}); {BRING_BACK}"
+            f"{source or folder}/{INDEX}: no index of this flowerfast ({one_line(error)}); {BRING_BACK}"
         ) from error
     return index
 
@@ -154,7 +164,7 @@ def _check_rows(index: Index) -> None:
     for name, kind in COLUMNS.items():
         if c[name].dtype != kind or c[name].ndim != 1 or (name != "path_bytes" and len(c[name]) != count):
             raise ValueError(f"column {name} is not {count} of {np.dtype(kind).name}")
-    odd = [s.name for s in index.shards if s.name in ("", ".", "..") or set(s.name) & set("/\\\0:")]
+    odd = [shard.name for shard in index.shards if not _is_name(shard.name)]
     if odd:
         raise ValueError(f"{shown(odd[0])} is no name of a shard")
     if not count or not index.shards:
@@ -173,19 +183,28 @@ def _check_rows(index: Index) -> None:
     _check_paths(c["path_bytes"], c["path_ends"])
 
 
+def _is_name(shard: str) -> bool:
+    """Whether a shard's name leads to nothing but a file in the folder, or in one of its parts."""
+    part, slash, name = shard.rpartition("/")
+    if slash and not PART_FOLDER.fullmatch(part):
+        return False
+    return name not in ("", ".", "..") and not set(name) & set("\\\0:")
+
+
 def _check_paths(content: np.ndarray, ends: np.ndarray) -> None:
     """Raise ValueError for a path that could lead out of the folder of photos."""
     starts = np.concatenate([[0], ends[:-1]])
     if (ends <= starts).any() or ends[-1] != len(content):
         raise ValueError("paths that are none")
-    text = content.tobytes()
-    borders = {*starts.tolist(), *ends.tolist()} if b".." in text else set()
+    text = np.ascontiguousarray(content).data  # searched as it lies: of many photos a copy takes gigabytes
+    climbing = re.search(rb"\.\.", text) is not None
+    borders = {*starts.tolist(), *ends.tolist()} if climbing else set()
     climbs = any(
-        (found.start() in borders or text[found.start() - 1 : found.start()] == b"/")
-        and (found.end() in borders or text[found.end() : found.end() + 1] == b"/")
+        (found.start() in borders or content[found.start() - 1] == ord("/"))
+        and (found.end() in borders or content[found.end()] == ord("/"))
         for found in re.finditer(rb"\.\.", text)
     )
-    if climbs or b"\0" in text or (content[starts] == ord("/")).any():
+    if climbs or re.search(rb"\0", text) or (content[starts] == ord("/")).any():
         raise ValueError("a path out of the folder")
 
 

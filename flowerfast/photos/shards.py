@@ -83,12 +83,15 @@ class Shards:
 
         Their modification times are no criterion: shards are made to be copied.
         """
+        self._check_there()
+        fresh = np.zeros(len(self.shard), np.bool_)
+        self._checked.update(dict.fromkeys(range(len(self.files)), (None, fresh)))
+
+    def _check_there(self) -> None:
         for file in self.files:
             problem = shard_problem(self.folder, file)
             if problem is not None:
                 raise UserError(f"{problem}; {BRING_BACK}")
-        fresh = np.zeros(len(self.shard), np.bool_)
-        self._checked.update(dict.fromkeys(range(len(self.files)), (None, fresh)))
 
     def __getstate__(self) -> dict[str, Any]:
         """For another process, in which the descriptors of this one are other files."""

@@ -20,7 +20,7 @@ def divide(
     if not free.any():
         half = table.path(0).partition("/")[0]
         raise UserError(
-            f"{table.root}: {half}/, but no train/ to train on; add it, or set data.layout=classes"
+            f"{table.source}: {half}/, but no train/ to train on; add it, or set data.layout=classes"
         )
     if (table.fold == VAL).any():
         return _given_split(table, indices)
@@ -38,7 +38,7 @@ def divide(
         if len(members) < 2:
             has = f"1 readable photo ({table.path(int(members[0]))})" if len(members) else "0 readable photos"
             raise UserError(
-                f"{table.root}: class {name!r} has {has}; each class needs "
+                f"{table.source}: class {name!r} has {has}; each class needs "
                 "two or more, to train and to validate on: add photos or remove the folder"
             )
         shuffled = generator("split", seed, label).permutation(members)
@@ -52,7 +52,7 @@ def _given_split(table: Table, indices: np.ndarray) -> tuple[np.ndarray, np.ndar
     train, val = (np.sort(indices[table.fold[indices] == fold]) for fold in (TRAIN, VAL))
     for part, members in (("train", train), ("val", val)):
         if not len(members):
-            raise UserError(f"{table.root / part}: no readable photos; fill it or remove train/ and val/")
+            raise UserError(f"{table.inside(part)}: no readable photos; fill it or remove train/ and val/")
     _refuse_untrained(table, train)
     return train, val
 
@@ -66,7 +66,5 @@ def _refuse_untrained(table: Table, train: np.ndarray) -> None:
     rows = np.flatnonzero(table.label == label)
     there = table.path(int(rows[0])).split("/")[0] if len(rows) else half
     name = table.classes[label]
-    raise UserError(
-        f"{table.root / half / name}: no photos to train on, but {there}/ has them; add some or remove "
-        f"{table.root / there / name}"
-    )
+    lacking, having = table.inside(f"{half}/{name}"), table.inside(f"{there}/{name}")
+    raise UserError(f"{lacking}: no photos to train on, but {there}/ has them; add some or remove {having}")

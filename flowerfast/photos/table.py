@@ -24,12 +24,16 @@ from flowerfast.photos.arrays import NPZ_ERRORS, read_npz
 from flowerfast.photos.decode import reason
 from flowerfast.photos.formats import is_clipped, is_raw, not_photos
 from flowerfast.photos.header import Header, LimitError, check_bytes, read_header
+from flowerfast.photos.heads import read_heads
 from flowerfast.photos.layout import Layout
 from flowerfast.photos.listing import Listing, list_photos, path_at, split_paths
+from flowerfast.photos.remote_shards import RemoteShards
+from flowerfast.photos.shard_cache import Mirror
 from flowerfast.photos.shard_index import is_packed, read_index
 from flowerfast.photos.shards import Shards
 from flowerfast.photos.walk import some
 from flowerfast.photos.workers import one_by_one
+from flowerfast.places import spelled
 
 CACHE_VERSION = 3
 
@@ -83,6 +87,15 @@ class Table:
     def __len__(self) -> int:
         return len(self.label)
 
+    @property
+    def source(self) -> str:
+        """The root, or the URL that the photos come from, for messages."""
+        return self.shards.place.url if isinstance(self.shards, RemoteShards) else str(self.root)
+
+    def inside(self, path: str) -> str:
+        """The place of something in it, for messages."""
+        return spelled(Path(self.source) / path)
+
     def path(self, index: int) -> str:
         """Path of a sample relative to root, with / between folders."""
         return path_at(self.path_bytes, self.path_ends, index)
@@ -100,14 +113,15 @@ class Table:
 
 
 def read_table(
-    root: Path,
+    root: Path | Mirror,
     max_pixels: int,
     progress: Progress | None = None,
     min_classes: int = 2,
     layout: Layout = "auto",
     oriented: bool = True,
 ) -> Table:
-    """Table of a folder of class folders, of one with train/, val/, test/ (see `layout`), or of shards.
+    """Table of a folder of class folders, of one with train/, val/, test/ (see `layout`), or of shards, here
+    or elsewhere.
 
     Headers are read once and cached per folder under the user's cache folder; the cache is valid as long as
     no file's name, size or modification time changes, none that could not be read can be, and no photo is
@@ -116,7 +130,7 @@ def read_table(
     `oriented`.
     Raises UserError when the folder is missing, has no photos or fewer than `min_classes` classes.
     """
-    if is_packed(root):
+    if isinstance(root, Mirror) or is_packed(root):
         packed = _packed(root, max_pixels, min_classes)
         return packed if packed.orientation.all() or not oriented else _oriented(packed, max_pixels, progress)
     if not root.is_dir():
@@ -157,25 +171,29 @@ def _check_classes(root: Path, classes: tuple[str, ...], min_classes: int) -> No
 
 
 def _scan(root: Path, listing: Listing, max_pixels: int, progress: Progress | None) -> Table:
-    headers = np.zeros((len(listing), 3), np.int32)
+    headers = read_heads(root, listing, progress)
+    large = headers[:, 0].astype(np.int64) * headers[:, 1] > max_pixels
+    headers[large] = 0
+    rest = np.flatnonzero(headers[:, 0] == 0)
     good, photo = np.ones(len(listing), bool), np.ones(len(listing), bool)
     bad: list[BadFile] = []
     clipped: list[str] = []
     others: list[str] = []
     shut: list[str] = []
-    paths, sizes, last = split_paths(listing.path_bytes, listing.path_ends), listing.size, time.monotonic()
+    sizes, last = listing.size, time.monotonic()
 
     def look(i: int) -> Header | OSError | ValueError:
         try:
-            if not listing.named[i] and is_raw(paths[i]):
+            path = listing.path(i)
+            if not listing.named[i] and is_raw(path):
                 raise UnidentifiedImageError
             check_bytes(int(sizes[i]), max_pixels)
-            return read_header(root / paths[i], max_pixels)
+            return read_header(root / path, max_pixels)
         except (OSError, ValueError) as error:
             return error
 
-    for i, header in enumerate(one_by_one(np.arange(len(paths)), look, paths.__getitem__)):
-        path = paths[i]
+    for i, header in zip(rest.tolist(), one_by_one(rest, look, listing.path), strict=True):
+        path = listing.path(i)
         if isinstance(header, Header):
             headers[i] = header.width, header.height, header.orientation
             if is_clipped(header.mode):
@@ -278,22 +296,26 @@ def _opens(file: Path) -> bool:
     return False
 
 
-def _packed(root: Path, max_pixels: int, min_classes: int) -> Table:
+def _packed(place: Path | Mirror, max_pixels: int, min_classes: int) -> Table:
     """Table of a folder of shards: their index, in the order of the folder that was packed."""
-    index = read_index(root)
+    remote = place if isinstance(place, Mirror) else None
+    root = place.folder if isinstance(place, Mirror) else place
+    source = str(root) if remote is None else remote.url
+    index = read_index(root, source)
     if len(index.classes) < min_classes:
         raise UserError(
-            f"{root}: only one class is packed there ({index.classes[0]}); a classifier needs two or more"
+            f"{source}: only one class is packed there ({index.classes[0]}); a classifier needs two or more"
         )
     columns = index.columns
-    shards = Shards(root, index.shards, columns["shard"], columns["offset"], columns["crc32"])
+    about = root, index.shards, columns["shard"], columns["offset"], columns["crc32"]
+    shards = Shards(*about) if remote is None else RemoteShards(*about, columns["size"], remote)
     arrays: dict[str, Any] = {name: columns[name] for name in _ARRAYS}
     table = Table(root, index.classes, fingerprint=index.fingerprint, shards=shards, **arrays)
     large = np.flatnonzero(table.width.astype(np.int64) * table.height > max_pixels)
     if len(large):
         where = f"{shards.where(int(large[0]))} ({table.path(int(large[0]))})"
         raise UserError(
-            f"{root / where}: more than data.max_pixels={max_pixels} pixels, as are "
+            f"{table.inside(where)}: more than data.max_pixels={max_pixels} pixels, as are "
             f"{len(large)} of {len(table)} packed photos; raise data.max_pixels or pack with --max-side"
         )
     return table

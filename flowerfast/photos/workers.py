@@ -20,7 +20,7 @@ from weakref import WeakSet, finalize
 import numpy as np
 
 from flowerfast.errors import RunFailed
-from flowerfast.machine import logger
+from flowerfast.machine import logger, usable_cores
 
 T = TypeVar("T")
 
@@ -194,14 +194,15 @@ def in_order(
 
 
 def one_by_one(samples: np.ndarray, look: Callable[[int], T], where: Callable[[int], str]) -> Iterator[T]:
-    """What `look` gives for each of some samples, int64 (n,), from one thread, so that a hang is named."""
+    """What `look` gives for each of some samples, int64 (n,), from threads, so that a hang is named."""
 
     def look_at(some: np.ndarray) -> list[T]:
         return [look(sample) for sample in some.tolist()]
 
     pieces = (samples[at : at + _CHUNK] for at in range(0, len(samples), _CHUNK))
-    with closing(Workers(1, "flowerfast-headers")) as pool:
-        for seen in in_order(pool, look_at, pieces, 2, where):
+    threads = usable_cores()
+    with closing(Workers(threads, "flowerfast-headers")) as pool:
+        for seen in in_order(pool, look_at, pieces, 2 * threads, where):
             yield from seen
 
 

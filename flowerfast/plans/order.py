@@ -53,3 +53,17 @@ class Order:
         for table in self._tables:
             left, right = right, (left + table[right]) % self._base
         return left * self._base + right
+
+
+def block_order(blocks: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """Permutation in which the members of each block come one after another: int64 (n,).
+
+    Blocks are shuffled, and then each within. It is a whole array, also of many samples.
+
+    Args:
+        blocks: int (n,), the number of each sample's block, from 0.
+        generator: draws the permutation; the same state gives the same one.
+    """
+    members = generator.permutation(len(blocks))
+    turn = generator.permutation(int(blocks.max(initial=-1)) + 1)
+    return members[np.argsort(turn[blocks[members]], kind="stable")]

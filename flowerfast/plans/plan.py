@@ -19,7 +19,7 @@ from flowerfast.plans.balance import Balance
 from flowerfast.plans.finish import Finish, make_finish
 from flowerfast.plans.geometry import Sizes, around, moved, random_windows, resized
 from flowerfast.plans.mixing import Mix, make_mix, pairs, part_of
-from flowerfast.plans.order import Order
+from flowerfast.plans.order import Order, block_order
 
 _BLOCKS = 8  # of four draws each per sample; 2 x 10 attempts and 9 more are used
 _AGAIN = 1 << 37  # samples there are never so many: from here on lie the random numbers of repeats
@@ -227,6 +227,8 @@ class Sampler:
         fold_last: a last batch of one sample is joined to the batch before it.
         sampling: natural, each sample once an epoch; or balanced: as many samples, all classes equally often
             (`Balance`). A sample that comes again in an epoch has a plan of its own.
+        order: with shuffle, how: `random`, all samples as one; `blocks`, shard by shard (`block_order`);
+            `blocks-first`, so in the first epoch alone.
     """
 
     photos: Photos
@@ -240,14 +242,26 @@ class Sampler:
     world_size: int = 1
     fold_last: bool = False
     sampling: Literal["natural", "balanced"] = "natural"
+    order: Literal["random", "blocks-first", "blocks"] = "random"
 
     def __len__(self) -> int:
         return -(-len(self.photos) // self.batch_size) - self._folded
 
     @property
+    def full_batch(self) -> int:
+        """Samples that this rank has of a batch of `batch_size`."""
+        first, end = part_of(self.batch_size, self.rank, self.world_size, self._mixing is not None)
+        return end - first
+
+    @property
     def largest_batch(self) -> int:
-        """Samples of the largest batch of all ranks together."""
-        return self.batch_size + self._folded
+        """Most samples that a rank has of a batch."""
+        held, unit = self.batch_size + self._folded, 1 if self._mixing is None else 2
+        return min(-(-held // (unit * self.world_size)) * unit, held)
+
+    @property
+    def _mixing(self) -> Augment | None:
+        return self.augment if self.augment is not None and self.augment.mixes else None
 
     @property
     def _folded(self) -> bool:
@@ -257,21 +271,18 @@ class Sampler:
 
     def plans(self, epoch: int, start_batch: int = 0) -> Iterator[Plan]:
         """Plans of the epoch's batches in order, from `start_batch` on."""
-        count = len(self.photos)
-        order = epoch_order(self.seed, epoch, count) if self.shuffle else np.arange(count)
-        mixing = self.augment if self.augment is not None and self.augment.mixes else None
-        for number in range(start_batch, len(self)):
-            start = number * self.batch_size
-            held = count - start if number == len(self) - 1 else self.batch_size
-            first, end = part_of(held, self.rank, self.world_size, mixing is not None)
-            places, repeats = order[start + first : start + end], None
-            if self.sampling == "balanced":
-                places, repeats = self._balance.draw(epoch, places)
+        mixing = self._mixing
+        for start, end, places, repeats in self._places(epoch, start_batch):
             plan = self.plan(epoch, self.photos.indices[places], repeats)
             if mixing is not None:
-                pair = pairs(start, start + first, start + end)
+                pair = pairs(start, end - len(places), end)
                 plan = replace(plan, mix=make_mix(self.seed, epoch, pair, mixing, self.size))
             yield plan
+
+    def batches(self, epoch: int, start_batch: int = 0) -> Iterator[np.ndarray]:
+        """Samples of the epoch's batches in order, from `start_batch` on: int64 (m,)."""
+        for *_, places, _ in self._places(epoch, start_batch):
+            yield self.photos.indices[places]
 
     def plan(self, epoch: int, indices: np.ndarray, repeats: np.ndarray | None = None) -> Plan:
         """Plan of some samples in an epoch, int64 (n,); `repeats`: how often the epoch had each before.
@@ -285,6 +296,35 @@ class Sampler:
             return make_plan(self.seed, epoch, indices, sizes, self.augment, self.size)
         places = indices + _AGAIN * repeats
         return replace(make_plan(self.seed, epoch, places, sizes, self.augment, self.size), indices=indices)
+
+    def in_blocks(self, epoch: int) -> bool:
+        """Whether an epoch takes shard after shard."""
+        return self.shuffle and (self.order == "blocks" or (self.order == "blocks-first" and epoch == 0))
+
+    def _places(
+        self, epoch: int, start_batch: int
+    ) -> Iterator[tuple[int, int, np.ndarray, np.ndarray | None]]:
+        """Of each batch where it begins in the epoch, where this rank's part ends, and that part: places of
+        samples in `photos`, and how often the epoch had each before.
+        """
+        count = len(self.photos)
+        order = self._order(epoch)
+        for number in range(start_batch, len(self)):
+            start = number * self.batch_size
+            held = count - start if number == len(self) - 1 else self.batch_size
+            first, end = part_of(held, self.rank, self.world_size, self._mixing is not None)
+            places, repeats = order[start + first : start + end], None
+            if self.sampling == "balanced":
+                places, repeats = self._balance.draw(epoch, places)
+            yield start, start + end, places, repeats
+
+    def _order(self, epoch: int) -> Order | np.ndarray:
+        count, shards = len(self.photos), self.photos.table.shards
+        if not self.shuffle:
+            return np.arange(count)
+        if shards is None or not self.in_blocks(epoch):
+            return epoch_order(self.seed, epoch, count)
+        return block_order(shards.shard[self.photos.indices], generator("blocks", self.seed, epoch))
 
     @cached_property
     def _balance(self) -> Balance:

@@ -8,6 +8,8 @@ from typing import Any
 from flowerfast.config import Config
 from flowerfast.errors import UserError, WriteFailed, one_line
 from flowerfast.loaders.loader import Loader
+from flowerfast.ranks import from_first
+from flowerfast.training.lockstep import Lockstep
 from flowerfast.training.progress import Reporter, Spent, Standing, Stop, Totals
 from flowerfast.training.run_folder import RunFolder
 from flowerfast.training.scores import Confusion
@@ -27,6 +29,7 @@ class TrainingRun:
         reporter: is told how it goes.
         record: what the loader chose, for a resumed run to choose the same.
         stop: says when to stop.
+        lockstep: what all ranks that train together know of each other.
         standing, totals: where the run stands, and the sums of the epoch under way.
         named: how many bad files the user has been told of.
         spent: where this process's time has gone.
@@ -46,6 +49,7 @@ class TrainingRun:
     stop: Stop = lambda: None
     standing: Standing = field(default_factory=Standing)
     totals: Totals = field(init=False)
+    lockstep: Lockstep = field(init=False)
     named: int = 0
     spent: Spent = field(default_factory=Spent)
     writer: Writer = field(default_factory=Writer)
@@ -55,6 +59,7 @@ class TrainingRun:
 
     def __post_init__(self) -> None:
         self.totals = Totals(self.state.device)
+        self.lockstep = Lockstep(self.stop, self.train_loader.photos, self.state.least_batch)
 
     def save(self, finished: bool = False, best: bool = False) -> None:
         """Have last.pt written: from there a resumed run goes on as if nothing had happened.
@@ -65,32 +70,37 @@ class TrainingRun:
             best: its weights become best/ too, before last.pt says so.
         """
         with self.spent.on("write"):
-            self._settle()  # before the copy, so that there is one copy at most
-            saved = snapshot(self.state_dict(), self.state.device)
-            files: list[Callable[[], object]] = [partial(self.folder.save_last, saved)]
-            if finished:
-                epoch, keep = self.standing.epoch - 1, self.config.checkpoints.keep
-                trained = saved["trainer"]
-                kept = trained.get("ema", trained)["network"]
-                weights = partial(self.folder.save_epoch, epoch, kept, keep)
-                metrics = partial(self.folder.write_metrics, saved["progress"]["history"])
-                if best:
-                    best_too = partial(self._save_best, epoch)
-                    self._owed = [weights, best_too, self._pay]
-                else:
-                    files = [weights, *files]
-                files.append(metrics)
-            # What is still owed comes first: last.pt never speaks of a best epoch that best/ does not hold.
-            self.writer.submit([*self._owed, *files])
+            self.state.agree()
+            from_first(partial(self._save, finished, best))
+
+    def _save(self, finished: bool, best: bool) -> None:
+        self._settle()  # before the copy, so that there is one copy at most
+        saved = snapshot(self.state_dict(), self.state.device)
+        files: list[Callable[[], object]] = [partial(self.folder.save_last, saved)]
+        if finished:
+            epoch, keep = self.standing.epoch - 1, self.config.checkpoints.keep
+            trained = saved["trainer"]
+            kept = trained.get("ema", trained)["network"]
+            weights = partial(self.folder.save_epoch, epoch, kept, keep)
+            metrics = partial(self.folder.write_metrics, saved["progress"]["history"])
+            if best:
+                best_too = partial(self._save_best, epoch)
+                self._owed = [weights, best_too, self._pay]
+            else:
+                files = [weights, *files]
+            files.append(metrics)
+        # What is still owed comes first: last.pt never speaks of a best epoch that best/ does not hold.
+        self.writer.submit([*self._owed, *files])
 
     def finish(self) -> None:
         """Have all written once training is over; what a full disk has refused is tried once more."""
         with self.spent.on("write"):
-            settled = self._settle()
-        if not settled:
-            self.save(finished=True)
-        with self.spent.on("write"):
-            self.writer.wait()
+            from_first(self._finish)
+
+    def _finish(self) -> None:
+        if not self._settle():
+            self._save(finished=True, best=False)
+        self.writer.wait()
 
     def _pay(self) -> None:
         self._owed = []

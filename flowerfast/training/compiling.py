@@ -1,10 +1,10 @@
 """torch.compile: whether a run is long enough to pay for it, and the compiled network at work.
 
-Only batches of `train.batch_size` samples go through compiled code. An epoch's last batch, and one that bad
-files have made shorter, go through the network as it is: the same weights, and answers that differ by
-rounding. So there is one shape, compiled once before the run's first batch. A length that torch is told to
-keep open instead would cost every step some of its speed, and CUDA graphs are recorded anew for each length
-all the same.
+Only batches of `train.batch_size` samples, of a rank its full part of one, go through compiled code. An
+epoch's last batch, and one that bad files have made shorter, go through the network as it is: the same
+weights, and answers that differ by rounding. So there is one shape, compiled once before the first batch. A
+length that torch is told to keep open instead would cost every step some of its speed, and CUDA graphs are
+recorded anew for each length all the same.
 
 Evaluation and checkpoints use the plain network. Compiled code reads and writes its parameters and buffers.
 """
@@ -17,6 +17,7 @@ import torch
 from flowerfast.config import Config
 from flowerfast.errors import UserError, one_line
 from flowerfast.loaders.batch import Batch
+from flowerfast.ranks import current
 from flowerfast.training.state import TrainState
 
 MODES = ("off", "on", "graphs")
@@ -40,12 +41,13 @@ def choose_compile(config: Config, device: torch.device, samples: int) -> tuple[
     """(one of `MODES`, why) for `train.compile` and a training set of so many samples.
 
     auto compiles on a CUDA GPU where all full batches of the run would save more than compiling takes. The
-    answer follows from the settings, the number of samples and the kind of device alone.
+    answer follows from the settings, the number of samples, the kind of device and the number of ranks alone.
     """
     train = config.train
     steps = train.epochs * (samples // train.batch_size)
-    # The next replay of a graph would write over gradients that wait for it.
-    replayed = device.type == "cuda" and train.batch_size <= SMALL_BATCH and train.accumulate == 1
+    # The next replay of a graph would write over gradients that wait for it, or for other ranks.
+    small = train.batch_size <= SMALL_BATCH and train.accumulate == 1
+    replayed = device.type == "cuda" and small and not current().are_many
     mode = "graphs" if replayed else "on"
     if train.compile == "off":
         return "off", "train.compile=off"
@@ -85,7 +87,7 @@ def compile_network(state: TrainState, image_size: int, mode: str, backend: str 
         compiled = torch.compile(
             state.model, dynamic=False, backend=backend, mode="reduce-overhead" if graphs else None
         )
-        state.forward = _for_full(compiled, state.model, state.config.batch_size, graphs)
+        state.forward = _for_full(compiled, state.model, state.full_batch, graphs)
         _try(state, image_size)
     except Exception as error:  # whatever a compiler can raise: the caller says so, and goes on without one
         state.forward = state.model
@@ -115,7 +117,7 @@ def _for_full(
 
 def _try(state: TrainState, image_size: int) -> None:
     """Forward and backward of black batches, without a trace."""
-    full, device = state.config.batch_size, state.device
+    full, device = state.full_batch, state.device
     pixels = torch.zeros((full, image_size, image_size, 3), dtype=torch.uint8, device=device)
     labels = torch.zeros(full, dtype=torch.int64, device=device)
     batch = Batch(pixels.permute(0, 3, 1, 2), labels, torch.arange(full))

@@ -1,9 +1,11 @@
 """How well a model does on labelled batches."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -28,14 +30,25 @@ class Evaluation:
     top5: float | None = None
 
 
+def alone(part: Any) -> list[Any]:
+    """All parts of what one process has evaluated."""
+    return [part]
+
+
 @torch.inference_mode()
 def evaluate(
-    model: nn.Module, batches: Iterable[Batch], classes: int, precision: Precision, flip: bool = False
+    model: nn.Module,
+    batches: Iterable[Batch],
+    classes: int,
+    precision: Precision,
+    flip: bool = False,
+    gather: Callable[[Any], list[Any]] = alone,
 ) -> Evaluation:
     """Loss, accuracies, confusion and answers of a model over batches on the model's device.
 
-    With `flip` the probabilities of each image and of its mirror image are averaged. Takes 20 bytes a sample,
-    and 4 for each logit where there are no more than `MOST_LOGITS`.
+    With `flip` the probabilities of each image and of its mirror image are averaged. Where batches are those
+    of one rank, `gather` makes of its part those of all, once, at the end. Takes 20 bytes a sample, and 4 for
+    each logit where there are no more than `MOST_LOGITS`.
     """
     device = next(model.parameters()).device
     was_training = model.training
@@ -63,13 +76,17 @@ def evaluate(
         if classes > 5:
             among5 += (logits.topk(5).indices == batch.labels[:, None]).sum()
     model.train(was_training)
-    true, predicted = torch.cat(pairs, 1).cpu().numpy()
-    whole = torch.cat(kept).cpu() if kept is not None else None
-    answers = Answers(true, predicted, torch.cat(confidence).cpu().numpy(), whole)
+    answered, confident = torch.cat(pairs, 1).cpu().numpy(), torch.cat(confidence).cpu().numpy()
+    mine = loss.item(), among5.item(), answered, confident, torch.cat(kept).cpu().numpy() if kept else None
+    losses, hits, *parts = zip(*gather(mine), strict=True)
+    true, predicted = np.concatenate(parts[0], axis=1)
+    few = all(part is not None for part in parts[2]) and len(true) * classes <= MOST_LOGITS
+    whole = torch.from_numpy(np.concatenate(parts[2])) if few else None
+    answers = Answers(true, predicted, np.concatenate(parts[1]), whole)
     total = max(len(true), 1)
     confusion = Confusion.of(true, predicted, classes)
-    top5 = among5.item() / total if classes > 5 else None
-    return Evaluation(loss.item() / total, confusion.accuracy(), confusion, answers, top5)
+    top5 = sum(hits) / total if classes > 5 else None
+    return Evaluation(sum(losses) / total, confusion.accuracy(), confusion, answers, top5)
 
 
 def answer(model: nn.Module, images: torch.Tensor, flip: bool) -> torch.Tensor:

@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from itertools import takewhile
 from typing import Any
@@ -16,6 +17,7 @@ from flowerfast.loaders.loader import Loader
 from flowerfast.loaders.ranges import stage
 from flowerfast.photos.walk import some
 from flowerfast.photos.workers import WaitStopped, stopping
+from flowerfast.ranks import current, from_first, gather, naming
 from flowerfast.training.checkpointing import TrainingRun
 from flowerfast.training.evaluation import Evaluation, evaluate
 from flowerfast.training.finite import BadLoss, LossWatch, all_finite
@@ -31,12 +33,12 @@ def fit(run: TrainingRun, saved: dict[str, Any] | None = None) -> Standing:
     RunFailed when a loss or weights are no numbers, of which nothing is saved, and what a write raised.
     """
     settings = run.config.train
-    with run.writer, stopping(lambda: run.stop() is not None), _stopped_while_waiting(run):
+    with run.writer, naming(), stopping(run.lockstep.waiting), _stopped_while_waiting(run):
         if saved is not None:
             run.load_state_dict(saved)
-            run.check_weights()
-            # A kill may have struck between it and last.pt.
-            run.writer.submit([partial(run.folder.write_metrics, list(run.standing.history))])
+            from_first(run.check_weights)
+            if current().is_first:  # a kill may have struck between it and last.pt
+                run.writer.submit([partial(run.folder.write_metrics, list(run.standing.history))])
         else:
             run.save()
         standing = run.standing
@@ -46,7 +48,7 @@ def fit(run: TrainingRun, saved: dict[str, Any] | None = None) -> Standing:
             with run.spent.on("evaluate"):
                 result = validate(run, run.val_loader)
                 also = validate(run, run.augmented_loader) if run.augmented_loader is not None else None
-            if (signum := run.stop()) is not None:
+            if (signum := run.lockstep.stop()) is not None:
                 run.save()
                 raise Stopped(signum)
             for each in [result] if also is None else [result, also]:
@@ -66,7 +68,7 @@ def _stopped_while_waiting(run: TrainingRun) -> Iterator[None]:
     try:
         yield
     except WaitStopped:
-        signum = run.stop()
+        signum = run.lockstep.stop()
         assert signum is not None
         run.save()
         raise Stopped(signum) from None
@@ -74,20 +76,22 @@ def _stopped_while_waiting(run: TrainingRun) -> Iterator[None]:
 
 def validate(run: TrainingRun, loader: Loader) -> Evaluation:
     """How the model does on a loader's photos; on some of them when a stop is asked for."""
-    batches = takewhile(lambda _: run.stop() is None, loader.epoch(run.standing.epoch))
+    state, step = run.state, run.lockstep
+    state.agree()
+    batches = takewhile(lambda _: step.stop() is None, step.batches(loader.epoch(run.standing.epoch)))
     flip = run.config.eval.flip
-    return evaluate(run.state.evaluated, batches, len(run.classes), run.state.precision, flip)
+    return evaluate(state.evaluated, batches, len(run.classes), state.precision, flip, gather)
 
 
 def train_epoch(run: TrainingRun) -> None:
     """Train on what is left of the epoch at which the run stands."""
-    standing, state = run.standing, run.state
+    standing, state, step = run.standing, run.state, run.lockstep
     state.begin_epoch(standing.epoch)
     batches, together = len(run.train_loader), state.config.accumulate
     run.reporter.start_epoch(standing.epoch, batches, standing.batch)
     clock = WaitClock(state.device)
     seconds, waited = standing.seconds, standing.waited  # of an earlier start of this epoch
-    saved_at, watch = time.monotonic(), LossWatch()
+    saved_at, watch = step.now(), LossWatch()
 
     def settle() -> None:
         """What is to be known before a save."""
@@ -95,24 +99,24 @@ def train_epoch(run: TrainingRun) -> None:
         standing.seconds, standing.waited = seconds + clock.total, waited + clock.waited()
 
     try:
-        for batch in clock.watch(run.train_loader.epoch(standing.epoch, standing.batch)):
+        for batch in clock.watch(step.batches(run.train_loader.epoch(standing.epoch, standing.batch))):
             run.spent.note_first_batch()
             due = standing.batch % together == together - 1 or standing.batch == batches - 1
-            if len(batch) >= state.least_batch:
-                loss, correct = train_step(state, batch) if due else state.gradients(batch)
-                run.totals.add(loss, correct, len(batch))
+            if step.samples:
+                state.begin_batch(standing.epoch, standing.batch)
+                loss, correct = train_step(state, batch) if due else state.gradients(batch, due=False)
+                run.totals.add(loss, correct, step.samples)
                 _check_loss(run, watch.add(standing.batch, loss))
-            else:
-                standing.alone += len(batch)
-                if due and state.holds_gradients and (norm := state.update()) is not None:
-                    _check_loss(run, watch.add(standing.batch, norm))
+            elif due and state.holds_gradients and (norm := state.update()) is not None:
+                _check_loss(run, watch.add(standing.batch, norm))
+            standing.alone += step.left_out
             standing.batch += 1
-            run.reporter.step(len(batch), run.totals)
-            signum = run.stop()
-            if signum is not None or time.monotonic() - saved_at >= run.config.checkpoints.every_seconds:
+            run.reporter.step(step.samples + step.left_out, run.totals)
+            signum = step.stop()
+            if signum is not None or step.now() - saved_at >= run.config.checkpoints.every_seconds:
                 settle()
                 run.save()
-                saved_at = time.monotonic()
+                saved_at = step.now()
             if signum is not None:
                 raise Stopped(signum)
     except WaitStopped:
@@ -185,7 +189,8 @@ def _check_loss(run: TrainingRun, bad: BadLoss | None) -> None:
 
 def _gone_wrong(run: TrainingRun, batch: int, what: str) -> RunFailed:
     """The failure of a batch, counted from 0: which photos it is of, and what can be done."""
-    plan = next(run.train_loader.plan_sampler.plans(run.standing.epoch, batch))
+    whole = replace(run.train_loader.plan_sampler, rank=0, world_size=1)
+    plan = next(whole.plans(run.standing.epoch, batch))
     photos = some([run.train_loader.photos.where(index) for index in plan.indices.tolist()])
     return RunFailed(f"epoch {run.standing.epoch + 1}, batch {batch + 1} ({photos}): {what}; {_way_out(run)}")
 

@@ -5,6 +5,7 @@ import torch
 from flowerfast.config import Config
 from flowerfast.loaders.loader import Loader
 from flowerfast.photos.photos import Photos
+from flowerfast.ranks import current
 
 
 def training_loader(
@@ -27,11 +28,15 @@ def training_loader(
 def validation_loader(
     config: Config, photos: Photos, crop_pct: float, device: torch.device, augmented: bool
 ) -> Loader:
-    """Loader of the other half: clean or augmented, never cached, decoded once where memory allows."""
+    """Loader of the other half: clean or augmented, never cached, decoded once where memory allows.
+
+    A batch has a sample of each rank at least, for it makes no difference to the answers.
+    """
+    batch_size = config.eval.batch_size or config.train.batch_size
     return Loader(
         photos,
         size=config.eval.image_size or config.data.image_size,
-        batch_size=config.eval.batch_size or config.train.batch_size,
+        batch_size=max(batch_size, current().world_size),
         augment=config.augment.unmixed() if augmented else None,
         shuffle=False,
         seed=config.train.seed,

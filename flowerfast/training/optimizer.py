@@ -67,7 +67,7 @@ def load_optimizer(optimizer: torch.optim.Optimizer, saved: dict[str, Any], plac
 
 
 def _create(groups: list[Group], config: TrainConfig, fused: bool = False) -> torch.optim.Optimizer:
-    name, lr, momentum, decay = config.optimizer, config.lr, config.momentum, config.weight_decay
+    name, lr, momentum, decay = config.optimizer, config.step_lr, config.momentum, config.weight_decay
     if name == "sgd":
         return torch.optim.SGD(groups, lr=lr, momentum=momentum, weight_decay=decay, fused=fused)
     known = [each for each in map(str, list_optimizers()) if not get_optimizer_info(each).second_order]
@@ -89,7 +89,7 @@ def _create(groups: list[Group], config: TrainConfig, fused: bool = False) -> to
 def _groups(network: nn.Module, config: TrainConfig) -> list[Group]:
     c = config
     if c.decay_norms and c.layer_decay is None and c.head_lr == 1:
-        return [{"params": [*network.parameters()], "lr": c.lr, "weight_decay": c.weight_decay}]
+        return [{"params": [*network.parameters()], "lr": c.step_lr, "weight_decay": c.weight_decay}]
     decays: dict[str, Any] = {
         "weight_decay": c.weight_decay,
         "weight_decay_exclude_1d": not c.decay_norms,
@@ -102,7 +102,7 @@ def _groups(network: nn.Module, config: TrainConfig) -> list[Group]:
     head = {id(weight) for weight in _head(network)} if c.head_lr != 1 else set()
     parted = []
     for group in groups:
-        weights, lr = group.pop("params"), c.lr * group.pop("lr_scale", 1.0)
+        weights, lr = group.pop("params"), c.step_lr * group.pop("lr_scale", 1.0)
         for factor, inside in ((1.0, False), (c.head_lr, True)):
             part = [weight for weight in weights if (id(weight) in head) == inside]
             if part:

@@ -186,7 +186,7 @@ def check_pixels(loader: Loader, val: Photos, saved: Mapping[str, Any], config: 
     record, sizes = saved.get("loader", {}), photo_sizes(loader.photos, val)
     if record.get("photo_sizes", sizes) != sizes:  # absent from what earlier versions saved
         raise UserError(
-            f"{loader.photos.root}: photos have other sizes in pixels than when the run began; bring "
+            f"{loader.photos.source}: photos have other sizes in pixels than when the run began; bring "
             "those back or start a new run"
         )
     short = int(np.minimum(*loader.photos.sizes(loader.photos.indices)).max())

@@ -1,8 +1,7 @@
 """A training run from settings to a complete run folder."""
 
-import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -12,28 +11,42 @@ from typing import Any
 import torch
 
 from flowerfast.arguments import of_kind, path, progress_bars, signal_asked
-from flowerfast.config import Config, ModelConfig
-from flowerfast.demo.synthetic import demo_folder, demo_photos
-from flowerfast.errors import UserError
-from flowerfast.loaders.device import device_name, pick_device
-from flowerfast.loaders.engine import choose_backend
+from flowerfast.config import Config
+from flowerfast.loaders.device import device_name
 from flowerfast.loaders.loader import Loader
-from flowerfast.loaders.ranges import name_stages
 from flowerfast.machine import ProgressBars, lend_home, no_bars
 from flowerfast.photos.layout import TEST
 from flowerfast.photos.photos import Photos
-from flowerfast.settings import DEMO, change_config, start_config
-from flowerfast.training.architecture import FOLDER, configured
+from flowerfast.places import in_full
+from flowerfast.ranks import (
+    all_raise,
+    current,
+    first_on_node,
+    from_first,
+    gather,
+    is_restarted,
+    joined,
+)
+from flowerfast.settings import change_config, start_config
+from flowerfast.training.architecture import configured
+from flowerfast.training.beginning import (
+    class_weights,
+    open_photos,
+    prepare,
+    run_name,
+    split_halves,
+    start_model,
+    with_photos,
+)
 from flowerfast.training.checkpointing import TrainingRun
 from flowerfast.training.compiling import CompileFailed, choose_compile, compile_network
 from flowerfast.training.fit import fit
 from flowerfast.training.half_loaders import training_loader, validation_loader
 from flowerfast.training.image_size import least_batch
-from flowerfast.training.loss import balanced_weights
 from flowerfast.training.model import build_network, own_crop_pct, with_normalisation
-from flowerfast.training.optimizer import check_optimizer
-from flowerfast.training.parent import parent_settings, split_photos
+from flowerfast.training.parent import parent_settings
 from flowerfast.training.progress import Reporter, Silent, Stop
+from flowerfast.training.rank_checks import check_parts, check_same_photos, same_pixels
 from flowerfast.training.resuming import (
     began_with,
     check_pixels,
@@ -71,11 +84,13 @@ def train(
 ) -> TrainResult:
     """Train a classifier and leave weights, metrics, curves and a report in the run folder.
 
-    Works in any thread: it installs no signal handlers.
+    Works in any thread: it installs no signal handlers. Where torchrun has started several processes, or
+    torch.distributed runs, all of them call it and train one model: the first alone reads and writes the run
+    folder and reports, and all get the result.
 
     Args:
-        data: folder of class folders, one with train/, val/ or test/, or one of shards. None: what the config
-            or the settings name, else rendered flowers with the recipe for them.
+        data: folder of class folders, one with train/, val/ or test/, or one of shards, or the URL of shards.
+            None: what the config or the settings name, else rendered flowers with the recipe for them.
         out: run folder; None: the next free one of runs/NAME-001, runs/NAME-002, ...
         config: YAML file, or the name of a config that ships with flowerfast: paper, demo.
         settings: values by dotted key, as `{"train.lr": 0.01}`; `flowerfast settings` lists them all.
@@ -98,21 +113,33 @@ def train(
     of_kind("stop", stop, AbstractContextManager | None, "a context manager")
     given = {"data": data, "out": out, "start_from": start_from}
     data, out, start_from = (each if each is None else path(name, each) for name, each in given.items())
-    changes = {**({"data.path": str(Path(data).resolve())} if data is not None else {}), **(settings or {})}
+    changes = {**({"data.path": in_full(data)} if data is not None else {}), **(settings or {})}
     folder = RunFolder(Path(out)) if out is not None else None
-    if resume:
-        folder = check_resume(out, config, start_from)
-    else:
-        if start_from is not None:
-            config, inherited = parent_settings(start_from, config)
-            changes = {**inherited, **changes}
-        resolved = start_config(config, changes)
-    with folder.only_writer() if folder is not None else nullcontext():
-        saved = None
-        if resume and folder is not None:
-            resolved, saved = reopen(folder, changes)
-        if saved is None and folder is not None:
+
+    def begin() -> tuple[Config, dict[str, Any] | None]:
+        """Hold the run folder: settings, and the save to go on from."""
+        again = folder is not None and is_restarted() and folder.has_save  # by the very same command
+        fresh, new = None, changes
+        if again:
+            new = {}
+        elif resume:
+            check_resume(out, config, start_from)
+        else:
+            parent = parent_settings(start_from, config) if start_from is not None else (config, {})
+            fresh = start_config(parent[0], {**parent[1], **changes})
+        if folder is None:
+            assert fresh is not None
+            return fresh, None
+        held.enter_context(folder.only_writer())
+        resolved, saved = reopen(folder, new) if fresh is None else (fresh, None)
+        if saved is None:
             folder.check_free()
+        return resolved, saved
+
+    with joined() as ranks, ExitStack() as held:
+        resolved, saved = from_first(begin)
+        if not ranks.is_first:  # which prints and writes
+            reporter, bars = None, no_bars
         return _train(resolved, folder, saved, reporter or Silent(), stop, bars)
 
 
@@ -124,31 +151,33 @@ def _train(
     stop: AbstractContextManager[Stop] | None,
     bars: ProgressBars,
 ) -> TrainResult:
-    started = time.perf_counter()
+    started, ranks = time.perf_counter(), current()
     resumed = folder if saved is not None else None
-    config = _with_photos(config, resumed, bars)
-    name_stages(config.log.nvtx)
-    device = pick_device(config.train.device)
-    choose_backend(config.data, device)  # says what is missing before the photos are looked at
-    check_optimizer(config.train)
-    start, size = _start(config, resumed), config.data.image_size
-    least = least_batch(configured(start, size), size, config.train.batch_size)
-    with bars("reading headers") as bar:
-        photos = Photos.open(str(config.data.path), config.data, bar)
-    train_photos, val_photos, note = split_photos(config, resumed, photos)
+    config = first_on_node(partial(with_photos, config, resumed, bars))
+    device = first_on_node(partial(prepare, config))
+    start, size = start_model(config, resumed), config.data.image_size
+    least = from_first(lambda: least_batch(configured(start, size), size, config.train.batch_size))
+    check_parts(config.train.batch_size, least, ranks)
+    photos = first_on_node(partial(open_photos, config, bars))
+    check_same_photos(photos)
+    train_photos, val_photos, note = split_halves(config, resumed, photos)
     crop_pct = own_crop_pct(start.name) if config.eval.crop_pct is None else config.eval.crop_pct
     with ExitStack() as held, ExitStack() as stack:
-        train_loader = stack.enter_context(training_loader(config, train_photos, device, fold_last=least > 1))
+
+        def opened(load: Callable[[], Loader]) -> Loader:
+            return stack.enter_context(first_on_node(load))
+
+        same = same_pixels(config, device, train_photos)
+        train_loader = opened(partial(training_loader, same, train_photos, device, fold_last=least > 1))
         # One backend for both halves, as after a resume: what was measured may differ with the cache.
-        same = change_config(config, (), {"data.backend": train_loader.backend})
+        same = change_config(same, (), {"data.backend": train_loader.backend})
         validation = partial(validation_loader, same, val_photos, crop_pct, device)
-        val_loader = stack.enter_context(validation(config.eval.augmented is True))
+        val_loader = opened(partial(validation, config.eval.augmented is True))
         both = config.eval.augmented == "both"
-        augmented_loader = stack.enter_context(validation(True)) if both else None
+        augmented_loader = opened(partial(validation, True)) if both else None
         loaders = train_loader, val_loader
         if saved is not None:
-            check_pixels(train_loader, val_photos, saved, config)
-        torch.manual_seed(config.train.seed)  # the new head, random weights, dropout
+            from_first(partial(check_pixels, train_loader, val_photos, saved, config))
         said, told = [note] if note else [], list[str]()
 
         def say(text: str) -> None:
@@ -156,30 +185,34 @@ def _train(
             told.append(text)
             reporter.note(text)
 
-        network = build_network(start, photos.classes, size, crop_pct, say, config.eval.image_size)
-        model = place_model(with_normalisation(network), config.train, device)
-        state = TrainState(
-            model, config.train, device, len(train_loader), least, _class_weights(config, train_photos)
-        )
+        def build() -> TrainState:
+            torch.manual_seed(config.train.seed)  # the new head, random weights, dropout
+            network = build_network(start, photos.classes, size, crop_pct, say, config.eval.image_size)
+            model = place_model(with_normalisation(network), config.train, device)
+            weights = class_weights(config, train_photos)
+            return TrainState(model, config.train, device, len(train_loader), least, weights)
+
+        state = first_on_node(build)
+        state.full_batch = train_loader.plan_sampler.full_batch
         if folder is None:
-            folder = RunFolder(claim_run_path(Path("runs"), _name(config)), claimed=True)
-            held.enter_context(folder.only_writer())
+            place = from_first(lambda: claim_run_path(Path("runs"), run_name(config)))
+            folder = RunFolder(place, claimed=True)
+            if ranks.is_first:
+                held.enter_context(folder.only_writer())
         said += folder.notes
-        fresh = folder.discarded_on_failure() if saved is None else nullcontext()
-        with folder.explaining(), fresh:
-            reporter.start_run(config, folder.path)
+        fresh = folder.discarded_on_failure() if saved is None and ranks.is_first else nullcontext()
+        with all_raise(), folder.explaining(), fresh:
+            from_first(partial(reporter.start_run, config, folder.path))
             _announce(loaders, folder, reporter)
             announced = len(photos.bad)
             notes = _tell(loaders, said, told, reporter)
             warm_up = train_loader.warm_up(compiler=False)  # before the clock starts
-            if saved is None:
-                folder.create(config)
-                write_split(train_photos, val_photos, folder.split, began_with(config))
-            else:
-                keep_changes(config, folder)
+            from_first(partial(_note_beginning, config, folder, (train_photos, val_photos), saved is None))
             compiled = _compile(state, config, len(train_photos), reporter, said)
             record = {**train_loader.choice(), "photo_sizes": photo_sizes(train_photos, val_photos)}
-            record |= {"compile": compiled["compile"], "run": folder.identity()}
+            record |= {"compile": compiled["compile"], "run": from_first(folder.identity)}
+            gather(None, patient=True)  # who has compiled waits here for those who have not
+            state.share(ranks)
             with stop or nullcontext(lambda: None) as asked:
                 run = TrainingRun(
                     config,
@@ -197,32 +230,43 @@ def _train(
                     standing = fit(run, saved)
                 finally:
                     run.name_bad()
-            with run.spent.on("evaluate"):
-                tested = scores_on_test(run, photos.test)
-        stack.close()  # the loaders: what follows needs none, and the folder is held until it is done
-        run.name_bad()
-        if standing.alone:
-            said.append(
-                f"left out: {standing.alone} times a photo that damaged files had left alone in its batch"
-            )
-        if run.refused:
-            said.append(f"saves that the disk had no room for: {run.refused}; the last one is whole")
-        notes = _tell(loaders, said, notes, reporter)  # a disk may have filled up since
-        if photos.bad:
-            reporter.note(f"{len(photos.bad)} of {len(photos.table) + len(photos.table.bad)} files skipped")
-        seconds = time.perf_counter() - started
-        spent = {**run.spent.summary(started, seconds), "warmup_seconds": warm_up}
-        summary = {**summarise(run, standing, seconds), **tested, **compiled, **spent, "notes": notes}
-        with folder.explaining():
-            folder.write_summary(summary)
-            draw(folder, standing.history, summary)
+
+            def conclude() -> dict[str, Any]:
+                """What the first rank does once training is over: content of summary.json."""
+                with run.spent.on("evaluate"):
+                    tested = scores_on_test(run, photos.test)
+                stack.close()  # the loaders: what follows needs none, and the folder is held until it is done
+                run.name_bad()
+                if standing.alone:
+                    said.append(
+                        f"left out: {standing.alone} times a photo that damaged files had left alone in its "
+                        "batch"
+                    )
+                if run.refused:
+                    said.append(f"saves that the disk had no room for: {run.refused}; the last one is whole")
+                all_notes = _tell(loaders, said, notes, reporter)  # a disk may have filled up since
+                if photos.bad:
+                    files = len(photos.table) + len(photos.table.bad)
+                    reporter.note(f"{len(photos.bad)} of {files} files skipped")
+                seconds = time.perf_counter() - started
+                spent = {**run.spent.summary(started, seconds), "warmup_seconds": warm_up}
+                summary = {**summarise(run, standing, seconds), **tested, **compiled, **spent}
+                summary |= {"ranks": ranks.world_size, "notes": all_notes}
+                run.folder.write_summary(summary)
+                draw(run.folder, standing.history, summary)
+                return summary
+
+            summary = from_first(conclude)
     return TrainResult(folder.path, summary)
 
 
-def _class_weights(config: Config, photos: Photos) -> torch.Tensor | None:
-    if config.train.class_weights == "none":
-        return None
-    return balanced_weights(photos.table.label[photos.indices], len(photos.classes))
+def _note_beginning(config: Config, folder: RunFolder, halves: tuple[Photos, Photos], is_new: bool) -> None:
+    """Write what a run folder says before the first epoch."""
+    if is_new:
+        folder.create(config)
+        write_split(*halves, folder.split, began_with(config))
+    else:
+        keep_changes(config, folder)
 
 
 def _compile(
@@ -241,46 +285,6 @@ def _compile(
         mode, why = "off", str(error)
         said.append(f"{error}; this run goes on without")
     return {"compile": mode, "compile_reason": why, "compile_seconds": seconds}
-
-
-def _with_photos(config: Config, resumed: RunFolder | None, bars: ProgressBars) -> Config:
-    """The settings with all paths in full, to be resumed anywhere; rendered flowers are made if need be."""
-    path = Path(config.data.path or demo_folder()).expanduser().resolve()
-    if path == demo_folder().resolve():
-        with bars("rendering flowers") as bar:
-            demo_photos(bar)
-    elif resumed is not None and not path.exists():
-        raise UserError(
-            f"{path}: the photos of this run are not there; give their new place, flowerfast train PHOTOS "
-            f"--resume --out {resumed.path}"
-        )
-    given = {"data.cache_dir": config.data.cache_dir, "model.weights": config.model.weights}
-    others = {key: str(Path(file).expanduser().resolve()) for key, file in given.items() if file is not None}
-    if config.model.name.startswith(FOLDER):
-        others["model.name"] = (
-            f"{FOLDER}{Path(config.model.name.removeprefix(FOLDER)).expanduser().resolve()}"
-        )
-    return change_config(config, (), {"data.path": str(path), **others})
-
-
-def _name(config: Config) -> str:
-    """What a run without a name is called: as its photos."""
-    path = Path(str(config.data.path))
-    name = os.fsencode(path.name).decode(errors="replace")  # no run folder without a name in UTF-8
-    return DEMO if path == demo_folder().resolve() else name or "run"
-
-
-def _start(config: Config, resumed: RunFolder | None) -> ModelConfig:
-    """The model as a run begins with it.
-
-    A resumed run brings its weights: neither the hub nor the weights file need be at hand, nor, once there is
-    a best/, a description of the network that lies elsewhere.
-    """
-    if resumed is None:
-        return config.model
-    elsewhere = ":" in config.model.name and resumed.best.is_dir()
-    name = f"{FOLDER}{resumed.best}" if elsewhere else config.model.name
-    return config.model.model_copy(update={"pretrained": False, "weights": None, "name": name})
 
 
 def draw(folder: RunFolder, history: list[dict[str, Any]], summary: dict[str, Any]) -> None:
@@ -303,7 +307,7 @@ def _announce(loaders: tuple[Loader, Loader], folder: RunFolder, reporter: Repor
     counts = f"{len(photos)} photos to train on, {len(val.photos)} to validate on"
     held = int((photos.table.fold == TEST).sum())
     counts += f", {held} to test at the end" if held else ""
-    reporter.note(f"data: {counts}, {len(photos.classes)} classes: {photos.root}")
+    reporter.note(f"data: {counts}, {len(photos.classes)} classes: {photos.source}")
     for bad in photos.bad:
         reporter.note(f"skipped: {bad.path}: {bad.error}")
     reporter.note(f"backend: {train.backend} ({train.backend_reason}), device {device_name(train.device)}")

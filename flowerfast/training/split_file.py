@@ -77,10 +77,10 @@ def read_split(file: Path, photos: Photos) -> tuple[Photos, Photos]:
             bad = (b.error for b in photos.table.bad if nfc(b.path) == nfc(path))
             why = next(bad, "no photo" if (photos.root / path).exists() else None)
             what = "gone since the run began" if why is None else f"cannot be read any more ({why})"
-            raise UserError(f"{photos.root / path}: {what}; put it back or start a new run")
+            raise UserError(f"{photos.table.inside(path)}: {what}; put it back or start a new run")
         index[path] = row
     if len(index) != len(rows) or [*map(nfc, classes)] != [*map(nfc, photos.classes)]:
         known = {*index.values()}
         new = next((path for path, i in rows.items() if i not in known), "class folders")
-        raise UserError(f"{photos.root}: {new} is new since the run began; remove it or start a new run")
+        raise UserError(f"{photos.source}: {new} is new since the run began; remove it or start a new run")
     return photos.subset([index[p] for p in train_paths]), photos.subset([index[p] for p in val_paths])

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, cast
 
+import numpy as np
 import torch
 from timm.utils import ModelEmaV3
 from torch.optim.lr_scheduler import LRScheduler
@@ -11,12 +12,15 @@ from torch.optim.lr_scheduler import LRScheduler
 from flowerfast.config import TrainConfig
 from flowerfast.loaders.batch import Batch
 from flowerfast.loaders.ranges import stage
+from flowerfast.philox import philox, stream_key
+from flowerfast.ranks import Ranks
 from flowerfast.training.fitting import check_alike
 from flowerfast.training.freezing import Backbone, is_frozen
 from flowerfast.training.loss import batch_loss
 from flowerfast.training.model import Classifier
 from flowerfast.training.optimizer import load_optimizer, make_optimizer
 from flowerfast.training.schedule import goes_by_step, make_schedule
+from flowerfast.training.sharing import SharedNetwork
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,7 @@ class TrainState:
         class_weights: of the loss, float32 (classes,), or None.
         forward: the model as training steps call it: itself, or what `compile_network` made of it.
         average, averaged: with `train.ema` the running average of the model's weights, and of how many steps.
+        full_batch: samples that this rank has of a full batch.
     """
 
     model: Classifier
@@ -70,6 +75,7 @@ class TrainState:
     forward: Callable[[torch.Tensor], torch.Tensor] = field(init=False)
     average: ModelEmaV3 | None = field(init=False)
     averaged: int = field(init=False, default=0)
+    full_batch: int = field(init=False)
 
     def __post_init__(self) -> None:
         c, network = self.config, self.model.network
@@ -80,6 +86,10 @@ class TrainState:
         self.forward = self.model
         self.average = ModelEmaV3(self.model, c.ema, use_warmup=True) if c.ema is not None else None
         self._backbone = Backbone(network) if c.freeze else None
+        self.full_batch = c.batch_size
+        self._weighed = c.accumulate > 1  # whether gradients are divided once all samples of a step are known
+        self._shared: SharedNetwork | None = None
+        self._ranks, self._apart = Ranks(), False  # whether ranks have gradients of their own
         self._counted = torch.zeros((), device=self.device)  # of the batches since the last step
         if self.class_weights is not None:
             self.class_weights = self.class_weights.to(self.device)
@@ -90,18 +100,40 @@ class TrainState:
         """The model that is validated and kept: the average of its weights where there is one."""
         return self.model if self.average is None else cast(Classifier, self.average.module)
 
+    def share(self, ranks: Ranks) -> None:
+        """Train together with other ranks from now on: gradients are those of all, of whole batches."""
+        if ranks.are_many:
+            self._ranks, self._weighed = ranks, True
+            self._shared = SharedNetwork(self.model, self.forward, self.device, ranks)
+
     def begin_epoch(self, epoch: int) -> None:
         """Set the model to training, but for what is frozen in this epoch, counted from 0."""
         self.model.train()
         if self._backbone is not None:
             self._backbone.freeze(is_frozen(self.config, epoch))
+        if self._shared is not None:
+            self._shared.begin()
 
-    def gradients(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+    def begin_batch(self, epoch: int, batch: int) -> None:
+        """With other ranks: draw random numbers, as of dropout, by where the run is, not by what came before.
+
+        So no rank has a state of its own that a restart with another number of ranks would miss.
+        """
+        if self._shared is not None:
+            place = np.array([(batch << 20) + self._ranks.rank], np.uint64)
+            drawn = philox(stream_key("dropout", self.config.seed, epoch), place)
+            torch.manual_seed(int(drawn[0, 0]))
+
+    def gradients(self, batch: Batch, due: bool = True) -> tuple[torch.Tensor, torch.Tensor]:
         """Forward and backward of a batch: (mean loss, right answers) as device scalars.
 
-        The gradients are added to those since the last step, each batch by what it counts for.
+        The gradients are added to those since the last step, each batch by what it counts for. With other
+        ranks `batch` is this one's part, which may be empty, and the figures are those of the whole; `due`
+        says whether a step follows.
         """
         c = self.config
+        if self._shared is not None:
+            return self._gradients_of_all(self._shared, batch, due)
         with stage("forward"), self.precision.autocast(self.device):
             logits = self.forward(batch.images)
             loss, counts = batch_loss(logits, batch, c.label_smoothing, self.class_weights)
@@ -115,6 +147,41 @@ class TrainState:
                 self._counted += part
         return loss.detach(), correct
 
+    def _gradients_of_all(
+        self, shared: SharedNetwork, batch: Batch, due: bool
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        c, here = self.config, len(batch) >= self.least_batch
+        sums = torch.zeros(3, dtype=torch.float64, device=self.device)  # loss x counts, counts, right answers
+        with shared.alone(not due):
+            with stage("forward"), self.precision.autocast(self.device):
+                logits = shared(batch.images if here else batch.images[:0])
+                loss: torch.Tensor = logits
+                counts: torch.Tensor | float = 0.0
+                if here:
+                    loss, counts = batch_loss(logits, batch, c.label_smoothing, self.class_weights)
+                    sums[0], sums[1] = loss.detach() * counts, counts
+                    sums[2] = (logits.detach().argmax(1) == batch.labels).sum()
+            adding = shared.add_up(sums)
+            with stage("backward"):
+                self.scaler.scale(loss * (counts * self._ranks.world_size / c.batch_size)).backward()
+        adding.wait()
+        self._counted += sums[1] / c.batch_size
+        self._apart = not due
+        return sums[0] / sums[1], sums[2]
+
+    def agree(self) -> None:
+        """Have all ranks hold the same: the means of their running statistics, and of their gradients if
+        a step is yet to be made on them. Goes before a save and before an evaluation.
+        """
+        if self._shared is None:
+            return
+        models = [self.model, *([self.evaluated] if self.average is not None else [])]
+        held = [each for model in models for each in model.buffers() if each.is_floating_point()]
+        if self._apart:
+            held += [weight.grad for weight in self._weights_with_gradients() if weight.grad is not None]
+            self._apart = False
+        self._shared.average(held)
+
     def update(self) -> torch.Tensor | None:
         """Step on the gradients since the last step: their norm where it tells of numbers too large, or None.
 
@@ -122,7 +189,9 @@ class TrainState:
         left out, and the scale of the loss is lowered.)
         """
         c, norm = self.config, None
-        if c.accumulate > 1:
+        if self._apart:
+            self.agree()  # the last batch of the group, on which they would have, was empty
+        if self._weighed:
             for weight in self._weights_with_gradients():
                 assert weight.grad is not None
                 weight.grad.div_(self._counted)
@@ -147,7 +216,7 @@ class TrainState:
     def drop_gradients(self) -> None:
         """Forget the gradients since the last step."""
         self.optimizer.zero_grad(set_to_none=True)
-        if self.config.accumulate > 1:
+        if self._weighed:
             self._counted.zero_()
 
     def end_epoch(self) -> None:

@@ -24,6 +24,7 @@ from flowerfast.loaders.loader import Loader
 from flowerfast.machine import Progress
 from flowerfast.photos.layout import nfc
 from flowerfast.photos.photos import Photos
+from flowerfast.places import spelled
 from flowerfast.training.described import WEIGHTS, Described, check_shapes, on_meta
 from flowerfast.training.evaluation import Evaluation, answer
 from flowerfast.training.evaluation import evaluate as evaluate_model
@@ -222,14 +223,13 @@ def evaluate(
     known = {*map(nfc, trained.classes)}
     unknown = [name for name in photos.classes if nfc(name) not in known]
     if unknown:
-        raise UserError(
-            f"{data / unknown[0]}: the model knows no such class; it knows {', '.join(trained.classes)}"
-        )
+        place, classes = photos.table.inside(unknown[0]), ", ".join(trained.classes)
+        raise UserError(f"{place}: the model knows no such class; it knows {classes}")
     part = _half(Path(run), photos, half).with_classes(trained.classes)
     with evaluation_loader(trained, part, batch_size, settings) as loader:
         result = answers(trained, loader)
     return {
-        "data": str(data),
+        "data": spelled(data),
         "half": half,
         "samples": int(result.confusion.count.sum()),
         "loss": result.loss,
@@ -250,7 +250,7 @@ def evaluate(
 
 
 def evaluation_loader(trained: TrainedModel, photos: Photos, batch_size: int, options: DataConfig) -> Loader:
-    """Loader of clean images as the model takes them."""
+    """Loader of clean images as the model takes them: of all, whatever other ranks there are."""
     return Loader(
         photos,
         size=trained.image_size,
@@ -258,6 +258,8 @@ def evaluation_loader(trained: TrainedModel, photos: Photos, batch_size: int, op
         crop_pct=trained.crop_pct,
         device=trained.device,
         options=options,
+        rank=0,
+        world_size=1,
     )
 
 
@@ -272,7 +274,7 @@ def _half(run: Path, photos: Photos, half: Half) -> Photos:
         return photos
     if half == "test":
         if not len(photos.test):
-            raise UserError(f"{photos.root}: no photos in a test/ there; name a folder that has one")
+            raise UserError(f"{photos.source}: no photos in a test/ there; name a folder that has one")
         return photos.test
     inside = RunFolder(run.resolve().parent)  # best/ has none of its own
     folder = inside if inside.split.is_file() and not RunFolder(run).split.is_file() else RunFolder(run)

@@ -23,6 +23,7 @@ from flowerfast.files import to_json, write_text
 from flowerfast.locks import only_writer
 from flowerfast.machine import Progress, ProgressBars, no_bars
 from flowerfast.philox import generator
+from flowerfast.places import in_full
 from flowerfast.settings import PRESET_SECTION, change_config, start_config
 from flowerfast.training.at_hand import weights_at_hand
 from flowerfast.training.progress import Silent, Stop, Totals
@@ -85,7 +86,7 @@ def tune(
     """
     of_kind("settings", settings, Mapping | None, "a mapping from dotted keys to values")
     trials, folder = whole("trials", trials, 1, 10_000), path("out", out)
-    given = {**({} if data is None else {"data.path": str(path("data", data).resolve())}), **(settings or {})}
+    given = {**({} if data is None else {"data.path": in_full(path("data", data))}), **(settings or {})}
     base = start_config(config, given)
     models = weights_at_hand(weights) if base.model.name == AUTO else [{}]
     drawn = [_draw(number, base, models[number % len(models)]) for number in range(trials)]

@@ -23,6 +23,7 @@ def test_settings_of_a_word(cli: Cli) -> None:
     assert code == 0
     assert [line.split()[0] for line in out.splitlines() if line.startswith("  ")] == [
         "train.lr",
+        "train.scale_lr",
         "train.head_lr",
     ]
     _, out, _ = cli("settings", "Crop", "epochs", "--json", "-")

@@ -20,6 +20,7 @@ from flowerfast.loaders.engine import open_engine
 from flowerfast.loaders.loader import Loader
 from flowerfast.photos.photos import Photos
 from flowerfast.plans.plan import Sampler, make_eval_plan
+from flowerfast.ranks import Ranks
 
 Open = Callable[..., Loader]
 Settings = dict[str, Any]
@@ -359,6 +360,14 @@ def test_a_closed_loader_says_so(photos: Photos, open_loader: Open) -> None:
     for use in (lambda: iter(loader), lambda: loader.epoch(0), lambda: loader.execute(None)):
         with pytest.raises(UserError, match="this loader is closed; open another"):
             use()
+
+
+def test_ranks_are_those_of_torch_distributed_where_it_runs(
+    photos: Photos, open_loader: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flowerfast.loaders.loader.current", lambda: Ranks(2, 3))
+    samplers = [open_loader(photos, **given).plan_sampler for given in ({}, {"rank": 0, "world_size": 1})]
+    assert [(sampler.rank, sampler.world_size) for sampler in samplers] == [(2, 3), (0, 1)]
 
 
 def test_more_processes_than_samples_of_a_batch_are_refused(photos: Photos, open_loader: Open) -> None:

@@ -148,7 +148,7 @@ def test_a_partner_that_cannot_be_decoded_leaves_a_sample_as_it_is(
 
 def test_each_rank_needs_a_pair(photos: Photos, open_loader: Open) -> None:
     with pytest.raises(UserError, match=r"world_size=3, batch_size=4: .*batch_size of 5 or more"):
-        open_loader(photos, **MIXING, world_size=3)
+        open_loader(photos, **MIXING, rank=0, world_size=3)
     ranks = [open_loader(photos, **MIXING, world_size=3, rank=rank, batch_size=5) for rank in range(3)]
     assert [[len(batch) for batch in rank.epoch(0)] for rank in ranks] == [[2] * 3, [2] * 3, [1] * 3]
 

@@ -174,6 +174,7 @@ def test_the_first_look_at_headers_names_what_hangs_and_ends(
     if packed:
         pack(folder, tmp_path / "shards", PackSettings(), DataConfig())
         without_orientations(folder := tmp_path / "shards")
+    monkeypatch.setattr("flowerfast.photos.workers.usable_cores", lambda: 1)  # so that they come in turn
     read, looked = table.read_header, []
 
     def fake(*given: object) -> object:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from flowerfast.plans.order import WHOLE, Order
+from flowerfast.plans.order import WHOLE, Order, block_order
 
 LARGE = [WHOLE + 1, 257 * 257, 257 * 257 + 1, 100_003]
 
@@ -60,3 +60,19 @@ def test_places_may_be_any(count: int) -> None:
     before = places.copy()
     assert np.array_equal(order(count)[places], order(count)[:][places])
     assert np.array_equal(places, before)
+
+
+def test_blocks_come_one_after_another_and_are_shuffled_within() -> None:
+    blocks = np.random.default_rng(0).integers(0, 20, 5000)
+    blocks[blocks == 7] = 8  # one without a member
+    found = block_order(blocks, np.random.default_rng(3))
+    assert np.array_equal(np.sort(found), np.arange(5000))
+    turns = blocks[found]
+    first = np.flatnonzero(np.diff(turns, prepend=-1))
+    assert len(first) == 19
+    assert not np.array_equal(np.sort(turns[first]), turns[first])
+    inside = found[turns == 8]
+    assert not np.array_equal(np.sort(inside), inside)
+    assert np.array_equal(found, block_order(blocks, np.random.default_rng(3)))
+    assert not np.array_equal(found, block_order(blocks, np.random.default_rng(4)))
+    assert len(block_order(np.zeros(0, np.int64), np.random.default_rng(0))) == 0

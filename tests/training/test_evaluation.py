@@ -1,5 +1,7 @@
 """`evaluate`: all samples of all batches count, once each."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -40,6 +42,18 @@ def test_evaluation_counts_all_samples_of_all_batches_and_leaves_the_mode_alone(
     nothing = evaluate(model.eval(), [], 3, Precision(None))
     assert (nothing.loss, nothing.accuracy, nothing.confusion.count.sum()) == (0, 0, 0)
     assert not model.training
+
+
+def test_parts_of_ranks_are_put_together_and_each_sample_counts_once() -> None:
+    network, batches, _ = random_batches(4)
+    alone = evaluate(network, batches, 4, Precision(None))
+    parts: list[Any] = []
+    for part in (batches[:1], batches[1:], []):
+        evaluate(network, part, 4, Precision(None), gather=lambda mine: parts.append(mine) or [mine])
+    result = evaluate(network, batches[:1], 4, Precision(None), gather=lambda _: parts)
+    assert result.loss == pytest.approx(alone.loss)
+    assert result.confusion.to_json() == alone.confusion.to_json()
+    assert result.answers.calibration() == alone.answers.calibration()
 
 
 def test_top_5_counts_answers_among_the_first_five() -> None:

@@ -183,3 +183,11 @@ def test_a_state_that_does_not_fit_is_refused_with_its_place(
     spoil(saved)
     with pytest.raises(ValueError, match=message):
         load_optimizer(Steps(optimizer="adamw").optimizer, saved, "optimizer")
+
+
+@pytest.mark.parametrize("layer_decay", [None, 1.0])
+def test_the_learning_rate_follows_the_samples_of_a_step(layer_decay: float | None) -> None:
+    model = timm.create_model("test_resnet", num_classes=3)
+    for scale, expected in ((None, 0.1), (64, 0.1 * 32 * 4 / 64)):
+        config = TrainConfig(lr=0.1, batch_size=32, accumulate=4, scale_lr=scale, layer_decay=layer_decay)
+        assert make_optimizer(model, config).param_groups[0]["lr"] == pytest.approx(expected)

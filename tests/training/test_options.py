@@ -145,9 +145,9 @@ def test_a_batch_whose_loss_is_no_number_is_named_though_steps_are_of_several(
     seen: list[list[int]] = []
     gradients = TrainState.gradients
 
-    def changed(state: TrainState, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+    def changed(state: TrainState, batch: Batch, due: bool = True) -> tuple[torch.Tensor, torch.Tensor]:
         seen.append(batch.indices.tolist())
-        loss, correct = gradients(state, batch)
+        loss, correct = gradients(state, batch, due)
         return loss * (float("nan") if len(seen) == spoilt + 1 else 1), correct
 
     monkeypatch.setattr(TrainState, "gradients", changed)

@@ -64,7 +64,7 @@ def test_the_config_of_a_demo_run_is_a_config(
             photos.rename(demo_folder())
         return demo_folder()
 
-    monkeypatch.setattr("flowerfast.training.run.demo_photos", rendered)
+    monkeypatch.setattr("flowerfast.training.beginning.demo_photos", rendered)
     quick = {"train.epochs": 1, "model.name": "test_resnet", "data.image_size": 32}
     first = train_tiny("first", quick, data=None)
     config = load_config(first.folder / "config.yaml")

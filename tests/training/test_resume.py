@@ -186,3 +186,22 @@ def test_a_run_that_died_before_its_first_save_starts_from_the_beginning(
     assert_same(outcome(run), outcome(undisturbed.folder))
     with pytest.raises(UserError, match="run: exists already; continue it with --resume"):
         train_tiny()
+
+
+def test_a_command_that_torchrun_starts_again_goes_on(
+    train_tiny: Train,
+    begin: Callable[..., None],
+    run: Path,
+    outcome: Outcome,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    settings = {"train.epochs": 2}
+    undisturbed = train_tiny("undisturbed", settings)
+    begin(settings, 6)
+    with pytest.raises(UserError, match="exists already; continue it with --resume"):
+        train_tiny(settings=settings)
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    train_tiny(settings=settings)
+    assert_same(outcome(run), outcome(undisturbed.folder))
+    train_tiny("new", settings)
+    assert_same(outcome(run.parent / "new"), outcome(undisturbed.folder))

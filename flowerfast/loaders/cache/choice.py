@@ -12,6 +12,7 @@ from flowerfast.loaders.cache.file import cache_key, disk_problem, held_bytes, o
 from flowerfast.loaders.cache.store import PhotoCache, cache_bytes
 from flowerfast.machine import free_disk, free_memory, user_cache_dir
 from flowerfast.photos.photos import Photos
+from flowerfast.ranks import current
 
 _OTHER = "set data.cache_dir, or use ram or none"
 _SHARE = 3
@@ -29,6 +30,12 @@ def choose_cache(data: DataConfig, backend: str, device: torch.device, photos: P
         return "none", "data.cache=none"
     places = cache_places(backend, device)
     if data.cache != "auto":
+        if data.cache == "ram" and current().local_size > 1:
+            raise UserError(
+                "data.cache=ram: each epoch gives a rank other photos, so each of the "
+                f"{current().local_size} ranks of this machine would come to keep all of them; use disk, "
+                "which they share, or none"
+            )
         if data.cache not in places:
             raise UserError(
                 f"data.cache={data.cache}: the {backend} backend keeps photos in {' or on '.join(places)}; "
@@ -38,7 +45,9 @@ def choose_cache(data: DataConfig, backend: str, device: torch.device, photos: P
             _check_disk(cache_folder(data))
         return data.cache, f"data.cache={data.cache}"
     reasons = []
-    for place in places[:2]:  # cpu takes vram only when told to
+    for place in places:
+        if place == "vram" and backend == "cpu":
+            continue  # only when told to
         if place == "disk" and (problem := why_no_disk(cache_folder(data))) is not None:
             reasons.append(f"disk: {problem}")
             continue
@@ -53,10 +62,14 @@ def choose_cache(data: DataConfig, backend: str, device: torch.device, photos: P
 
 
 def cache_places(backend: str, device: torch.device) -> tuple[str, ...]:
-    """Where a backend can keep photos whose batches are wanted on `device`."""
+    """Where a backend can keep photos whose batches are wanted on `device`.
+
+    Not in memory where several ranks are on this machine: each would keep all photos there.
+    """
     if backend == "dali":
         return ("vram",)
-    return ("ram", "disk", "vram") if backend == "cpu" and device.type == "cuda" else ("ram", "disk")
+    places = ("ram", "disk", "vram") if backend == "cpu" and device.type == "cuda" else ("ram", "disk")
+    return places[1:] if current().local_size > 1 else places
 
 
 def why_no_disk(folder: Path) -> str | None:

@@ -13,6 +13,7 @@ from flowerfast.loaders.cache import choice as module
 from flowerfast.loaders.cache.choice import choose_cache, device_memory
 from flowerfast.loaders.cache.store import cache_bytes
 from flowerfast.photos.photos import Photos
+from flowerfast.ranks import Ranks
 
 CPU = torch.device("cpu")
 
@@ -126,3 +127,17 @@ def test_the_gpus_memory_is_for_cpu_too_where_batches_are_wanted_there(
 def test_memory_of_the_host() -> None:
     assert device_memory() > 0
     assert device_memory(CPU) > 0
+
+
+def test_ranks_of_one_machine_share_the_disk_and_keep_nothing_in_memory(
+    photos: Photos, room: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room(memory=1 << 40, disk=1 << 40)
+    assert choose_cache(DataConfig(cache="auto"), "cpu", CPU, photos)[0] == "ram"
+    monkeypatch.setattr(module, "current", lambda: Ranks(1, 4, 1, 2))
+    assert choose_cache(DataConfig(cache="auto"), "cpu", CPU, photos)[0] == "disk"
+    said = r"^data\.cache=ram: each epoch gives a rank other photos, so each of the 2 ranks .* use disk"
+    with pytest.raises(UserError, match=said):
+        choose_cache(DataConfig(cache="ram"), "cpu", CPU, photos)
+    monkeypatch.setattr(module, "current", lambda: Ranks(1, 4, 0, 1))  # a machine each
+    assert choose_cache(DataConfig(cache="ram"), "cpu", CPU, photos)[0] == "ram"

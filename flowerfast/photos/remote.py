@@ -1,0 +1,142 @@
+"""Objects below a URL, by fsspec: read in ranges, and tried again until these are whole; written whole.
+
+https://filesystem-spec.readthedocs.io
+"""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from flowerfast.errors import RunFailed, UserError, one_line
+from flowerfast.machine import logger
+
+T = TypeVar("T")
+
+TIMEOUT = 30.0
+"""Seconds after which a request without an answer is given up and made again."""
+TRIES = 8
+"""Of one request, before it is said that the store cannot be reached."""
+FIRST_WAIT = 0.25
+"""Seconds before the second try; before each further one twice as long: half a minute in all."""
+_SLOWEST = 100_000  # bytes/s of an upload, which a request may take longer for
+_TOLD_AFTER = 3  # tries: of single failures, which every store has, nobody need hear
+_PIECE = 8 << 20  # bytes of one request for an object that is read whole
+_FINAL = (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError)
+_FINAL_STATUS = (400, 401, 403, 404, 405, 410, 416)  # of HTTP
+
+
+class NotServed(RunFailed):
+    """The store is there and refuses: there is no such object, or it may not be read or written."""
+
+
+class Remote:
+    """Objects below a URL. Threads may share it, processes may not.
+
+    Args:
+        url: without a slash at its end.
+
+    Raises UserError when fsspec, or what it needs for such a URL, is not installed, and when there is no such
+    kind of URL.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        try:
+            from fsspec.core import url_to_fs  # only now: who has folders needs none of it
+
+            self._files, self._root = url_to_fs(url)
+        except ImportError as error:
+            raise UserError(
+                f'{url}: {one_line(error)}; what URLs need is not installed: pip install "flowerfast[remote]"'
+            ) from error
+        except ValueError as error:
+            raise UserError(f"{url}: {one_line(error)}; give a folder, or a URL that fsspec opens") from error
+
+    def size(self, name: str) -> int:
+        """Bytes of an object. Raises NotServed, RunFailed."""
+        return int(self._trying(name, lambda: self._call("info", self._path(name))["size"]))
+
+    def read(self, name: str, start: int, end: int) -> bytes:
+        """Bytes of an object from `start` to `end`.
+
+        Raises NotServed, and RunFailed when they do not come after many tries.
+        """
+        more: dict[str, Any] = {}
+        if not self._files.async_impl:
+            more["cache_type"] = "none"  # else blocks around them come too
+
+        def get() -> bytes:
+            content = self._call("cat_file", self._path(name), start=start, end=end, **more)
+            if len(content) != end - start:
+                raise OSError(f"gives {len(content)} bytes where {end - start} were asked for")
+            return bytes(content)
+
+        return self._trying(name, get)
+
+    def fetch(self, name: str, file: Path) -> None:
+        """Copy a whole object to a file, piece by piece. Raises NotServed, RunFailed, OSError."""
+        size = self.size(name)
+        with file.open("wb") as out:
+            for start in range(0, size, _PIECE):
+                out.write(self.read(name, start, min(start + _PIECE, size)))
+
+    def write(self, file: Path, name: str) -> None:
+        """Copy a file to an object, whole. Raises NotServed, and RunFailed when it does not arrive."""
+        size = file.stat().st_size
+
+        def put() -> None:
+            self._call("put_file", str(file), self._path(name), allowed=TIMEOUT + size / _SLOWEST)
+            arrived = self._call("info", self._path(name))["size"]
+            if arrived != size:
+                raise OSError(f"has {arrived} bytes where {size} were written")
+
+        self._trying(name, put)
+
+    def _path(self, name: str) -> str:
+        return f"{self._root.rstrip('/')}/{name}"
+
+    def _call(self, method: str, *arguments: Any, allowed: float | None = None, **options: Any) -> Any:
+        """A method of the file system; one that waits for nothing but the network, for so many seconds."""
+        if not self._files.async_impl:
+            return getattr(self._files, method)(*arguments, **options)
+        from fsspec.asyn import sync
+
+        timeout = TIMEOUT if allowed is None else allowed
+        return sync(
+            self._files.loop, getattr(self._files, f"_{method}"), *arguments, timeout=timeout, **options
+        )
+
+    def _trying(self, name: str, request: Callable[[], T]) -> T:
+        """What a request gives, in one of many tries. Any exception is a failure: each store has its own."""
+        wait, place = FIRST_WAIT, f"{self.url}/{name}"
+        for tried in range(1, TRIES + 1):
+            try:
+                return request()
+            except Exception as error:
+                why = one_line(_met(error))
+                if _is_final(_met(error)):
+                    raise NotServed(f"{place}: not served ({why}); see to the URL and its access") from error
+                if tried == TRIES:
+                    raise RunFailed(
+                        f"{place}: tried {TRIES} times ({why}); see to the connection, then run the "
+                        "command again, with --resume if there is a save"
+                    ) from error
+                if tried >= _TOLD_AFTER:
+                    logger.warning("flowerfast: %s: %s; trying again", place, why)
+            time.sleep(wait)
+            wait *= 2
+        raise AssertionError  # the last try returns or raises
+
+
+def _met(error: BaseException) -> BaseException:
+    """What was met: fsspec calls any failure of HTTP a missing file when it asks for a size."""
+    cause = error.__cause__
+    is_file = isinstance(error, FileNotFoundError) and cause is not None
+    return cause if cause is not None and is_file and type(cause).__module__.startswith("aiohttp") else error
+
+
+def _is_final(error: BaseException) -> bool:
+    """Whether another try would meet the same."""
+    status = getattr(error, "status", None)
+    return isinstance(error, _FINAL) or status in _FINAL_STATUS or "Credentials" in type(error).__name__

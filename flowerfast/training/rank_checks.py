@@ -1,0 +1,56 @@
+"""What must be alike on all ranks before they train together."""
+
+import zlib
+
+import numpy as np
+import torch
+
+from flowerfast.config import Config
+from flowerfast.errors import UserError
+from flowerfast.loaders.cache.choice import choose_cache
+from flowerfast.loaders.engine import choose_backend
+from flowerfast.photos.photos import Photos
+from flowerfast.ranks import Ranks, current, everywhere, from_first, gather
+from flowerfast.settings import change_config
+
+
+def check_parts(batch_size: int, least: int, ranks: Ranks) -> None:
+    """Raise UserError unless each rank has `least` samples of a full batch, or it is one process."""
+    if ranks.are_many and batch_size < least * ranks.world_size:
+        why = "" if least == 1 else f", {least} for its batch normalisation"
+        raise everywhere(
+            UserError(
+                f"train.batch_size={batch_size}: it is that of all {ranks.world_size} ranks, and each needs "
+                f"its part{why}; give {least * ranks.world_size} or more, or start fewer ranks"
+            )
+        )
+
+
+def check_same_photos(photos: Photos) -> None:
+    """Raise UserError when a rank's folder holds other photos than that of the first."""
+    table = photos.table
+    number = zlib.crc32(repr((table.classes, len(table))).encode("utf-8", "surrogateescape"))
+    for column in (table.path_bytes, table.label, table.width, table.height, table.fold):
+        number = zlib.crc32(np.ascontiguousarray(column).data, number)
+    numbers = gather(number, patient=True)
+    others = [rank for rank, other in enumerate(numbers) if other != numbers[0]]
+    if others:
+        raise everywhere(
+            UserError(
+                f"{photos.root}: rank {others[0]} finds other photos there than rank 0; give all machines "
+                "the same"
+            )
+        )
+
+
+def same_pixels(config: Config, device: torch.device, photos: Photos) -> Config:
+    """The settings with the backend and the cache that the first rank chooses, where there are others."""
+    if not current().are_many:
+        return config
+
+    def choose() -> dict[str, str]:
+        backend, _ = choose_backend(config.data, device, photos)
+        data = config.data.model_copy(update={"backend": backend})
+        return {"data.backend": backend, "data.cache": choose_cache(data, backend, device, photos)[0]}
+
+    return change_config(config, (), from_first(choose))

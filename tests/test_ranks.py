@@ -1,0 +1,68 @@
+"""Who a process is among those that train together."""
+
+import pytest
+
+from flowerfast import ranks
+from flowerfast.errors import RunFailed, UserError
+from flowerfast.ranks import ALONE, RankLost, Ranks
+
+_PLACE = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
+_TORCHRUN = {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4"}
+_SLURM = {
+    "SLURM_PROCID": "3",
+    "SLURM_STEP_NUM_TASKS": "4",
+    "SLURM_LOCALID": "1",
+    "SLURM_STEP_TASKS_PER_NODE": "2(x2)",
+}
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({}, ALONE),
+        ({**_PLACE, **_TORCHRUN}, Ranks(5, 8, 1, 4)),
+        ({**_PLACE, "RANK": "1", "WORLD_SIZE": "2"}, Ranks(1, 2, 0, 1)),
+        ({**_PLACE, **_SLURM}, Ranks(3, 4, 1, 2)),
+        (_SLURM, ALONE),  # srun also starts what is to stay apart
+        (_TORCHRUN, ALONE),
+    ],
+)
+def test_ranks_are_known_by_their_environment(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], expected: Ranks
+) -> None:
+    for name in (*_PLACE, *_TORCHRUN, *_SLURM):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert ranks.started() == expected
+    assert ranks.current() == ALONE
+
+
+def test_a_process_alone_does_the_plain_thing() -> None:
+    with ranks.joined() as here:
+        assert here == ALONE
+        assert ranks.from_first(lambda: 1) == ranks.first_on_node(lambda: 1) == 1
+        assert (ranks.gather("x"), ranks.exchange([1, 2])) == (["x"], [[1, 2]])
+
+
+def test_the_error_of_the_lowest_rank_is_that_of_all() -> None:
+    ranks.raise_first([None, None])
+    with pytest.raises(RunFailed, match=r"^rank 1: disk$") as met:
+        ranks.raise_first([None, RunFailed("disk"), UserError("x")])
+    assert met.value.everywhere
+    assert not UserError("x").everywhere
+
+
+def test_all_raise_what_is_raised_but_for_a_lost_rank() -> None:
+    for error, told in ((UserError("x"), True), (RankLost("rank 1"), False)):
+        with pytest.raises(type(error)) as met, ranks.all_raise():
+            raise error
+        assert met.value.everywhere is told
+        assert ranks.speaks(met.value)
+
+
+def test_others_that_are_not_there_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {**_PLACE, **_TORCHRUN, "MASTER_PORT": "no port"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=r"^rank 5 of 8: the others are not to be reached by 127\.0\.0\.1:no"):
+        ranks.join()
