@@ -58,6 +58,7 @@ def drawn(data: Path, workers: int, size: int, epochs: int) -> tuple[int, float]
             workers=workers,
         ) as loader,
     ):
+        loader.warm_up()  # the compiled loops: the first round waits for the compiler
         for _ in loader.epoch(0):
             pass
         ranks.gather(None, patient=True)

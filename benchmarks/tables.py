@@ -161,6 +161,35 @@ def packing() -> str:
     return "\n\n".join(parts)
 
 
+def ranks() -> str:
+    """What several ranks cost and change, from the results files of `ranks.py`."""
+    columns = (
+        "network|>ranks|>samples of each|>steps|>loss of a step, most apart|>on average|>validation loss"
+    )
+    parts = []
+    for name, result in read("ranks-*.json"):
+        rows = [
+            [
+                f"{row['model']}, {row['about']}",
+                f"{row['ranks']}",
+                f"{row['samples_per_rank']}",
+                f"{row['steps']}",
+                f"{row['most_loss_difference']:.1e}",
+                f"{row['mean_loss_difference']:.1e}",
+                f"{row['val_loss']:.4f}",
+            ]
+            for row in result["training"]
+        ]
+        env, loaders = result["environment"], result["loaders"]
+        speeds = "; ".join(f"{what}: {rate:,.0f} images/s" for what, rate in loaders["median"].items())
+        parts.append(
+            f"{machine(env)}, {photos(result['data'])} on average, {made(name, env, '../')}. As loaders: "
+            f"{speeds}, a ratio of {loaders['ratio']:.2f}. Training, beside one process:\n\n"
+            f"{table(columns, rows)}"
+        )
+    return "\n\n".join(parts)
+
+
 def reliability() -> str:
     """What was promised, how often it was tried and what came of it, from `reliability.json`."""
     parts = []
@@ -199,6 +228,7 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {"cpu": cpu, "speed": speed, "accuracy": accuracy},
     "docs/compare.md": {"compare": compare},
     "docs/cpu.md": {"builds": builds, "packing": packing, "growth": growth},
+    "docs/distributed.md": {"ranks": ranks},
     "docs/reliability.md": {"reliability": reliability},
     "docs/remote.md": {"remote": remote},
 }
