@@ -41,6 +41,10 @@ class RankLost(RunFailed):
     """A rank has ended or hangs: the others cannot go on, and each says so."""
 
 
+class RanksApart(UserError):
+    """This rank does not reach the others, which may not know of it."""
+
+
 @dataclass(frozen=True)
 class Ranks:
     """Who this process is among those that train together.
@@ -108,7 +112,11 @@ def started() -> Ranks:
 
 def is_restarted() -> bool:
     """Whether torchrun has started this process again, after a rank had failed (`--max-restarts`)."""
-    return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") not in ("", "0")
+    return _restarts() not in ("", "0")
+
+
+def _restarts() -> str:
+    return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
 
 
 def current() -> Ranks:
@@ -135,13 +143,19 @@ def join() -> Ranks:
     if torch.cuda.is_available() and here.local_rank < torch.cuda.device_count():
         torch.cuda.set_device(here.local_rank)
     if own:
+        from torch.distributed.rendezvous import rendezvous
+
         where = f"{os.environ['MASTER_ADDR']}:{os.environ.get('MASTER_PORT', '')}"
+        wait = timedelta(minutes=10)
         try:
+            store, _, _ = next(rendezvous("env://", here.rank, here.world_size, timeout=wait))
+            # After a restart torchrun's store may still hold where the ranks of before were to be reached.
+            store = dist.PrefixStore(f"flowerfast-{_restarts()}", store)
             dist.init_process_group(
-                "gloo", timeout=timedelta(minutes=10), rank=here.rank, world_size=here.world_size
+                "gloo", store=store, timeout=wait, rank=here.rank, world_size=here.world_size
             )
         except (RuntimeError, ValueError) as error:  # nobody answers, a port that is taken or none
-            raise UserError(
+            raise RanksApart(
                 f"rank {here.rank} of {here.world_size}: the others are not to be reached by {where} "
                 f"({str(error).splitlines()[0][:200]}); see MASTER_ADDR and MASTER_PORT, or start by torchrun"
             ) from error
@@ -188,11 +202,11 @@ def joined() -> Iterator[Ranks]:
 def speaks(error: BaseException) -> bool:
     """Whether this rank is to tell people of an error: not of one that all have, and the first tells of.
 
-    Before the ranks have met, all of a machine have the same.
+    Before the ranks have met, all of a machine have the same, but for who does not reach the others.
     """
     here = current()
     if not here.are_many:
-        return started().local_rank == 0
+        return isinstance(error, RanksApart) or started().local_rank == 0
     return here.is_first or not (isinstance(error, Said) and error.everywhere)
 
 

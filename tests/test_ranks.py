@@ -1,5 +1,9 @@
 """Who a process is among those that train together."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from flowerfast import ranks
@@ -64,5 +68,31 @@ def test_all_raise_what_is_raised_but_for_a_lost_rank() -> None:
 def test_others_that_are_not_there_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {**_PLACE, **_TORCHRUN, "MASTER_PORT": "no port"}.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(UserError, match=r"^rank 5 of 8: the others are not to be reached by 127\.0\.0\.1:no"):
+    with pytest.raises(UserError, match=r"^rank 5 of 8: the others .* by 127\.0\.0\.1:no") as met:
         ranks.join()
+    assert ranks.speaks(met.value)  # nobody else may know
+    assert not ranks.speaks(UserError("x"))
+
+
+_STRUCK = """
+import os, signal, time
+from flowerfast import ranks
+with ranks.joined() as here:
+    print(ranks.gather(here.rank), flush=True)
+    if not ranks.is_restarted():
+        if here.rank == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(60)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="ranks meet by gloo")
+def test_ranks_that_torchrun_starts_again_meet_again(tmp_path: Path) -> None:
+    program = tmp_path / "struck.py"
+    program.write_text(_STRUCK)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [*launcher, "--max-restarts", "1", program], capture_output=True, text=True, timeout=200, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("[0, 1]") == 4
