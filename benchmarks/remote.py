@@ -10,8 +10,11 @@ import shutil
 import sys
 import tempfile
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 
@@ -34,24 +37,19 @@ ROOM = {"for all": 1.5, "for half": 0.5}
 EPOCHS = 3
 
 
-class Counted:
-    """Counts what `Remote.read` gives, while it is entered."""
+@contextmanager
+def counted() -> Iterator[dict[str, int]]:
+    """Within, requests and bytes that `Remote.read` gives are counted."""
+    counts, lock, read = {"requests": 0, "bytes": 0}, threading.Lock(), Remote.read
 
-    def __init__(self) -> None:
-        self.requests = self.bytes = 0
-        self._lock, self._read = threading.Lock(), Remote.read
+    def noted(remote: Remote, name: str, start: int, end: int) -> bytes:
+        with lock:  # of many threads
+            counts["requests"] += 1
+            counts["bytes"] += end - start
+        return read(remote, name, start, end)
 
-    def __enter__(self) -> "Counted":
-        def read(remote: Remote, name: str, start: int, end: int) -> bytes:
-            with self._lock:
-                self.requests, self.bytes = self.requests + 1, self.bytes + end - start
-            return self._read(remote, name, start, end)
-
-        Remote.read = read  # type: ignore[method-assign]
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        Remote.read = self._read  # type: ignore[method-assign]
+    with patch.object(Remote, "read", noted):
+        yield counts
 
 
 def epochs(order: str, room: int, cache: Path) -> list[dict[str, int]]:
@@ -61,9 +59,9 @@ def epochs(order: str, room: int, cache: Path) -> list[dict[str, int]]:
     rows = []
     with Loader(train, size=64, batch_size=32, augment=Augment(), device="cpu", options=data) as loader:
         for epoch in range(EPOCHS):
-            with Counted() as counted:
+            with counted() as counts:
                 samples = sum(len(batch.labels) for batch in loader.epoch(epoch))
-            rows.append({"samples": samples, "requests": counted.requests, "bytes": counted.bytes})
+            rows.append({"samples": samples, **counts})
     return rows
 
 

@@ -184,7 +184,7 @@ def ranks() -> str:
         speeds = "; ".join(f"{what}: {rate:,.0f} images/s" for what, rate in loaders["median"].items())
         parts.append(
             f"{machine(env)}, {photos(result['data'])} on average, {made(name, env, '../')}. As loaders: "
-            f"{speeds}, a ratio of {loaders['ratio']:.2f}. Training, beside one process:\n\n"
+            f"{speeds}, a ratio of {loaders['ratio']:.3f}. Training, beside one process:\n\n"
             f"{table(columns, rows)}"
         )
     return "\n\n".join(parts)

@@ -3,15 +3,15 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from flowerfast.errors import RunFailed, UserError, write_failure
 
-try:
-    import fcntl
-except ImportError:  # Windows, which cannot lock a folder
-    fcntl = None  # type: ignore[assignment]
-
+fcntl: Any = import_module("fcntl") if find_spec("fcntl") else None
+"""Locks of files and folders; None: this system, as Windows, has none."""
 _TABLE = Path("/proc/locks")
 _TRIES = 100
 _Made = tuple[Path, os.stat_result]  # a folder, and which one it is

@@ -255,7 +255,7 @@ def test_wrong_arguments_are_one_line(
 
 def test_what_was_given_is_named(photo_folder: Write) -> None:
     with pytest.raises(ff.UserError, match=r"^with_normalisation: network=5: give a model of timm"):
-        ff.with_normalisation(5)  # type: ignore[arg-type]
+        ff.with_normalisation(cast(torch.nn.Module, 5))
     with pytest.raises(ff.UserError, match=r"network=Identity\(\): has no pretrained_cfg; give a model"):
         ff.with_normalisation(torch.nn.Identity())
     with pytest.raises(ff.UserError, match=r"^settings: train is a section; .+ by dotted keys, as train\."):

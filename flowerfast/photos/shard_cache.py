@@ -19,14 +19,10 @@ from pathlib import Path
 from weakref import finalize
 
 from flowerfast.errors import RunFailed, UserError, one_line, write_failure
+from flowerfast.locks import fcntl  # None on Windows: what other data sets have left is not deleted there
 from flowerfast.machine import free_disk, logger, user_cache_dir
 from flowerfast.photos.remote import NotServed, Remote
 from flowerfast.photos.shard_index import INDEX, STATE, Shard
-
-try:
-    import fcntl
-except ImportError:  # Windows: what other data sets have left there is not deleted
-    fcntl = None  # type: ignore[assignment]
 
 _SHARE = 3
 """Without data.cache_gb the cache takes at most one part in so many of what is free."""

@@ -30,12 +30,8 @@ import numpy as np
 
 from flowerfast.errors import WriteFailed
 from flowerfast.files import open_regular, replacing, writing
+from flowerfast.locks import fcntl
 from flowerfast.photos.photos import Photos
-
-try:
-    import fcntl
-except ImportError:  # Windows has no such locks, and no pwrite either
-    fcntl = None  # type: ignore[assignment]
 
 PIXELS_VERSION = 1
 """To be raised when `decode` or `resize` give other pixels, or the layout changes."""
