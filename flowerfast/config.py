@@ -128,6 +128,8 @@ class TrainConfig(Section):
     """Factor of the learning rate of the head, the last layer."""
     freeze: Annotated[int, Field(ge=0)] | Literal["backbone"] = 0
     """Epochs in which the head alone learns; backbone: in all. Frozen batch norms keep their statistics."""
+    frozen_stages: int = Field(default=0, ge=0)
+    """First stages of the network that never learn, the stem among them: steps are faster; 0: all learn."""
     clip_grad: float | None = Field(default=None, gt=0, le=1e38)
     """Most that the norm of a step's gradient, of all weights together, may be; null: no limit."""
     ema: float | None = Field(default=None, gt=0, lt=1)

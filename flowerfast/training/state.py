@@ -15,7 +15,7 @@ from flowerfast.loaders.ranges import stage
 from flowerfast.philox import philox, stream_key
 from flowerfast.ranks import Ranks
 from flowerfast.training.fitting import check_alike
-from flowerfast.training.freezing import Backbone, is_frozen
+from flowerfast.training.freezing import Freezing
 from flowerfast.training.loss import batch_loss
 from flowerfast.training.model import Classifier
 from flowerfast.training.optimizer import load_optimizer, make_optimizer
@@ -85,7 +85,7 @@ class TrainState:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision.dtype == torch.float16)
         self.forward = self.model
         self.average = ModelEmaV3(self.model, c.ema, use_warmup=True) if c.ema is not None else None
-        self._backbone = Backbone(network) if c.freeze else None
+        self._freezing = Freezing(network, c)
         self.full_batch = c.batch_size
         self._weighed = c.accumulate > 1  # whether gradients are divided once all samples of a step are known
         self._shared: SharedNetwork | None = None
@@ -109,8 +109,7 @@ class TrainState:
     def begin_epoch(self, epoch: int) -> None:
         """Set the model to training, but for what is frozen in this epoch, counted from 0."""
         self.model.train()
-        if self._backbone is not None:
-            self._backbone.freeze(is_frozen(self.config, epoch))
+        self._freezing.begin_epoch(epoch)
         if self._shared is not None:
             self._shared.begin()
 

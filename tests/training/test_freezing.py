@@ -1,6 +1,7 @@
-"""A frozen backbone learns nothing and keeps its statistics; let go, all learns."""
+"""What is frozen learns nothing and keeps its statistics; let go, it learns."""
 
 import copy
+from typing import Any
 
 import pytest
 import timm
@@ -13,7 +14,7 @@ from flowerfast.errors import UserError
 from flowerfast.loaders.batch import Batch
 from flowerfast.training.compiling import compile_network
 from flowerfast.training.fit import train_step
-from flowerfast.training.freezing import Backbone
+from flowerfast.training.freezing import Freezing
 from flowerfast.training.model import Classifier
 from flowerfast.training.state import TrainState
 
@@ -83,8 +84,57 @@ def test_a_backbone_that_is_frozen_for_good_stays_so_after_an_evaluation() -> No
 def test_weights_that_a_network_keeps_to_itself_are_not_let_go() -> None:
     network = timm.create_model("test_resnet", num_classes=3)
     network.layer1[0].conv1.weight.requires_grad_(False)
-    Backbone(network).freeze(False)
+    Freezing(network, TrainConfig(freeze=1)).begin_epoch(1)
     assert not network.layer1[0].conv1.weight.requires_grad
+
+
+def stages(name: str, **settings: Any) -> TrainState:
+    torch.manual_seed(0)
+    network = timm.create_model(name, num_classes=3, pretrained=False)
+    config = TrainConfig(batch_size=4, lr=0.1, weight_decay=0.1, schedule="constant", **settings)
+    return TrainState(Classifier(network, [0.5] * 3, [0.5] * 3), config, torch.device("cpu"), 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "frozen"),
+    [
+        ("test_resnet", ("conv1.", "bn1.", "layer1.", "layer2.")),
+        ("test_efficientnet", ("conv_stem.", "bn1.", "blocks.0.", "blocks.1.")),
+        ("test_convnext", ("stem.", "stages.0.", "stages.1.")),
+    ],
+)
+def test_frozen_stages_never_learn_and_all_others_do(name: str, frozen: tuple[str, ...]) -> None:
+    state = stages(name, frozen_stages=3)
+    before = copy.deepcopy(state.model.network.state_dict())
+    for epoch in range(2):
+        state.begin_epoch(epoch)
+        step(state)
+    assert changed(state, before) == {each for each in before if not each.startswith(frozen)}
+
+
+def test_frozen_stages_stay_frozen_when_the_backbone_is_let_go() -> None:
+    state = stages("test_resnet", frozen_stages=2, freeze=1)
+    before = copy.deepcopy(state.model.network.state_dict())
+    step(state)
+    assert changed(state, before) == {"fc.weight", "fc.bias"}
+    state.begin_epoch(1)
+    step(state)
+    assert not any(each.startswith(("conv1.", "bn1.", "layer1.")) for each in changed(state, before))
+    assert any(each.startswith("layer2.") for each in changed(state, before))
+
+
+def test_as_many_stages_as_there_are_before_the_head_can_be_frozen() -> None:
+    stages("test_resnet", frozen_stages=5)
+    with pytest.raises(
+        UserError, match=r"^train\.frozen_stages=6: this network has 5 before its head; set fewer$"
+    ):
+        stages("test_resnet", frozen_stages=6)
+
+
+def test_a_network_whose_stages_are_not_known_is_refused() -> None:
+    model = Classifier(nn.Sequential(nn.Flatten(), nn.Linear(12, 3)), [0.5] * 3, [0.5] * 3)
+    with pytest.raises(UserError, match=r"^train\.frozen_stages: timm does not say which stages"):
+        TrainState(model, TrainConfig(frozen_stages=1), torch.device("cpu"), 1)
 
 
 def test_a_network_whose_head_is_not_known_is_refused() -> None:

@@ -40,7 +40,7 @@ def named(**settings: Any) -> dict[str, Any]:
         # After the backbone has been let go; before it is.
         (named(freeze=1, sampling="balanced", ema=0.5, model__drop_path=0.3), STEPS + 4),
         (named(freeze="backbone", head_lr=5, schedule="cosine-batch", model__drop_rate=0.5), STEPS + 1),
-        (named(layer_decay=0.7, decay_norms=False, weight_decay=0.1, optimizer="lamb"), 3),
+        (named(layer_decay=0.7, decay_norms=False, weight_decay=0.1, optimizer="lamb", frozen_stages=2), 3),
     ],
 )
 def test_a_run_with_options_is_resumed_exactly(
@@ -205,6 +205,7 @@ def test_a_photo_left_alone_at_the_end_of_a_group_does_not_keep_the_others_from_
         (named(schedule="onecycle", warmup_epochs=1), r"train\.warmup_epochs=1: onecycle rises by itself"),
         (named(freeze=True), r"train\.freeze=True: give a number, not true or false"),
         (named(freeze="head"), r"train\.freeze='head': "),
+        (named(frozen_stages=9), r"train\.frozen_stages=9: this network has "),
         (named(ema=1), r"train\.ema=1: "),
         (named(accumulate=0), r"train\.accumulate=0: "),
         (
