@@ -14,6 +14,7 @@ from flowerfast.loaders.batch import Batch
 from flowerfast.loaders.ranges import stage
 from flowerfast.philox import philox, stream_key
 from flowerfast.ranks import Ranks
+from flowerfast.training.allocator import keep_freed_memory
 from flowerfast.training.fitting import check_alike
 from flowerfast.training.freezing import Freezing
 from flowerfast.training.loss import batch_loss
@@ -285,6 +286,7 @@ _SCHEDULED = ("last_epoch", "_step_count", "_last_lr")
 
 def place_model(model: Classifier, config: TrainConfig, device: torch.device) -> Classifier:
     """The model on its device, in the memory format that `train.channels_last` says."""
+    keep_freed_memory(device)
     model = model.to(device)
     last = config.channels_last == "on" or (config.channels_last == "auto" and device.type == "cuda")
     return model.to(memory_format=torch.channels_last) if last else model

@@ -60,7 +60,8 @@ def summarise(run: TrainingRun, standing: Standing, seconds: float) -> dict[str,
 def scores_on_test(run: TrainingRun, photos: Photos) -> dict[str, Any]:
     """What summary.json says of the photos in test/: accuracy of the best weights, asked once, at the end."""
     if not len(photos):
-        return {"test_acc": None, "test_acc_interval": None, "test_loss": None, "test_samples": 0}
+        none = dict.fromkeys(("test_acc", "test_acc_interval", "test_macro_f1", "test_loss"))
+        return {**none, "test_samples": 0}
     config, trained = run.config, load_run(run.folder.path, run.state.device)
     size = config.eval.batch_size or config.train.batch_size
     with evaluation_loader(trained, photos.with_classes(trained.classes), size, config.data) as loader:
@@ -68,6 +69,7 @@ def scores_on_test(run: TrainingRun, photos: Photos) -> dict[str, Any]:
     return {
         "test_acc": result.accuracy,
         "test_acc_interval": intervals(result.confusion, config.train.seed)["accuracy_interval"],
+        "test_macro_f1": classification_report(result.confusion, run.classes)["macro_f1"],
         "test_loss": result.loss,
         "test_samples": int(result.confusion.count.sum()),
     }

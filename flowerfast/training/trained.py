@@ -25,6 +25,7 @@ from flowerfast.machine import Progress
 from flowerfast.photos.layout import nfc
 from flowerfast.photos.photos import Photos
 from flowerfast.places import spelled
+from flowerfast.training.allocator import keep_freed_memory
 from flowerfast.training.described import WEIGHTS, Described, check_shapes, on_meta
 from flowerfast.training.evaluation import Evaluation, answer
 from flowerfast.training.evaluation import evaluate as evaluate_model
@@ -167,6 +168,7 @@ def load_run(run: Path | str, device: str | torch.device = "auto") -> TrainedMod
             f"{run}: no trained model there ({one_line(error)}); give the --out folder of a finished epoch"
         ) from error
     cfg, exif = stored.pretrained_cfg, stored.exif
+    keep_freed_memory(where)
     return TrainedModel(
         with_normalisation(network).to(where).eval(),
         classes,
