@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.compare_chart import draw, is_drawn_from
 from benchmarks.compare_tables import PAPER, headline, section
 from benchmarks.markdown import machine, made, photos, table
+from benchmarks.recipe_tables import curves, recipe
 from benchmarks.versus_tables import steps, versus
 from flowerfast.files import write_text
 
@@ -224,11 +225,17 @@ def remote() -> str:
     return "\n\n".join(parts)
 
 
+def recipes() -> str:
+    """What each setting of a recipe brings, from the results files of `recipes.py`."""
+    return "\n\n".join(recipe(*each) for each in read("recipe-*.json"))
+
+
 PAGES: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {"cpu": cpu, "speed": speed, "accuracy": accuracy},
     "docs/compare.md": {"compare": compare},
     "docs/cpu.md": {"builds": builds, "packing": packing, "growth": growth},
     "docs/distributed.md": {"ranks": ranks},
+    "docs/recipes.md": {"recipes": recipes},
     "docs/reliability.md": {"reliability": reliability},
     "docs/remote.md": {"remote": remote},
 }
@@ -249,12 +256,17 @@ def stale() -> list[Path]:
     """Pages and charts that disagree with the results files."""
     texts = {page: (ROOT / page).read_text(encoding="utf-8") for page in PAGES}
     pages = [ROOT / page for page, text in texts.items() if fill(text, PAGES[page]) != text]
-    return pages + [chart for chart, result in charts() if not is_drawn_from(chart, result)]
+    return pages + [chart for chart, result, _ in charts() if not is_drawn_from(chart, result)]
 
 
-def charts() -> list[tuple[Path, dict[str, Any]]]:
-    """(file, results) of each chart."""
-    return [(ROOT / "docs" / f"{Path(name).stem}.svg", result) for name, result in read("compare-*.json")]
+def charts() -> list[tuple[Path, dict[str, Any], Callable[[dict[str, Any], Path], None]]]:
+    """(file, results, what draws it) of each chart."""
+    drawn = (("compare-*.json", draw), ("recipe-*.json", curves))
+    return [
+        (ROOT / "docs" / f"{Path(name).stem}.svg", result, by)
+        for pattern, by in drawn
+        for name, result in read(pattern)
+    ]
 
 
 def main() -> int:
@@ -267,8 +279,8 @@ def main() -> int:
     for page, tables in PAGES.items():
         file = ROOT / page
         write_text(file, fill(file.read_text(encoding="utf-8"), tables))
-    for chart, result in charts():
-        draw(result, chart)
+    for chart, result, by in charts():
+        by(result, chart)
     return 0
 
 

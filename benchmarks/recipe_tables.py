@@ -1,0 +1,79 @@
+"""Tables and curves of docs/recipes.md from results files of recipes.py."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+
+from benchmarks.compare_chart import digest
+from benchmarks.markdown import machine, made, photos, table
+from flowerfast.bench.plot import STYLE, save
+
+MAIN = ("the recipe", "paper's recipe")
+"""Rows whose curves are drawn."""
+_COLOURS = ("#0072b2", "#d55e00")
+
+
+def recipe(name: str, result: dict[str, Any]) -> str:
+    """Scores and seconds of each row: means over its seeds, ± their standard deviation."""
+    env, uneven = result["environment"], result["uneven"] > 1
+    scores = ("val_macro_f1", "test_macro_f1") if uneven else ("val_acc", "test_acc")
+    named = "macro F1" if uneven else "accuracy"
+    columns = (
+        f"recipe|>seeds|>validation {named}|>test {named}|>seconds to {result['goal']:.1%}"
+        "|>seconds in all|>CPU seconds"
+    )
+    rows = [
+        [
+            what,
+            f"{len(row['runs'])}",
+            *(_percent([run[key] for run in row["runs"]]) for key in scores),
+            _reached(row["runs"]),
+            *(f"{np.mean([run[key] for run in row['runs']]):,.0f}" for key in ("seconds", "cpu_seconds")),
+        ]
+        for what, row in result["runs"].items()
+    ]
+    apart = f", every second class with a {result['uneven']}th of its photos" if uneven else ""
+    model = ", ".join(f"`{value}`" for value in result["model"].values()) or "the recipe's network"
+    said = f"{machine(env)}, {photos(result['data'])} on average{apart}, {model}, {made(name, env, '../')}"
+    return f"{said}:\n\n{table(columns, rows)}"
+
+
+def _percent(values: list[float]) -> str:
+    several = f" ± {np.std(values):.1%}" if len(values) > 1 else ""
+    return f"{np.mean(values):.1%}{several}"
+
+
+def _reached(runs: list[dict[str, Any]]) -> str:
+    """Mean of those that reached the goal, and how many did."""
+    reached = [run["seconds_to_goal"] for run in runs if run["seconds_to_goal"] is not None]
+    if not reached:
+        return "not reached"
+    few = "" if len(reached) == len(runs) else f" ({len(reached)} of {len(runs)})"
+    return f"{np.mean(reached):,.0f}{few}"
+
+
+def curves(result: dict[str, Any], file: Path) -> None:
+    """Validation accuracy over the seconds of training and validation, a line per run."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(7, 3.5), layout="constrained")
+        ax = figure.subplots()
+        for what, colour in zip(MAIN, _COLOURS, strict=True):
+            for number, (seconds, accuracy) in enumerate(_lines(result, what)):
+                label = what if number == 0 else None
+                ax.plot(seconds, accuracy, color=colour, marker="o", markersize=3, label=label)
+        ax.axhline(100 * result["goal"], color="#888888", linewidth=0.8, linestyle="--")
+        ax.set_xlabel("seconds of training and validation")
+        ax.set_ylabel("validation accuracy, %")
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.legend(frameon=False, loc="lower right")
+        save(figure, file, Description=digest(result))
+
+
+def _lines(result: dict[str, Any], what: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    for run in result["runs"].get(what, {"runs": []})["runs"]:
+        _, accuracy, _, seconds = np.array(run["history"]).T
+        yield np.cumsum(seconds), 100 * accuracy
