@@ -136,12 +136,16 @@ def user_cache_dir() -> Path:
     Where it cannot be written, a temporary folder that is this user's alone, which is said once. Where there
     is none either, it cannot be written, and whoever would keep something there goes on without.
     """
+    return _usable_cache(wanted_cache_dir())
+
+
+def wanted_cache_dir() -> Path | None:
+    """The cache folder that is meant, whether it can be written or not; None: this user has no home."""
     own, base = os.environ.get("FLOWERFAST_CACHE"), os.environ.get("XDG_CACHE_HOME")
     try:
-        wanted = Path(own) if own else Path(base or Path.home() / ".cache") / "flowerfast"
+        return Path(own) if own else Path(base or Path.home() / ".cache") / "flowerfast"
     except RuntimeError:
-        return _usable_cache(None)
-    return _usable_cache(wanted)
+        return None
 
 
 @lru_cache

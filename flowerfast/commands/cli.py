@@ -19,9 +19,11 @@ import typer
 
 from flowerfast import __version__, ranks
 from flowerfast.commands.data import pack, synth
+from flowerfast.commands.doctor import doctor
 from flowerfast.commands.measuring import bench, parity
 from flowerfast.commands.output import PipeClosed, complain, out, print_text_alone
 from flowerfast.commands.settings import settings
+from flowerfast.commands.show import show
 from flowerfast.commands.signals import Interrupted, Interrupts
 from flowerfast.commands.training import evaluate, predict, train
 from flowerfast.commands.tuning import tune
@@ -64,7 +66,7 @@ def _options(
 
 # torch and timm take seconds to import: commands import what they call, so that --help answers at once, and
 # look first at what can be refused without them.
-for _command in (train, tune, evaluate, predict, parity, bench, pack, synth, settings):
+for _command in (train, tune, evaluate, predict, parity, bench, show, doctor, pack, synth, settings):
     app.command()(_command)
 
 

@@ -54,9 +54,11 @@ def check_outputs(
     saved model consist of, nor one of `photos` or a photo in `data`, nor that of another option; nor, where
     text is to be written, any photo.
     """
+    wanted = [(form, file) for form, file in files.items() if file is not None and file != Path("-")]
+    if not wanted:
+        return
     from flowerfast.photos.walk import opens, part_of  # numpy: not for a command's --help
 
-    wanted = [(form, file) for form, file in files.items() if file is not None and file != Path("-")]
     for place, (form, file) in enumerate(wanted):
         if any(_is_one(file, other) for _, other in wanted[:place]):
             raise UserError(f"--{form} {file}: named twice; give each a file of its own")

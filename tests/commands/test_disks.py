@@ -31,6 +31,8 @@ COMMANDS = {
     "predict --jsonl": "predict RUN PHOTOS/red --jsonl new/out",
     "predict --csv": "predict RUN PHOTOS/red --csv new/out",
     "parity": "parity PHOTOS --samples 2 --json new/out",
+    "show": "show PHOTOS --samples 1 --out new/out.png",
+    "doctor": "doctor --json new/out",
     "settings": "settings --json new/out",
     "bench --json": "bench --from RESULT --json new/out",
     "bench --plot": "bench --from RESULT --plot new/out.svg",

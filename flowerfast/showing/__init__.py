@@ -1,0 +1,1 @@
+"""Contact sheets: photos and what training makes of them, with the numbers of their plans."""
