@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from flowerfast.augment import Augment
     from flowerfast.config import DataConfig, EvalConfig
     from flowerfast.errors import RunFailed, Stopped, UserError
+    from flowerfast.exporting.export import Exported, export
     from flowerfast.loaders.batch import Batch
     from flowerfast.loaders.loader import Loader
     from flowerfast.photos.photos import Photos
@@ -34,6 +35,7 @@ _HOMES = {
     "Batch": "loaders.batch",
     "DataConfig": "config",
     "EvalConfig": "config",
+    "Exported": "exporting.export",
     "Loader": "loaders.loader",
     "Photos": "photos.photos",
     "Prediction": "training.trained",
@@ -44,6 +46,7 @@ _HOMES = {
     "TuneResult": "training.tune",
     "UserError": "errors",
     "evaluate": "training.trained",
+    "export": "exporting.export",
     "load_run": "training.trained",
     "train": "training.run",
     "tune": "training.tune",
@@ -55,6 +58,7 @@ __all__ = [
     "Batch",
     "DataConfig",
     "EvalConfig",
+    "Exported",
     "Loader",
     "Photos",
     "Prediction",
@@ -65,6 +69,7 @@ __all__ = [
     "TuneResult",
     "UserError",
     "evaluate",
+    "export",
     "load_run",
     "train",
     "tune",

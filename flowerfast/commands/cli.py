@@ -20,6 +20,7 @@ import typer
 from flowerfast import __version__, ranks
 from flowerfast.commands.data import pack, synth
 from flowerfast.commands.doctor import doctor
+from flowerfast.commands.exporting import export
 from flowerfast.commands.measuring import bench, parity
 from flowerfast.commands.output import PipeClosed, complain, out, print_text_alone
 from flowerfast.commands.settings import settings
@@ -66,7 +67,7 @@ def _options(
 
 # torch and timm take seconds to import: commands import what they call, so that --help answers at once, and
 # look first at what can be refused without them.
-for _command in (train, tune, evaluate, predict, parity, bench, show, doctor, pack, synth, settings):
+for _command in (train, tune, evaluate, predict, export, parity, bench, show, doctor, pack, synth, settings):
     app.command()(_command)
 
 

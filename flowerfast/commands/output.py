@@ -22,6 +22,7 @@ from flowerfast.places import spelled
 
 if TYPE_CHECKING:
     from flowerfast.commands.parity import Parity
+    from flowerfast.exporting.export import Exported
     from flowerfast.packing.pack import Packed
 
 _ENDLESS = 100_000  # columns of what is no terminal: nothing is cut or folded there
@@ -160,6 +161,23 @@ def _for_other_readers(suffixes: dict[str, int]) -> str:
         "Hugging Face datasets refuses such shards or gives None for the suffixes that its first samples "
         "lack; --format jpg makes every photo a JPEG"
     )
+
+
+def print_exported(result: "Exported", quiet: bool) -> None:
+    """What an export made; when `quiet`, notes alone."""
+    say(result.notes)
+    if quiet:
+        return
+    if result.checked is not None:
+        out.print(
+            f"checked against PyTorch on {result.checked.photos} {result.checked.on}: probabilities differ "
+            f"by at most {result.checked.difference:.1e}, the most likely class is the same",
+            soft_wrap=True,
+        )
+    for name, size in result.files.items():
+        out.print(f"{result.folder / name}: {size / 1e6:,.2f} MB", soft_wrap=True)
+    if result.pushed is not None:
+        out.print(f"pushed: {result.pushed}", soft_wrap=True)
 
 
 def print_parity(result: "Parity", said: Sequence[str] = ()) -> None:
