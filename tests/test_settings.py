@@ -82,7 +82,7 @@ def test_text_survives_yaml(tmp_path: Path, text: str) -> None:
     assert load_config(write(tmp_path, config.to_yaml())) == config
 
 
-@pytest.mark.parametrize("name", ["paper", "demo"])
+@pytest.mark.parametrize("name", ["paper", "cpu", "demo"])
 def test_shipped_configs_load_by_name_and_by_path(name: str) -> None:
     assert load_config(name) == load_config(config_folder() / f"{name}.yaml")
 
@@ -365,7 +365,7 @@ def test_a_missing_file_is_refused_with_the_shipped_names(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     line = refusal(base=base)
-    assert line.startswith(f"{base}: no such config file; give a YAML file or one of: demo")
+    assert line.startswith(f"{base}: no such config file; give a YAML file or one of: cpu, demo")
     assert "paper" in line.rpartition(":")[2]
 
 

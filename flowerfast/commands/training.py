@@ -42,7 +42,7 @@ def train(
         ),
     ] = None,
     config: Annotated[
-        str | None, typer.Option(help="YAML file, or the name of a shipped one: paper, demo.")
+        str | None, typer.Option(help="YAML file, or the name of a shipped one: paper, cpu, demo.")
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="Short for --set train.epochs=...")] = None,
     model: Annotated[str | None, typer.Option(help="Any timm model; short for --set model.name=...")] = None,

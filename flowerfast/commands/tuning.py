@@ -18,7 +18,7 @@ def tune(
         Path, typer.Option("--out", help="Folder of the search; the same command goes on with one.")
     ] = Path("tuned"),
     config: Annotated[
-        str | None, typer.Option(help="YAML file, or a shipped one: paper, demo. It is the first trial.")
+        str | None, typer.Option(help="YAML file, or a shipped one: paper, cpu, demo. It is the first trial.")
     ] = None,
     trials: Annotated[int, typer.Option(min=1, help="Runs of the first round; a third each goes on.")] = 9,
     epochs: Annotated[int | None, typer.Option(help="Of the last round; short for train.epochs.")] = None,

@@ -12,6 +12,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from flowerfast.config import TrainConfig
 from flowerfast.errors import UserError
 from flowerfast.loaders.batch import Batch
+from flowerfast.settings import load_config
 from flowerfast.training.compiling import compile_network
 from flowerfast.training.fit import train_step
 from flowerfast.training.freezing import Freezing
@@ -143,3 +144,11 @@ def test_a_network_whose_head_is_not_known_is_refused() -> None:
         UserError, match=r"^train\.freeze: timm does not say which layer is this network's head"
     ):
         TrainState(model, TrainConfig(freeze=1), torch.device("cpu"), 1)
+
+
+def test_the_recipe_for_a_cpu_freezes_stages_that_its_network_has() -> None:
+    recipe = load_config("cpu")
+    network = timm.create_model(recipe.model.name, num_classes=5, pretrained=False)
+    Freezing(network, recipe.train).begin_epoch(0)
+    learning = [name for name, weight in network.named_parameters() if weight.requires_grad]
+    assert 0 < len(learning) < len([*network.parameters()])
