@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from flowerfast.loaders.batch import Batch
     from flowerfast.loaders.loader import Loader
     from flowerfast.photos.photos import Photos
+    from flowerfast.scanning.scan import ScanResult, scan
     from flowerfast.training.model import with_normalisation
     from flowerfast.training.run import TrainResult, train
     from flowerfast.training.trained import Prediction, TrainedModel, evaluate, load_run
@@ -40,6 +41,7 @@ _HOMES = {
     "Photos": "photos.photos",
     "Prediction": "training.trained",
     "RunFailed": "errors",
+    "ScanResult": "scanning.scan",
     "Stopped": "errors",
     "TrainResult": "training.run",
     "TrainedModel": "training.trained",
@@ -48,6 +50,7 @@ _HOMES = {
     "evaluate": "training.trained",
     "export": "exporting.export",
     "load_run": "training.trained",
+    "scan": "scanning.scan",
     "train": "training.run",
     "tune": "training.tune",
     "with_normalisation": "training.model",
@@ -63,6 +66,7 @@ __all__ = [
     "Photos",
     "Prediction",
     "RunFailed",
+    "ScanResult",
     "Stopped",
     "TrainResult",
     "TrainedModel",
@@ -71,6 +75,7 @@ __all__ = [
     "evaluate",
     "export",
     "load_run",
+    "scan",
     "train",
     "tune",
     "with_normalisation",

@@ -11,7 +11,7 @@ from flowerfast.machine import folder_problem
 from flowerfast.places import url_of
 
 _IN_PLACE = ("jsonl", "csv")  # each answer is there at once
-_TEXT = ("json", *_IN_PLACE)
+_TEXT = ("json", "html", *_IN_PLACE)
 _LONGEST_PID = 2**22
 
 

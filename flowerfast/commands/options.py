@@ -34,14 +34,18 @@ SetOption = Annotated[
 # Settings that each command looks at; any other is refused, not ignored.
 FILES = ("data.layout", "data.workers", "data.on_bad", "data.max_bad", "data.max_pixels")
 PACKING = (*FILES, "data.exif")
-READING = (
-    *FILES,
+LOADING = (
     "data.backend",
     "data.kernels",
     "data.gpu_kernels",
     "data.decode_scale",
     "data.prefetch",
     "data.dali_prefetch",
+)
+READING = (*FILES, *LOADING)
+SCANNING = (
+    *("data.layout", "data.workers", "data.max_pixels", "data.exif", "data.val_fraction"),
+    *("train.seed", "data.cache_dir", "data.cache_gb"),
 )
 PROTOCOL = ("eval.image_size", "eval.crop_pct", "eval.flip", "train.device")
 PARITY = (

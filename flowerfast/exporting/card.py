@@ -7,12 +7,12 @@ from typing import Any
 import jinja2
 import yaml
 
-from flowerfast import __version__
 from flowerfast.config import Config
 from flowerfast.errors import printable
 from flowerfast.exporting.check import Checked
 from flowerfast.exporting.onnx_file import OPSET
 from flowerfast.exporting.source import Source
+from flowerfast.machine import versions
 
 _MOST_CLASSES = 200  # rows of the table
 _SPECIAL = re.compile(r"([\\`*_{}\[\]()#+\-.!|<>~&$:@])")
@@ -55,7 +55,7 @@ def model_card(source: Source, form: str, checked: Checked | None) -> str:
         resize=round(source.model.image_size / source.model.crop_pct),
         settings=_settings(source.config) if source.config else "",
         checked=checked,
-        version=__version__,
+        version=versions().get("flowerfast", ""),
         opset=OPSET,
     )
 

@@ -10,10 +10,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from flowerfast import __version__
 from flowerfast.errors import RunFailed, UserError, one_line
 from flowerfast.exporting.source import Source
-from flowerfast.machine import ignore_warnings
+from flowerfast.machine import ignore_warnings, versions
 from flowerfast.training.evaluation import answer
 
 INPUT, OUTPUT = "images", "probabilities"
@@ -86,7 +85,7 @@ def onnx_bytes(source: Source) -> bytes:
         ) from error
     assert program is not None
     model: Any = program.model_proto
-    model.producer_name, model.producer_version = "flowerfast", __version__
+    model.producer_name, model.producer_version = "flowerfast", versions().get("flowerfast", "")
     for key, value in about(source).items():
         model.metadata_props.add(key=key, value=value)
     content: bytes = model.SerializeToString()

@@ -222,11 +222,7 @@ def evaluate(
     trained = load_run(run, device).at(EvalConfig() if protocol is None else protocol)
     settings = settings.model_copy(update={"exif": trained.exif})
     photos = Photos.open(data, settings, progress, min_classes=1)
-    known = {*map(nfc, trained.classes)}
-    unknown = [name for name in photos.classes if nfc(name) not in known]
-    if unknown:
-        place, classes = photos.table.inside(unknown[0]), ", ".join(trained.classes)
-        raise UserError(f"{place}: the model knows no such class; it knows {classes}")
+    check_classes(trained, photos)
     part = _half(Path(run), photos, half).with_classes(trained.classes)
     with evaluation_loader(trained, part, batch_size, settings) as loader:
         result = answers(trained, loader)
@@ -249,6 +245,15 @@ def evaluate(
         "backend": loader.backend,
         "seconds": time.perf_counter() - started,
     }
+
+
+def check_classes(trained: TrainedModel, photos: Photos) -> None:
+    """Raise UserError where photos are of a class that the model does not know."""
+    known = {*map(nfc, trained.classes)}
+    unknown = [name for name in photos.classes if nfc(name) not in known]
+    if unknown:
+        place, classes = photos.table.inside(unknown[0]), ", ".join(trained.classes)
+        raise UserError(f"{place}: the model knows no such class; it knows {classes}")
 
 
 def evaluation_loader(trained: TrainedModel, photos: Photos, batch_size: int, options: DataConfig) -> Loader:
@@ -278,7 +283,12 @@ def _half(run: Path, photos: Photos, half: Half) -> Photos:
         if not len(photos.test):
             raise UserError(f"{photos.source}: no photos in a test/ there; name a folder that has one")
         return photos.test
+    train, val = read_split(split_file(run), photos)
+    return train if half == "train" else val
+
+
+def split_file(run: Path) -> Path:
+    """Where the split of a run is, or would be, given its folder or its best/."""
     inside = RunFolder(run.resolve().parent)  # best/ has none of its own
     folder = inside if inside.split.is_file() and not RunFolder(run).split.is_file() else RunFolder(run)
-    train, val = read_split(folder.split, photos)
-    return train if half == "train" else val
+    return folder.split

@@ -148,7 +148,7 @@ def test_a_title_is_no_markup(monkeypatch: pytest.MonkeyPatch) -> None:
      ["train", "--set", "{}=1"], ["train", "--set", "data.path={}"], ["train", "--config", "{}"],
      ["predict", "run", "{}"], ["evaluate", "{}", "photos"], ["evaluate", "run", "photos", "--half", "{}"],
      ["settings", "{}"], ["pack", "{}", "out"], ["train", "--backend", "{}"],
-     ["bench", "--plot", "{}"], ["bench", "--compare", "{}"], ["parity", "{}"]],
+     ["scan", "{}"], ["bench", "--plot", "{}"], ["bench", "--compare", "{}"], ["parity", "{}"]],
     ids=" ".join,
 )  # fmt: skip
 def test_what_is_refused_is_refused_in_one_line_of_text(cli: Cli, arguments: list[str]) -> None:

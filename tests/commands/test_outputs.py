@@ -18,6 +18,8 @@ COMMANDS = {
     "json": (["predict", "RUN", "DATA/red"], "--json", "flowerfast.training.trained.load_run"),
     "jsonl": (["predict", "RUN", "DATA/red"], "--jsonl", "flowerfast.training.trained.load_run"),
     "csv": (["predict", "RUN", "DATA/red"], "--csv", "flowerfast.training.trained.load_run"),
+    "scan": (["scan", "DATA"], "--json", "flowerfast.scanning.scan.scan"),
+    "html": (["scan", "DATA"], "--html", "flowerfast.scanning.scan.scan"),
     "parity": (["parity", "DATA"], "--json", "flowerfast.commands.parity.compare_backends"),
     "bench": (["bench", "DATA"], "--json", "flowerfast.bench.suites.run_bench"),
     "plot": (["bench", "DATA"], "--plot", "flowerfast.bench.suites.run_bench"),

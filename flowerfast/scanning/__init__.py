@@ -1,0 +1,1 @@
+"""Looking photos over before training: damage, duplicates, leaks, likely label errors."""
