@@ -171,7 +171,8 @@ def test_the_cache_keeps_to_its_bounds(store: Store, shards: Path, tmp_path: Pat
     far = Photos(store.url, cache_dir=cache, cache_gb=5e-5)
     for _ in range(3):
         assert contents(far) == expected
-        assert taken(cache) <= 50_000
+        # A file system may take a block more of each, to say where the pieces of a sparse file lie.
+        assert taken(cache) <= 50_000 + 4096 * len([*cache.rglob("*")])
     store.asked.clear()
     assert contents(far) == expected
     assert 0 < store.of_shards() <= len(far)  # but those that are there are not fetched
