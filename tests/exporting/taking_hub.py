@@ -2,17 +2,17 @@
 
 import base64
 import json
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import AbstractContextManager
+from http.server import BaseHTTPRequestHandler
 from typing import Any
+
+from tests.training.local_hub import Hub, serving
 
 TOKEN = "hf_made_for_a_test"
 COMMIT = "7" * 40
 
 
-class TakingHub(ThreadingHTTPServer):
+class TakingHub(Hub):
     """Takes commits of whoever has the token.
 
     Attributes:
@@ -23,33 +23,19 @@ class TakingHub(ThreadingHTTPServer):
         silent: it takes connections and never answers.
     """
 
-    daemon_threads = True
-
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__(_Handler)
         self.files: dict[str, bytes] = {}
         self.large: dict[str, bytes] = {}
         self.made: list[dict[str, Any]] = []
         self.asked: list[str] = []
         self.fault: tuple[str, int] | None = None
         self.silent = False
-        self.over = threading.Event()
-        self.address = f"http://127.0.0.1:{self.server_address[1]}"
 
 
-@contextmanager
-def taking_hub() -> Iterator[TakingHub]:
+def taking_hub() -> AbstractContextManager[TakingHub]:
     """A hub for as long as the block takes."""
-    hub = TakingHub()
-    thread = threading.Thread(target=hub.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
-        yield hub
-    finally:
-        hub.over.set()
-        hub.shutdown()
-        thread.join()
-        hub.server_close()
+    return serving(TakingHub())
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -4,37 +4,30 @@ import hashlib
 import re
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, TypeVar
 
 COMMIT = "5" * 40
 
 
-class LocalHub(ThreadingHTTPServer):
-    """Serves files of repositories as the hub does.
-
-    Attributes:
-        files: content by `OWNER/NAME/FILE`.
-        asked: what it was asked for, as `HEAD FILE`.
-        fault: what goes wrong, see `_Handler`; None: nothing.
-    """
+class Hub(ThreadingHTTPServer):
+    """A server on this machine. `address`: its URL; `over`: set when it ends."""
 
     daemon_threads = True
 
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.files: dict[str, bytes] = {}
-        self.asked: list[str] = []
-        self.fault: str | int | None = None
+    def __init__(self, handler: type[BaseHTTPRequestHandler]) -> None:
+        super().__init__(("127.0.0.1", 0), handler)
         self.over = threading.Event()
         self.address = f"http://127.0.0.1:{self.server_address[1]}"
 
 
+_Hub = TypeVar("_Hub", bound=Hub)
+
+
 @contextmanager
-def local_hub() -> Iterator[LocalHub]:
-    """A hub for as long as the block takes."""
-    hub = LocalHub()
+def serving(hub: _Hub) -> Iterator[_Hub]:
+    """The hub, which answers for as long as the block takes."""
     thread = threading.Thread(target=hub.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     try:
@@ -44,6 +37,27 @@ def local_hub() -> Iterator[LocalHub]:
         hub.shutdown()
         thread.join()
         hub.server_close()
+
+
+class LocalHub(Hub):
+    """Serves files of repositories as the hub does.
+
+    Attributes:
+        files: content by `OWNER/NAME/FILE`.
+        asked: what it was asked for, as `HEAD FILE`.
+        fault: what goes wrong, see `_Handler`; None: nothing.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(_Handler)
+        self.files: dict[str, bytes] = {}
+        self.asked: list[str] = []
+        self.fault: str | int | None = None
+
+
+def local_hub() -> AbstractContextManager[LocalHub]:
+    """A hub for as long as the block takes."""
+    return serving(LocalHub())
 
 
 class _Handler(BaseHTTPRequestHandler):
