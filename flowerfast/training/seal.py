@@ -75,7 +75,8 @@ def check(file: Path) -> bool:
         found, stored = stream.read(len(mark)), stream.read(len(BLANK))
         if len(found) < len(mark):
             return False
-        erased = start >= 0 and not any(found)  # a lost page: no program begins a file with so many zeros
+        # A lost page, or all behind some byte of the mark: no program begins such a file with zeros.
+        erased = start >= 0 and all(a in (b, 0) for a, b in zip(found, mark, strict=True))
         if not erased and sum(a != b for a, b in zip(found, mark, strict=True)) > _SPOILT:
             return False
         if found == mark and stored == _digest(stream, place):

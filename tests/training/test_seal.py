@@ -56,6 +56,16 @@ def test_a_lost_page_is_seen(tmp_path: Path, name: str) -> None:
             check(file)
 
 
+@pytest.mark.parametrize("name", ["a.json", "a.yaml", "a.safetensors"])
+def test_a_lost_end_is_seen_wherever_it_begins(tmp_path: Path, name: str) -> None:
+    file = write(tmp_path, name)
+    good = file.read_bytes()
+    for place in range(len(good.rstrip(b"\0"))):
+        file.write_bytes(good[:place] + bytes(len(good) - place))
+        with pytest.raises(Damaged):
+            check(file)
+
+
 @KINDS
 def test_readers_do_not_look_at_it(tmp_path: Path, name: str) -> None:
     file = write(tmp_path, name)
