@@ -350,14 +350,15 @@ def _missing(groups: _Groups) -> str:
         dist.destroy_process_group(patient)
         del patient  # closed with the last name of it: who waits there for this rank comes here too
     here, until = current(), time.monotonic() + NAMING_SECONDS
-    missing = [0]  # which keeps the store, unless torchrun does
-    with suppress(RuntimeError):  # it has ended
+    missing = [*range(here.world_size)]
+    try:
         store = dist.PrefixStore("flowerfast", _get_default_store())
         store.set(f"{here.rank}", "here")
-        missing = [*range(here.world_size)]
         while missing and time.monotonic() < until:
             missing = [rank for rank in missing if not store.check([f"{rank}"])]
             time.sleep(0.05)
+    except RuntimeError:  # whoever keeps the store has ended: rank 0, unless torchrun does
+        missing = [0]
     what = f"rank {', '.join(map(str, missing))} has ended or hangs" if missing else "all ranks answer again"
     waited = f"the others waited for {STEP_SECONDS:g} s at most"
     return f"{what}: {waited}; see what it has said, then go on with --resume"

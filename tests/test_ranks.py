@@ -3,6 +3,8 @@
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
@@ -96,3 +98,21 @@ def test_ranks_that_torchrun_starts_again_meet_again(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("[0, 1]") == 4
+
+
+def test_a_store_that_ends_while_it_is_asked_names_its_keeper(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch.distributed as dist
+    from torch.distributed import distributed_c10d
+
+    class Gone:
+        def set(self, key: str, value: str) -> None:
+            """Still in the socket's buffer."""
+
+        def check(self, keys: list[str]) -> bool:
+            raise RuntimeError("Connection reset by peer")
+
+    monkeypatch.setattr(distributed_c10d, "_get_default_store", lambda: None)
+    monkeypatch.setattr(dist, "PrefixStore", lambda prefix, store: Gone())
+    monkeypatch.setattr(ranks, "current", lambda: ranks.Ranks(1, 4, 1, 4))
+    groups = SimpleNamespace(patient=None)
+    assert ranks._missing(cast(Any, groups)).startswith("rank 0 has ended or hangs: ")
