@@ -2,7 +2,6 @@
 
 import copy
 import hashlib
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -15,14 +14,12 @@ from flowerfast.arguments import of_kind, path, whole
 from flowerfast.config import DataConfig, Exif, speaking_of, validate
 from flowerfast.documents import shown
 from flowerfast.errors import UserError, one_line
-from flowerfast.files import open_regular
-from flowerfast.kernels.ready import loops_usable
 from flowerfast.machine import Progress
 from flowerfast.photos.bad import BadFiles
 from flowerfast.photos.decode import ChangedError, DecodeError, decode
-from flowerfast.photos.header import check_bytes
 from flowerfast.photos.layout import TEST, Layout, nfc
 from flowerfast.photos.orientation import turn
+from flowerfast.photos.reading import read_many, read_one
 from flowerfast.photos.remote_shards import RemoteShards
 from flowerfast.photos.shard_cache import mirror
 from flowerfast.photos.split import divide
@@ -98,7 +95,6 @@ class Photos:
         self.indices = np.arange(len(self.table))
         self._bad = BadFiles(self.table, on_bad, data.max_bad)
         self._max_pixels = max_pixels
-        self._prefix = np.frombuffer(os.fsencode(self.root) + b"/", np.uint8)  # for compiled reading
 
     @classmethod
     def open(
@@ -292,49 +288,11 @@ class Photos:
         photo is known to be a plain JPEG of its size, see `kernels.jpeg_header.is_plain`; False says nothing,
         and without `look` there is nothing else.
         """
-        if os.name != "posix" or not compiled or not loops_usable():
-            return [self._try_to_read(index) for index in self._samples(indices).tolist()], np.zeros(
-                len(indices), np.bool_
-            )
-        indices = self._samples(indices)
-        t, seen = self.table, indices if look else indices[:0]
-        shape = t.width[seen], t.height[seen]
-        if t.shards is not None:
-            pieces, plain = t.shards.read_many(indices, t.size[indices], shape)
-            rows = zip(indices.tolist(), pieces, strict=True)
-            return [self._try_to_read(index) if p is None else p for index, p in rows], plain
-        from flowerfast.kernels.files import FAILED, PLAIN, read_files  # numba: half a second
-
-        at = np.zeros(len(indices) + 1, np.int64)
-        np.cumsum(t.size[indices] + 1, out=at[1:])
-        room = np.empty(at[-1], np.uint8)
-        paths = _read_only(t.path_bytes), _read_only(t.path_ends)  # arrays of files are: one type of both
-        outcome = read_files(self._prefix, *paths, indices, at, room, *shape)
-        room.flags.writeable = False
-        files = [
-            # Else: what is wrong, or a file that has changed since the scan.
-            room[at[k] : at[k + 1] - 1] if outcome[k] != FAILED else self._try_to_read(index)
-            for k, index in enumerate(indices.tolist())
-        ]
-        return files, outcome == PLAIN
+        return read_many(self.table, self._samples(indices), self._max_pixels, compiled, look)
 
     def read_one(self, index: int) -> np.ndarray:
         """Encoded bytes of a sample as they are now: uint8 (bytes,), read-only. Raises OSError."""
-        index = self._sample(index)
-        if self.table.shards is not None:
-            return self.table.shards.read(index, int(self.table.size[index]))
-        # Four system calls, since the size is known: each call in which a thread lets go of the interpreter
-        # lock is one after which it must wait for it.
-        file = open_regular(os.path.join(self.root, self.path(index)))
-        try:
-            size = int(self.table.size[index])
-            encoded = os.read(file, size + 1)  # one more, to see a file that has grown
-            if len(encoded) != size:
-                check_bytes(os.fstat(file).st_size, self._max_pixels)
-                encoded += b"".join(iter(lambda: os.read(file, 1 << 20), b""))
-        finally:
-            os.close(file)
-        return np.frombuffer(encoded, np.uint8)
+        return read_one(self.table, self._sample(index), self._max_pixels)
 
     def decode(
         self,
@@ -388,20 +346,8 @@ class Photos:
             raise UserError(f"{self.source}: no sample {wrong[0]}; there are 0 to {len(self.table) - 1}")
         return rows.astype(np.int64, copy=False)
 
-    def _try_to_read(self, index: int) -> np.ndarray | OSError:
-        try:
-            return self.read_one(index)
-        except OSError as error:
-            return error
-
 
 def iter_chunks(indices: np.ndarray, size: int) -> Iterator[np.ndarray]:
     """Consecutive pieces of `indices`, `size` long; the last may be shorter."""
     for start in range(0, len(indices), size):
         yield indices[start : start + size]
-
-
-def _read_only(array: np.ndarray) -> np.ndarray:
-    view = array.view()
-    view.flags.writeable = False
-    return view

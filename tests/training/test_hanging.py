@@ -8,11 +8,10 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from flowerfast.errors import Stopped, UserError
-from flowerfast.photos import workers
+from flowerfast.photos import reading, workers
 from flowerfast.photos.photos import Photos
 from flowerfast.training.run import TrainResult
 from flowerfast.training.run_folder import RunFolder
@@ -63,14 +62,14 @@ def test_a_stop_is_heeded_and_saved_while_a_read_hangs(
 def test_photos_that_the_disk_cannot_read_are_skipped_until_they_are_too_many(
     train_tiny: Train, monkeypatch: pytest.MonkeyPatch, share: str, kernels: str
 ) -> None:
-    read, tried = Photos.read, Photos.read_one
+    read, tried = Photos.read, reading.open_regular
 
-    def refuse(photos: Photos, index: int) -> np.ndarray:
-        if share == "all" or photos.path(index) == "red/03.jpg":
-            raise OSError(errno.EIO, os.strerror(errno.EIO), photos.path(index))
-        return tried(photos, index)
+    def refuse(path: str) -> int:
+        if share == "all" or path.endswith("red/03.jpg"):
+            raise OSError(errno.EIO, os.strerror(errno.EIO), path)
+        return tried(path)
 
-    monkeypatch.setattr(Photos, "read_one", refuse)
+    monkeypatch.setattr(reading, "open_regular", refuse)
     monkeypatch.setattr(Photos, "read", lambda photos, indices, compiled=True: read(photos, indices, False))
     settings = {"data.kernels": kernels, "train.epochs": 1}
     if share == "all":

@@ -146,7 +146,7 @@ def open_cache(place: str, data: DataConfig, photos: Photos, device: torch.devic
     except WriteFailed as error:
         raise _failed(error) from error
     except OSError as error:
-        raise UserError(_no_file(f"{folder}: {error.strerror}")) from error
+        raise UserError(_no_file(f"{error.filename or folder}: {error.strerror}")) from error
     if data.cache_dir is not None and (taken := held_bytes(Path(data.cache_dir))):
         earlier = f"disk cache: *.photos in {data.cache_dir} are of an earlier version and no longer used"
         file.notes.append(f"{earlier}: delete them to free {taken / 1e9:.2f} GB")

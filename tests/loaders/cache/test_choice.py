@@ -10,7 +10,7 @@ import torch
 from flowerfast.config import DataConfig
 from flowerfast.errors import UserError
 from flowerfast.loaders.cache import choice as module
-from flowerfast.loaders.cache.choice import choose_cache, device_memory
+from flowerfast.loaders.cache.choice import choose_cache, device_memory, open_cache
 from flowerfast.loaders.cache.store import cache_bytes
 from flowerfast.photos.photos import Photos
 from flowerfast.ranks import Ranks
@@ -100,6 +100,13 @@ def test_auto_goes_past_a_disk_that_cannot_be_used(
     assert "file/photos/flowerfast-photos cannot be made (Not a directory)" in why
     with pytest.raises(UserError, match=r"data\.cache=disk: .* cannot be made .*; set data\.cache_dir"):
         choose_cache(data.model_copy(update={"cache": "disk"}), "cpu", CPU, photos)
+
+
+def test_what_bears_the_name_of_the_caches_lock_is_named(photos: Photos, tmp_path: Path) -> None:
+    lock = tmp_path / "flowerfast-photos" / "lock"
+    lock.mkdir(parents=True)
+    with pytest.raises(UserError, match=f"data.cache=disk: {lock}: Is a directory"):
+        open_cache("disk", DataConfig(cache="disk", cache_dir=str(tmp_path)), photos, CPU)
 
 
 def test_a_budget_of_the_users_own_takes_the_place_of_a_third(
