@@ -12,13 +12,17 @@ import re
 import shutil
 import stat
 import tempfile
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
 from pathlib import Path
+from typing import TypeVar
 
 from flowerfast.errors import UserError
+
+T = TypeVar("T")
 
 logger = logging.getLogger("flowerfast")
 """What has no other way to people; without a handler of theirs, warnings go to standard error."""
@@ -215,6 +219,30 @@ def lend_home() -> None:
     )
     if any(folder_problem(Path(place, "matplotlib")) for place in places):
         os.environ.setdefault("MPLCONFIGDIR", str(cache / "matplotlib"))
+
+
+def within(seconds: float, what: str, work: Callable[[], T]) -> T:
+    """What a piece of work returns or raises, in a thread that is left behind when it takes longer.
+
+    Raises TimeoutError, which names `what` has not answered.
+    """
+    done: list[T] = []
+    failed: list[Exception] = []
+
+    def run() -> None:
+        try:
+            done.append(work())
+        except Exception as error:  # raised where it is waited for
+            failed.append(error)
+
+    thread = threading.Thread(target=run, name="flowerfast-waiting", daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if failed:
+        raise failed[0]
+    if not done:
+        raise TimeoutError(f"{what}: has not answered for {seconds:.0f} s")
+    return done[0]
 
 
 def versions() -> dict[str, str]:

@@ -8,7 +8,6 @@ import errno
 import gc
 import os
 import re
-import signal
 import sys
 import traceback
 from contextlib import suppress
@@ -26,7 +25,7 @@ from flowerfast.commands.output import PipeClosed, complain, out, print_text_alo
 from flowerfast.commands.scanning import scan
 from flowerfast.commands.settings import settings
 from flowerfast.commands.show import show
-from flowerfast.commands.signals import Interrupted, Interrupts
+from flowerfast.commands.signals import Interrupted, Interrupts, end_at_once
 from flowerfast.commands.training import evaluate, predict, train
 from flowerfast.commands.tuning import tune
 from flowerfast.commands.usage import explain_usage
@@ -81,6 +80,7 @@ def run() -> int:
     try:
         _refuse_empty(sys.argv[1:])
         with Interrupts():
+            _look_around()
             lend_home()  # before a command imports the libraries that look for one
             code = int(app(standalone_mode=False) or 0)
             ranks.leave()
@@ -127,6 +127,14 @@ def run() -> int:
         return 2
 
 
+def _look_around() -> None:
+    """Raise UserError in a folder that is gone, which libraries crash in."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        raise UserError("the current folder has been deleted; change to another one") from None
+
+
 def _tell(error: BaseException, line: str) -> None:
     """Say why the command ends; of several ranks the first does so for all, others what is theirs alone."""
     rank = ranks.current().rank
@@ -157,7 +165,11 @@ def main() -> None:
     """Entry point of the `flowerfast` command: ends the process."""
     print_text_alone()
     try:
-        code = run()
+        with Interrupts():  # beyond those of `run`
+            code = run()
+    except Interrupted as stopped:
+        _tell(stopped, str(stopped))
+        code = 128 + stopped.signum
     except OSError as error:
         if error.filename is not None or write_failure(error, Path(), 0) is None:
             raise
@@ -167,8 +179,6 @@ def main() -> None:
         with suppress(OSError):
             sys.stderr.write(printable(traceback.format_exc(), keep="\n"))
         code = 1
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # the work is done: there is nothing to trace
     try:
         sys.stdout.flush()
     except BrokenPipeError:
@@ -176,6 +186,7 @@ def main() -> None:
     except OSError as error:
         complain(f"flowerfast: error: standard output cannot be written ({error.strerror})")
         code = 1
+    end_at_once(code)
     # To take apart, object by object, what torch and timm have loaded takes seconds.
     if code:
         os._exit(code)

@@ -75,7 +75,7 @@ def pack(
     refuse_unused(set_ or [], "pack", PACKING)
     config = load_config(None, set_ or []).data
     check_folder(data)
-    check_outputs({"json": json_}, data=data)
+    check_outputs({"json": json_}, data=data, folder=out_)
     from flowerfast.commands.display import progress_bar
     from flowerfast.packing.pack import damaged
     from flowerfast.packing.pack import pack as pack_photos

@@ -66,7 +66,7 @@ def export(
     check_run(run)
     if data is not None:
         check_folder(data)
-    check_outputs({"json": json_}, data=data)
+    check_outputs({"json": json_}, data=data, folder=out_)
     with without_collecting():
         from flowerfast.commands.display import progress_bar
         from flowerfast.exporting.export import export as export_run

@@ -46,13 +46,16 @@ def find_photos(arguments: Sequence[str]) -> tuple[list[Path], list[str]]:
 
 
 def check_outputs(
-    files: Mapping[str, Path | None], photos: Sequence[Path] = (), data: Path | None = None
+    files: Mapping[str, Path | None],
+    photos: Sequence[Path] = (),
+    data: Path | None = None,
+    folder: Path | None = None,
 ) -> None:
     """Raise UserError where one of the files to write, by option, cannot be written or is not to be.
 
     A file that is there is taken for an earlier output, and replaced. But none is that a run, shards or a
-    saved model consist of, nor one of `photos` or a photo in `data`, nor that of another option; nor, where
-    text is to be written, any photo.
+    saved model consist of, nor one of `photos` or a photo in `data`, nor that of another option, nor any in
+    `folder`, which the command fills; nor, where text is to be written, any photo.
     """
     wanted = [(form, file) for form, file in files.items() if file is not None and file != Path("-")]
     if not wanted:
@@ -72,6 +75,8 @@ def check_outputs(
         own = part_of(whole)
         if own is not None:
             raise UserError(f"--{form} {file}: part of a {own}; name another file")
+        if folder is not None and whole.is_relative_to(os.path.realpath(folder)):
+            raise UserError(f"--{form} {file}: in {folder}, which this command fills; name a file elsewhere")
         if file.is_file() and (_is_among(file, photos) or _is_photo_in(data, whole)):
             raise UserError(f"--{form} {file}: one of the photos; name another file")
         if form in _TEXT and file.is_file() and opens(whole):

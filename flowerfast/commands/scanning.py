@@ -64,7 +64,7 @@ def scan(
     check_folder(data)
     if html == Path("-"):
         raise UserError("--html -: a page is no text for a terminal; name a file")
-    check_outputs({"json": json_, "html": html}, data=data)
+    check_outputs({"json": json_, "html": html}, data=data, folder=quarantine)
     if run is not None:
         check_run(run)
     from flowerfast.commands.display import progress_bar

@@ -37,7 +37,7 @@ def tune(
     """
     chosen = chosen_settings(set_, data, epochs=epochs)
     check_start(config, chosen)
-    check_outputs({"json": json_})
+    check_outputs({"json": json_}, data=data, folder=out_)
     from flowerfast.commands.display import progress_bar
     from flowerfast.commands.signals import StopSignals
     from flowerfast.training.tune import tune as search

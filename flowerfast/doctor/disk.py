@@ -3,15 +3,14 @@
 import os
 import shlex
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import TypeVar
 
 from flowerfast.doctor.line import Line
 from flowerfast.files import open_regular
-from flowerfast.machine import folder_problem, free_disk, user_cache_dir, wanted_cache_dir
+from flowerfast.machine import folder_problem, free_disk, user_cache_dir, wanted_cache_dir, within
 from flowerfast.places import spelled, url_of
 
 LEAST_FREE = 2**30
@@ -24,7 +23,6 @@ _BLOCK = 1 << 22
 _MOST = 16  # blocks written
 _PATIENCE = 15.0  # seconds: a disk that has not answered by then is hanging
 ELSEWHERE = "export FLOWERFAST_CACHE=FOLDER, one that can be written"
-_T = TypeVar("_T")
 
 
 def cache_lines() -> Iterator[Line]:
@@ -39,7 +37,7 @@ def cache_lines() -> Iterator[Line]:
         yield Line("cache folder", "warn", f"{why}: {folder} is used, which a restart may empty", ELSEWHERE)
     folder.mkdir(parents=True, exist_ok=True)
     free = free_disk(folder)
-    written, read = answered(folder, lambda: tried(folder))
+    written, read = within(_PATIENCE, str(folder), lambda: tried(folder))
     found = f"{folder}: {free / 2**30:.1f} GiB free, writes {written:,.0f} MB/s, reads {read:,.0f} MB/s"
     if free < LEAST_FREE:
         yield Line("cache disk", "warn", found, f"make room there, or {ELSEWHERE}")
@@ -56,7 +54,7 @@ def photo_lines(data: Path) -> Iterator[Line]:
     if url_of(data) is not None:
         yield Line("photos' disk", "ok", f"{spelled(data)}: not on this machine, not measured")
         return
-    files, size, seconds = answered(data, lambda: read_some(data))
+    files, size, seconds = within(_PATIENCE, str(data), lambda: read_some(data))
     if not files:
         yield Line("photos' disk", "warn", f"{data}: no files there", "give the folder of the photos")
         return
@@ -68,27 +66,6 @@ def photo_lines(data: Path) -> Iterator[Line]:
         pack = f"flowerfast pack {shlex.quote(str(data))} FOLDER, on a disk of this machine"
         mend = f"{pack}, or --set data.cache=auto"
         yield Line("photos' disk", "warn", found, mend)
-
-
-def answered(folder: Path, work: Callable[[], _T]) -> _T:
-    """What a piece of work returns or raises. Raises TimeoutError where the disk does not answer."""
-    done: list[_T] = []
-    failed: list[Exception] = []
-
-    def run() -> None:
-        try:
-            done.append(work())
-        except Exception as error:  # raised where it is waited for
-            failed.append(error)
-
-    thread = threading.Thread(target=run, name="flowerfast-doctor", daemon=True)
-    thread.start()
-    thread.join(_PATIENCE)
-    if failed:
-        raise failed[0]
-    if thread.is_alive():
-        raise TimeoutError(f"{folder}: has not answered for {_PATIENCE:.0f} s")
-    return done[0]
 
 
 def tried(folder: Path) -> tuple[float, float]:
@@ -135,8 +112,10 @@ def _files(folder: Path) -> Iterator[str]:
             for entry in entries:
                 if entry.is_dir(follow_symlinks=False):
                     folders.append(entry.path)
-                elif entry.is_file():
-                    yield entry.path
+                else:
+                    with suppress(OSError):  # a loop of links
+                        if entry.is_file():
+                            yield entry.path
 
 
 def _drop(file: int) -> None:

@@ -4,7 +4,7 @@ import errno
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from flowerfast.errors import UserError
@@ -27,6 +27,8 @@ def check_fresh(out: Path) -> None:
         raise UserError(f"--out {out}: part of a {own}; {_OTHER}")
     if whole.exists() and not whole.is_dir():
         raise UserError(f"--out {out}: is no folder; {_OTHER}")
+    if whole.is_mount():
+        raise _mounted(out)
     problem = folder_problem(whole.parent)
     if problem is not None:
         raise UserError(f"--out {out}: cannot be written ({problem}); {_OTHER}")
@@ -36,6 +38,10 @@ def check_fresh(out: Path) -> None:
 
 def _taken(out: Path) -> UserError:
     return UserError(f"--out {out}: exists already; {_OTHER}, or delete it")
+
+
+def _mounted(out: Path) -> UserError:
+    return UserError(f"--out {out}: something is mounted there; name a folder in it")
 
 
 @contextmanager
@@ -53,7 +59,7 @@ def fresh_folder(out: Path) -> Iterator[Path]:
             shutil.rmtree(fresh, ignore_errors=True)  # of a process that was killed and had this number
             fresh.mkdir()
             yield fresh
-            if whole.is_dir():
+            with suppress(FileNotFoundError):
                 whole.rmdir()  # Windows gives no folder the name of another
             os.rename(fresh, whole)
             sync_folder(whole.parent)
@@ -61,4 +67,6 @@ def fresh_folder(out: Path) -> Iterator[Path]:
         shutil.rmtree(fresh, ignore_errors=True)
         if isinstance(error, OSError) and error.errno in (errno.ENOTEMPTY, errno.EEXIST):
             raise _taken(out) from error
+        if isinstance(error, OSError) and error.errno == errno.EBUSY:  # a folder of the same disk
+            raise _mounted(out) from error
         raise

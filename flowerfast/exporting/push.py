@@ -4,13 +4,16 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 from flowerfast.errors import RunFailed, UserError, one_line
-from flowerfast.machine import ignore_warnings
+from flowerfast.machine import ignore_warnings, within
 
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 _WRONG = (401, 403, 404)
+_PATIENCE = 30.0  # seconds for an answer: the hub's client may wait for one for ever
+_SLOWEST = 100_000  # bytes/s of an upload
 
 
 def check_repository(repository: str) -> None:
@@ -26,10 +29,10 @@ def check_hub(repository: str) -> None:
 
     with _explained(repository, f"drop --push, and upload the folder later: hf upload {repository} FOLDER"):
         with suppress(HfHubHTTPError, EntryNotFoundError, FileMetadataError):
-            # Whatever the answer: to all other questions its client may wait for one for ever.
+            # Whatever the answer: it is known where nothing answers before there is a thread to leave behind.
             timeout = constants.HF_HUB_ETAG_TIMEOUT
             get_hf_file_metadata(hf_hub_url(repository, "README.md"), timeout=timeout)
-        HfApi().whoami()
+        within(_PATIENCE, constants.ENDPOINT, HfApi().whoami)
 
 
 def push(folder: Path, repository: str, public: bool) -> str:
@@ -37,7 +40,7 @@ def push(folder: Path, repository: str, public: bool) -> str:
 
     Raises UserError where the hub cannot be reached or refuses, RunFailed where it fails.
     """
-    from huggingface_hub import HfApi
+    from huggingface_hub import HfApi, constants
     from huggingface_hub.utils import disable_progress_bars
     from huggingface_hub.utils import logging as hub_logging
 
@@ -49,13 +52,15 @@ def push(folder: Path, repository: str, public: bool) -> str:
     try:
         later = f"{folder} is whole: upload it later, hf upload {repository} {folder}"
         with _explained(repository, later, begun=True):
-            api = HfApi()
-            address = str(api.create_repo(repository, private=not public, exist_ok=True))
-            api.upload_folder(
-                repo_id=repository,
-                folder_path=folder,
-                commit_message=f"Upload {folder.name} with flowerfast",
+            api, hub = HfApi(), constants.ENDPOINT
+            create = partial(api.create_repo, repository, private=not public, exist_ok=True)
+            address = str(within(_PATIENCE, hub, create))
+            message = f"Upload {folder.name} with flowerfast"
+            upload = partial(
+                api.upload_folder, repo_id=repository, folder_path=folder, commit_message=message
             )
+            size = sum(file.stat().st_size for file in folder.iterdir())
+            within(_PATIENCE + size / _SLOWEST, hub, upload)
     finally:
         hub_logging.set_verbosity(level)
     return address

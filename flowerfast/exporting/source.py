@@ -1,5 +1,6 @@
 """What is exported: a run's best model, and what its folder says of how it was made."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,9 +9,9 @@ from typing import Any
 from pydantic import BaseModel, Field, ValidationError
 
 from flowerfast.config import Config
-from flowerfast.documents import first_problem
+from flowerfast.documents import MOST_JSON, first_problem
 from flowerfast.errors import UserError, one_line
-from flowerfast.files import read_bytes
+from flowerfast.files import open_regular
 from flowerfast.training.described import Described
 from flowerfast.training.run_folder import RunFolder
 from flowerfast.training.seal import Damaged, read_sealed
@@ -105,7 +106,7 @@ def _summary(folder: RunFolder, classes: tuple[str, ...]) -> tuple[Summary | Non
         return None, "the run has not ended: it has no summary.json"
     try:
         summary = Summary.model_validate(_without_nulls(read_sealed(folder.summary)))
-        rows = read_bytes(folder.metrics).count(b"\n") if folder.metrics.is_file() else 0
+        rows = _lines(folder.metrics) if folder.metrics.is_file() else 0
     except Damaged:
         raise
     except ValidationError as error:
@@ -122,6 +123,15 @@ def _summary(folder: RunFolder, classes: tuple[str, ...]) -> tuple[Summary | Non
     if rows > summary.epochs_run:
         return None, "the run has gone on since its summary.json was written"
     return summary, ""
+
+
+def _lines(file: Path) -> int:
+    """Lines of a text file. Raises OSError, ValueError for a larger one than any run's."""
+    with os.fdopen(open_regular(file), "rb") as stream:
+        text = stream.read(MOST_JSON + 1)
+    if len(text) > MOST_JSON:
+        raise ValueError(f"{file.name} is larger than {MOST_JSON:,} bytes")
+    return text.count(b"\n")
 
 
 def _without_nulls(content: Mapping[str, Any]) -> dict[str, Any]:

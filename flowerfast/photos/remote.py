@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from flowerfast.errors import RunFailed, UserError, one_line
-from flowerfast.machine import logger
+from flowerfast.machine import free_disk, logger
 
 T = TypeVar("T")
 
@@ -62,12 +62,9 @@ class Remote:
 
         Raises NotServed, and RunFailed when they do not come after many tries.
         """
-        more: dict[str, Any] = {}
-        if not self._files.async_impl:
-            more["cache_type"] = "none"  # else blocks around them come too
 
         def get() -> bytes:
-            content = self._call("cat_file", self._path(name), start=start, end=end, **more)
+            content = self._piece(self._path(name), start, end)
             if len(content) != end - start:
                 raise OSError(f"gives {len(content)} bytes where {end - start} were asked for")
             return bytes(content)
@@ -75,8 +72,16 @@ class Remote:
         return self._trying(name, get)
 
     def fetch(self, name: str, file: Path) -> None:
-        """Copy a whole object to a file, piece by piece. Raises NotServed, RunFailed, OSError."""
-        size = self.size(name)
+        """Copy a whole object to a file, piece by piece. Raises NotServed, RunFailed, OSError.
+
+        Raises UserError, before anything is copied, when there is no room for it.
+        """
+        size, free = self.size(name), free_disk(file.parent)
+        if size > free:
+            raise UserError(
+                f"{self.url}/{name}: {size:,} bytes, but {free:,} are free in {file.parent}; see to the URL, "
+                "or set data.cache_dir"
+            )
         with file.open("wb") as out:
             for start in range(0, size, _PIECE):
                 out.write(self.read(name, start, min(start + _PIECE, size)))
@@ -92,6 +97,30 @@ class Remote:
                 raise OSError(f"has {arrived} bytes where {size} were written")
 
         self._trying(name, put)
+
+    def _piece(self, path: str, start: int, end: int) -> bytes:
+        """What comes for a range; of HTTP no more than one byte too many, however many are sent."""
+        if not self._files.async_impl:  # cache_type: else blocks around them come too
+            return bytes(self._call("cat_file", path, start=start, end=end, cache_type="none"))
+        if "http" not in self._files.protocol:
+            return bytes(self._call("cat_file", path, start=start, end=end))
+        from fsspec.asyn import sync
+
+        async def get() -> bytes:
+            session = await self._files.set_session()
+            options = {**self._files.kwargs}
+            headers = {**options.pop("headers", {}), "Range": f"bytes={start}-{end - 1}"}
+            content = bytearray()
+            async with session.get(self._files.encode_url(path), headers=headers, **options) as answer:
+                self._files._raise_not_found_for_status(answer, path)
+                while len(content) <= end - start and (
+                    some := await answer.content.read(end - start + 1 - len(content))
+                ):
+                    content += some
+            return bytes(content)
+
+        content: bytes = sync(self._files.loop, get, timeout=TIMEOUT)
+        return content
 
     def _path(self, name: str) -> str:
         return f"{self._root.rstrip('/')}/{name}"

@@ -153,12 +153,13 @@ _WRITE = os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_B
 
 
 def _taken(folder: Path) -> int:
-    """Bytes on the disk of all that lies in a folder."""
+    """Bytes on the disk of all that lies in a folder, from which others may be deleting."""
     taken = 0
-    for file in folder.rglob("*"):
-        with suppress(FileNotFoundError):
-            status = file.lstat()
-            taken += getattr(status, "st_blocks", -(-status.st_size // 512)) * 512
+    for place, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            with suppress(FileNotFoundError):
+                status = os.lstat(os.path.join(place, name))
+                taken += getattr(status, "st_blocks", -(-status.st_size // 512)) * 512
     return taken
 
 

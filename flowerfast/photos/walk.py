@@ -28,6 +28,7 @@ _RUN_PARTS = frozenset(
     | {"accuracy_loss_curve.png", "confusion_matrix.png"}
 )
 _MODEL = frozenset({"config.json", "model.safetensors"})
+_SEARCH = ("trials.json", "best.yaml")
 _LOOKS = 20  # files without a photo's name that are opened to see whether a folder holds photos
 _SHOWN = 3  # names that a note gives
 _LEFT = {
@@ -194,13 +195,17 @@ def _own(marks: set[str]) -> str | None:
 
 
 def part_of(file: Path) -> str | None:
-    """What a file of this path is part of: a run folder, a folder of shards, a saved model; None: of none."""
+    """What a file of this path is part of: a run folder, a folder of shards, a search, a saved model;
+    None: of none.
+    """
     for folder in file.parents:
         own = _own({mark for mark in _MARKS if os.path.lexists(folder / mark)})
         first = file.relative_to(folder).parts[0]
         packed = first in (INDEX, STATE) or (first.endswith(".tar") and file.parent == folder)
         if own is not None and (first in _RUN_PARTS if own == "run folder" else packed):
             return own
+    if file.name in _SEARCH and all(os.path.lexists(file.parent / name) for name in (_SEARCH[0], "round-1")):
+        return "search"
     model = file.name in _MODEL and all(os.path.lexists(file.parent / name) for name in _MODEL)
     return "saved model" if model else None
 

@@ -41,7 +41,8 @@ def copy_files(
     copied, damaged ones too. Raises UserError when the folder cannot be made, WriteFailed when the disk takes
     no more.
     """
-    unique = list({photo.path: photo for photo in chosen}.values())
+    # By path: NAME is called NAME.partial while it is written, and a photo of that name comes after it.
+    unique = sorted({photo.path: photo for photo in chosen}.values(), key=lambda photo: photo.path)
     if unique:
         _make(folder)
     left = []

@@ -13,11 +13,14 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
+from typing_extensions import TypedDict
 
 from flowerfast.arguments import of_kind, path, progress_bars, whole
 from flowerfast.config import Config
-from flowerfast.documents import DocumentError, read_json
+from flowerfast.documents import conform
 from flowerfast.errors import RunFailed, UserError
 from flowerfast.files import to_json, write_text
 from flowerfast.locks import only_writer
@@ -28,12 +31,25 @@ from flowerfast.settings import PRESET_SECTION, change_config, start_config
 from flowerfast.training.at_hand import weights_at_hand
 from flowerfast.training.progress import Silent, Stop, Totals
 from flowerfast.training.run import train
+from flowerfast.training.seal import Damaged, read_sealed, write_sealed
 
 FACTOR = 3
 """The best of so many trials goes on to the next round, where a trial has so many times the epochs."""
 AUTO = "auto"
 """As model.name: trials take the models in turn of which weights are at hand."""
 Say = Callable[[str], None]
+
+
+class _Row(TypedDict):
+    """A trial that has ended."""
+
+    round: int
+    trial: int
+    epochs: int
+    settings: dict[str, Any]
+    accuracy: Annotated[float, Field(ge=0, le=1)] | None
+    error: str | None
+    seconds: Annotated[float, Field(ge=0)]
 
 
 @dataclass(frozen=True)
@@ -129,6 +145,7 @@ class _Search:
         self._file, self._best = folder / "trials.json", folder / "best.yaml"
         self._about = {"config": base.model_dump(mode="json"), "trials": drawn}
         self._rows = self._known()
+        self._write()  # so that a search whose first trial is stopped is known as one
 
     def run(
         self,
@@ -149,6 +166,8 @@ class _Search:
                     say(f"no time is left: round {number + 1} of {rounds} is not complete")
                     return self._result(best)
                 row = self._row(number, trial) or self._try(number, trial, length, stop, bars)
+                if row["error"] is None:  # best/ has the weights; not before the row is known
+                    shutil.rmtree(self._run(number, trial) / "checkpoints", ignore_errors=True)
                 say(f"round {number + 1} of {rounds}, {describe(row)}")
             ranked = sorted(left, key=partial(self._accuracy, number), reverse=True)
             if self._accuracy(number, ranked[0]) < 0:
@@ -166,7 +185,7 @@ class _Search:
         bars: ProgressBars,
     ) -> dict[str, Any]:
         """Train one trial, or go on with it."""
-        out = self._folder / f"round-{number + 1}" / f"trial-{trial:03}"
+        out = self._run(number, trial)
         settings = {**self._drawn[trial], "train.epochs": epochs}
         resume = (out / "config.yaml").is_file()
         row: dict[str, Any] = {"round": number, "trial": trial, "epochs": epochs, "settings": settings}
@@ -181,10 +200,16 @@ class _Search:
                 row |= {"accuracy": None, "error": str(error)}
             else:
                 row |= {"accuracy": result.summary["best_val_acc"], "error": None}
-                shutil.rmtree(out / "checkpoints", ignore_errors=True)  # best/ has the weights
         self._rows.append({**row, "seconds": time.monotonic() - started})
-        write_text(self._file, to_json({**self._about, "rows": self._rows}, indent=1) + "\n", durable=True)
+        self._write()
         return self._rows[-1]
+
+    def _run(self, number: int, trial: int) -> Path:
+        """Folder of a trial's run."""
+        return self._folder / f"round-{number + 1}" / f"trial-{trial:03}"
+
+    def _write(self) -> None:
+        write_sealed(self._file, to_json({**self._about, "rows": self._rows}, indent=1) + "\n")
 
     def _settings(self, changes: Mapping[str, Any]) -> dict[str, Any]:
         """All settings of a run, by dotted key."""
@@ -206,17 +231,18 @@ class _Search:
     def _known(self) -> list[dict[str, Any]]:
         """Trials that an earlier start has finished. Raises UserError for those of another search."""
         if not self._file.is_file():
-            if any(self._folder.iterdir()):
+            if any(file.name != f"{self._file.name}.partial" for file in self._folder.iterdir()):
                 raise UserError(f"{self._folder}: holds something else than a search; choose another --out")
             return []
         try:
-            stored = read_json(self._file)
-            rows = [dict(row) for row in stored["rows"]]
-            about = {key: stored[key] for key in self._about}
-            assert all(isinstance(row[key], int) for row in rows for key in ("round", "trial", "epochs"))
-        except (DocumentError, OSError, LookupError, TypeError, ValueError, AssertionError) as error:
+            stored = read_sealed(self._file)
+            about = {key: stored.get(key) for key in self._about}
+            rows: list[Any] = conform(list[_Row], stored.get("rows"))
+        except (Damaged, OSError, ValueError) as error:
             raise UserError(f"{self._file}: damaged; bring it back, or choose another --out") from error
-        if about != self._about:
+        drawn = dict(enumerate(self._drawn))
+        asked = [{**drawn.get(row["trial"], {}), "train.epochs": row["epochs"]} for row in rows]
+        if about != self._about or asked != [row["settings"] for row in rows]:
             raise UserError(f"{self._folder}: a search of other settings; choose another --out")
         return rows
 

@@ -1,6 +1,7 @@
 """The command line as a user meets it: what works, what is refused and how."""
 
 import json
+import os
 import re
 import shutil
 import signal
@@ -308,6 +309,15 @@ def test_the_older_name_of_the_cpu_backend_is_taken(cli: Cli, trained: Any, tmp_
     for backend in ("torchvision", "cpu"):
         assert cli("evaluate", trained.run, trained.photos, "--backend", backend, "--json", "e.json")[0] == 0
         assert load(tmp_path / "e.json")["backend"] == "cpu"
+
+
+def test_a_current_folder_that_is_gone_is_one_line(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "gone").mkdir()
+    os.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    code, out, err = cli("scan", ".")
+    assert (code, out) == (2, "")
+    assert err == "flowerfast: error: the current folder has been deleted; change to another one\n"
 
 
 def test_version_and_settings(cli: Cli) -> None:

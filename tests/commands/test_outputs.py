@@ -29,6 +29,10 @@ COMMANDS = {
     "pack": (["pack", "DATA", "OUT"], "--json", "flowerfast.packing.pack.pack"),
     "verify": (["pack", "--verify", "OUT"], "--json", "flowerfast.packing.pack.damaged"),
     "settings": (["settings"], "--json", "flowerfast.commands.settings.print_settings"),
+    "tune": (["tune", "DATA", "--out", "new"], "--json", "flowerfast.training.tune.tune"),
+    "export": (["export", "RUN", "--out", "new"], "--json", "flowerfast.exporting.export.export"),
+    "quarantine": (["scan", "DATA", "--quarantine", "new"], "--json", "flowerfast.scanning.scan.scan"),
+    "new shards": (["pack", "DATA", "new"], "--json", "flowerfast.packing.pack.pack"),
 }
 
 
@@ -98,7 +102,7 @@ def test_a_plot_is_no_figure_of_a_run(work: Path, refused: Callable[[str, Path |
     assert "part of a run folder" in refused("plot", "run/confusion_matrix.png")
 
 
-@pytest.mark.parametrize("key", [key for key in COMMANDS if key not in ("verify", "settings")])
+@pytest.mark.parametrize("key", [key for key in COMMANDS if key not in ("verify", "settings", "export")])
 def test_no_output_takes_the_place_of_a_photo_that_is_read(
     work: Path, refused: Callable[[str, Path | str], str], key: str
 ) -> None:
@@ -149,3 +153,19 @@ def test_devices_and_pipes_are_written_into(cli: Cli, work: Path, key: str) -> N
     os.close(writing)
     with os.fdopen(reading) as stream:
         assert stream.read(1)
+
+
+@pytest.mark.parametrize("key", ["tune", "export", "quarantine", "new shards"])
+def test_none_lies_in_the_folder_that_the_command_fills(
+    work: Path, refused: Callable[[str, Path | str], str], key: str
+) -> None:
+    assert "in new, which this command fills; name a file elsewhere" in refused(key, "new/a/file.json")
+
+
+@pytest.mark.parametrize("name", ["trials.json", "best.yaml"])
+def test_no_output_takes_the_place_of_a_file_of_a_search(
+    work: Path, refused: Callable[[str, Path | str], str], name: str
+) -> None:
+    (work / "tuned/round-1").mkdir(parents=True)
+    (work / "tuned/trials.json").touch()
+    assert "part of a search" in refused("json", f"tuned/{name}")

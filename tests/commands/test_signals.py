@@ -2,8 +2,10 @@
 
 import os
 import signal
+import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 
@@ -129,3 +131,57 @@ def test_nothing_is_handled_before_and_nothing_outside_the_main_thread(handlers:
     thread.join()
     assert len(refused) == 1
     assert current() == handlers
+
+
+@pytest.mark.parametrize("kind", [StopSignals, Interrupts])
+def test_what_is_raised_where_nothing_can_be_comes_again(
+    handlers: list[object], monkeypatch: pytest.MonkeyPatch, kind: type[Interrupts]
+) -> None:
+    monkeypatch.setattr(module, "_ONE_REQUEST", 0.0)
+
+    class Last:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)  # the second ends StopSignals
+
+    def interrupted() -> None:
+        with kind():
+            Last()
+            time.sleep(5)
+
+    hook, started = sys.unraisablehook, time.monotonic()
+    with pytest.raises(Interrupted, match=r"^stopped by SIGTERM$"):
+        interrupted()
+    assert time.monotonic() - started < 4
+    assert sys.unraisablehook is hook
+    assert current() == handlers
+
+
+LATE = """
+import atexit, os, signal, sys, time
+from flowerfast.commands import cli
+
+def late():
+    print("late", flush=True)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(5)
+    print("on", flush=True)
+
+if sys.argv[1] == "before":
+    cli.run = lambda: late() or 0
+else:
+    cli.run = lambda: int(sys.argv[2])
+    atexit.register(late)
+cli.main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("when", "code", "ends_with", "said"),
+    [("before", 0, 143, "flowerfast: stopped by SIGTERM\n"), ("after", 0, 0, "")],
+)
+def test_a_signal_after_the_work_ends_at_once(when: str, code: int, ends_with: int, said: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LATE, when, str(code)], capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (ends_with, "late\n", said)

@@ -85,14 +85,23 @@ def test_photos_at_a_url_are_not_measured() -> None:
     assert (line.state, line.found.startswith("s3://bucket/flowers: not on this machine")) == ("ok", True)
 
 
+def test_loops_of_links_among_photos_are_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "x.jpg").write_bytes(bytes(3000))
+    (tmp_path / "self").symlink_to("self")
+    assert read_some(tmp_path)[:2] == (1, 3000)
+
+
 def test_a_disk_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(disk, "_PATIENCE", 0.02)
+    monkeypatch.setattr(disk, "tried", lambda _: time.sleep(0.3))
     with pytest.raises(TimeoutError, match="has not answered"):
-        disk.answered(tmp_path, lambda: time.sleep(0.3))
+        list(cache_lines())
 
-    def broken() -> None:
+
+def test_a_disk_that_fails_says_how(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def broken(_: Path) -> None:
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(disk, "_PATIENCE", 5.0)
+    monkeypatch.setattr(disk, "read_some", broken)
     with pytest.raises(OSError, match="Input/output"):
-        disk.answered(tmp_path, broken)
+        list(photo_lines(tmp_path))

@@ -20,7 +20,7 @@ class TakingHub(Hub):
         made: what was asked for of each new repository.
         asked: `METHOD path`, in their order.
         fault: path that is answered with a status, or None.
-        silent: it takes connections and never answers.
+        silent: to requests for paths with this in it there is never an answer; None: to all there is.
     """
 
     def __init__(self) -> None:
@@ -30,7 +30,7 @@ class TakingHub(Hub):
         self.made: list[dict[str, Any]] = []
         self.asked: list[str] = []
         self.fault: tuple[str, int] | None = None
-        self.silent = False
+        self.silent: str | None = None
 
 
 def taking_hub() -> AbstractContextManager[TakingHub]:
@@ -70,9 +70,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, body: bytes) -> None:
         hub, path = self.server, self.path.partition("?")[0]
         hub.asked.append(f"{self.command} {path}")
-        if hub.silent:
+        if hub.silent is not None and hub.silent in path:
             hub.over.wait()
-            self.close_connection = True
+            self._send(403, {})  # which its client does not ask again
         elif hub.fault is not None and hub.fault[0] in path:
             self._send(hub.fault[1], {"error": "as the test wants it"})
         elif self.command == "HEAD":

@@ -1,6 +1,8 @@
 """`flowerfast export`: what it leaves, what it checks on, what it refuses."""
 
+import errno
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -141,6 +143,7 @@ def test_places_that_cannot_be_taken_are_refused_before_the_work(
         assert (code, printed, err.count("\n"), why in err) == (2, "", 1, True), err
     assert (tmp_path / "file").read_text() == (tmp_path / "full/mine").read_text() == "kept"
     for arguments, why in (
+        ([run, "--out", "/proc"], "something is mounted there; name a folder in it"),
         ([tmp_path / "full"], "no trained model there"),
         ([run, "--data", "nowhere"], "no such folder"),
         ([run, "--json", run / "split.json"], "part of a run folder"),
@@ -161,6 +164,32 @@ def test_nothing_is_left_of_an_export_that_fails(
         code, _, err = cli("export", run, "--out", out)
         assert (code, err.count("\n"), "onnxruntime does not take the ONNX file" in err) == (1, 1, True)
     assert not [*(tmp_path / "empty").iterdir(), *(tmp_path / "new").iterdir(), *tmp_path.glob("*.partial")]
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [(errno.EBUSY, "something is mounted there; name a folder in it"), (errno.ENOTEMPTY, "exists already")],
+)
+def test_a_folder_that_cannot_be_replaced_after_all_is_named(
+    cli: Cli, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: int, said: str
+) -> None:
+    def refuse(source: Path, target: Path) -> None:
+        raise OSError(error, os.strerror(error), source, None, target)
+
+    monkeypatch.setattr("flowerfast.exporting.fresh.os.rename", refuse)
+    code, _, err = cli("export", run, "--format", "safetensors", "--out", "new")
+    assert (code, err.count("\n"), f"--out new: {said}" in err) == (2, 1, True), err
+    assert not [*tmp_path.glob("new*")]
+
+
+def test_of_metrics_no_more_is_read_than_a_run_writes(
+    cli: Cli, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flowerfast.exporting.source.MOST_JSON", 1000)
+    with (run / "metrics.jsonl").open("ab") as file:
+        file.truncate(1 << 40)
+    code, _, err = cli("export", run, "--format", "safetensors", "--out", "new")
+    assert (code, err.count("\n"), "metrics.jsonl is larger than 1,000 bytes" in err) == (2, 1, True), err
 
 
 # --------------------------------------------------------------------------------------------- the model card

@@ -1,6 +1,7 @@
 """To the hub: it is on this machine, and takes, refuses, fails or is not there."""
 
 import re
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from huggingface_hub import constants
 
 from flowerfast.errors import UserError
+from flowerfast.exporting import push as module
 from flowerfast.exporting.push import check_repository
 from tests.exporting.taking_hub import TOKEN, TakingHub, taking_hub
 
@@ -58,7 +60,7 @@ def test_the_folder_goes_to_a_repository(
     assert asked.get("private", asked.get("visibility") == "private") is not public
 
 
-@pytest.mark.parametrize("fault", ["no hub", "offline", "silent", "no token", "wrong token"])
+@pytest.mark.parametrize("fault", ["no hub", "offline", "silent", "silent later", "no token", "wrong token"])
 def test_a_hub_out_of_reach_is_said_before_the_work(
     push: Callable[..., tuple[int, str, str]], hub: TakingHub, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch, fault: str,
@@ -73,7 +75,10 @@ def test_a_hub_out_of_reach_is_said_before_the_work(
     elif fault == "offline":
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     elif fault == "silent":
-        hub.silent = True
+        hub.silent = ""
+    elif fault == "silent later":
+        monkeypatch.setattr(module, "_PATIENCE", 0.3)
+        hub.silent = "whoami"
     elif fault == "no token":
         monkeypatch.delenv("HF_TOKEN")
     else:
@@ -108,6 +113,24 @@ def test_an_upload_that_fails_leaves_the_folder(
     assert err.endswith("out is whole: upload it later, hf upload alice/flowers out\n")
     assert (tmp_path / "out/model.safetensors").is_file()
     assert not hub.files
+
+
+@pytest.mark.parametrize("path", ["/api/repos/create", "/preupload/", "/commit/"])
+def test_an_upload_that_is_never_answered_ends(
+    push: Callable[..., tuple[int, str, str]], hub: TakingHub, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    monkeypatch.setattr(module, "_PATIENCE", 0.5)
+    monkeypatch.setattr(module, "_SLOWEST", 1e9)
+    hub.silent = path
+    code, out, err = push()
+    hub.over.set()
+    for thread in threading.enumerate():
+        if thread.name == "flowerfast-waiting":
+            thread.join()
+    assert (code, err.count("\n"), "pushed" in out) == (1, 1, False), err
+    assert "the upload failed: " in err
+    assert "has not answered for" in err
+    assert err.endswith("out is whole: upload it later, hf upload alice/flowers out\n")
 
 
 @pytest.mark.parametrize(

@@ -3,11 +3,13 @@
 import os
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 Faults = Callable[[int, str], str | None]
-"""How a request of this number and path fails: `error`, `drop`, `cut`, `short`, `stall` or `other`."""
+"""How a request of this number and path fails: `error`, `drop`, `cut`, `short`, `endless`, `stall`,
+`other`."""
 
 
 class Store(ThreadingHTTPServer):
@@ -16,6 +18,7 @@ class Store(ThreadingHTTPServer):
     Attributes:
         faults: decides which requests fail, and how.
         asked: (path, bytes given) of each request for content.
+        sent: bytes of endless answers.
     """
 
     daemon_threads = True
@@ -24,6 +27,7 @@ class Store(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.folder, self.asked = folder, list[tuple[str, int]]()
         self.faults: Faults = lambda number, path: None
+        self.sent = 0
         self.over, self._lock, self._number = threading.Event(), threading.Lock(), 0
         self._thread = threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True)
         self.url = f"http://127.0.0.1:{self.server_port}/{folder.name}"
@@ -86,6 +90,13 @@ class _Handler(BaseHTTPRequestHandler):
             content = content[: len(content) // 2]
         if fault == "other":
             content = bytes(byte ^ 255 for byte in content)
+        if fault == "endless":
+            self._head(status, 1 << 40, more)
+            with suppress(OSError):  # the other end has enough
+                while not self.server.over.is_set():
+                    self.wfile.write(bytes(1 << 16))
+                    self.server.sent += 1 << 16
+            return
         self._head(status, len(content), more)
         self.wfile.write(content[: len(content) // 2] if fault == "cut" else content)
         self.close_connection = fault == "cut"

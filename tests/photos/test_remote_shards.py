@@ -18,7 +18,7 @@ from flowerfast.config import DataConfig
 from flowerfast.errors import RunFailed, UserError
 from flowerfast.packing.pack import damaged, pack
 from flowerfast.packing.shard_writer import PackSettings
-from flowerfast.photos import remote, remote_shards
+from flowerfast.photos import remote, remote_shards, shard_cache
 from flowerfast.photos.photos import Photos
 from flowerfast.photos.shard_index import INDEX, STATE
 from tests.photos.store import Store
@@ -308,6 +308,36 @@ def test_a_url_that_leads_nowhere_is_one_line(url: str, said: str, monkeypatch: 
     monkeypatch.setattr(remote, "TRIES", 2)
     with pytest.raises((UserError, RunFailed), match=said):
         Photos(url)
+
+
+def test_of_an_endless_answer_no_more_is_taken_than_was_asked_for(store: Store, shards: Path) -> None:
+    store.faults = lambda number, path: "endless" if number == 0 else None
+    assert contents(Photos(store.url)) == contents(Photos(shards))
+    assert store.sent < 20 << 20  # what lies in buffers of both ends
+
+
+def test_an_index_for_which_there_is_no_room_is_refused_before_it_is_copied(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote, "free_disk", lambda _: 1000)
+    with pytest.raises(UserError, match=rf"{INDEX}: [\d,]+ bytes, but 1,000 are free in .*; see to the URL"):
+        Photos(store.url)
+    assert store.asked == []
+
+
+def test_space_is_counted_while_others_delete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a/x", "b/y"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_bytes(bytes(5000))
+    whole, look = shard_cache._taken(tmp_path), os.scandir
+
+    def gone(folder: Path | str) -> object:
+        if str(folder).endswith("b"):
+            raise FileNotFoundError(2, "No such file or directory", folder)
+        return look(folder)
+
+    monkeypatch.setattr(os, "scandir", gone)
+    assert 0 < shard_cache._taken(tmp_path) < whole
 
 
 def test_a_package_that_is_missing_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:

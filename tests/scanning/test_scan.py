@@ -14,6 +14,8 @@ import flowerfast as ff
 from flowerfast.config import DataConfig
 from flowerfast.packing.pack import pack
 from flowerfast.packing.shard_writer import PackSettings
+from flowerfast.scanning.findings import Noted
+from flowerfast.scanning.quarantine import copy_files
 from flowerfast.scanning.scan import ScanResult, scan
 from tests.conftest import structured
 
@@ -200,6 +202,17 @@ def test_quarantine_of_shards_writes_the_bytes_of_their_members(faulty: Path, tm
     assert (tmp_path / "apart/daisy/cut.jpg").read_bytes() == (faulty / "daisy/cut.jpg").read_bytes()
     damaged = (tmp_path / "apart/rose/rose3.jpg").read_bytes()
     assert damaged == bytes(content[at : at + (faulty / "rose/rose3.jpg").stat().st_size])
+
+
+def test_quarantine_keeps_photos_apart_whose_names_are_like_those_of_files_half_written(
+    faulty: Path, tmp_path: Path
+) -> None:
+    names = ["z.jpg.partial", "z.jpg"]  # in the order of their findings
+    for name in names:
+        (faulty / "daisy" / name).write_bytes((faulty / "daisy/cut.jpg").read_bytes() + name.encode())
+    noted = [Noted(f"daisy/{name}", None, "daisy", "") for name in names]
+    assert copy_files(ff.Photos(faulty), noted, tmp_path / "apart") == (2, [])
+    assert {file.name for file in (tmp_path / "apart/daisy").iterdir()} == {*names}
 
 
 @pytest.mark.parametrize(

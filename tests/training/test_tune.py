@@ -166,3 +166,47 @@ def test_the_command(photos: Path, cli: Cli, tmp_path: Path) -> None:
     assert "train with it: flowerfast train DATA --config tuned/best.yaml" in printed
     code, _, complaint = cli("tune", tmp_path / "none")
     assert (code, complaint.count("\n")) == (2, 1)
+
+
+@pytest.mark.parametrize("when", ["in the first trial", "before its checkpoints are gone"])
+def test_a_search_that_was_killed_goes_on(search: Search, monkeypatch: pytest.MonkeyPatch, when: str) -> None:
+    class Killed(BaseException):
+        pass
+
+    def kill(*_: Any, **__: Any) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        if when == "in the first trial":
+            patch.setattr(tune_module, "train", kill)
+        else:
+            patch.setattr(tune_module.shutil, "rmtree", kill)
+        with pytest.raises(Killed):
+            search(trials=3)
+    result = search(trials=3)
+    assert figures(result) == figures(search("whole", trials=3))
+    assert not [*result.folder.glob("*/*/checkpoints")]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"accuracy": "high"}, {"accuracy": [1]}, {"accuracy": 7.5}, {"accuracy": ...}, {"settings": ...},
+     {"settings": []}, {"error": ...}, {"round": None}, {"settings": {"model.name": "hf-hub:a/b"}}],
+)  # fmt: skip
+def test_trials_of_somebody_else_are_not_believed(search: Search, change: dict[str, Any]) -> None:
+    file = search(trials=1).folder / "trials.json"
+    content = json.loads(file.read_text())
+    del content["sha256"]
+    (row,) = content["rows"]
+    row |= change
+    content["rows"] = [{key: value for key, value in row.items() if value is not ...}]
+    file.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"damaged; bring it back|a search of other settings"):
+        search(trials=1)
+
+
+def test_trials_whose_checksum_does_not_fit_are_damaged(search: Search) -> None:
+    file = search(trials=1).folder / "trials.json"
+    file.write_text(file.read_text().replace('"seconds": ', '"seconds": 1'))
+    with pytest.raises(UserError, match="damaged; bring it back"):
+        search(trials=1)
