@@ -15,7 +15,7 @@ from flowerfast.config import DataConfig
 from flowerfast.packing.pack import pack
 from flowerfast.packing.shard_writer import PackSettings
 from flowerfast.scanning.scan import ScanResult, scan
-from tests.conftest import structured
+from tests.zoo.pictures import structured
 
 SINGLE = {
     "damaged": {"daisy/text.jpg", "daisy/cut.jpg"},
