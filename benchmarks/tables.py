@@ -14,6 +14,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks import decoder_tables
 from benchmarks.compare_chart import draw, is_drawn_from
 from benchmarks.compare_tables import PAPER, headline, section
 from benchmarks.markdown import machine, made, photos, table
@@ -230,10 +231,16 @@ def recipes() -> str:
     return "\n\n".join(recipe(*each) for each in read("recipe-*.json"))
 
 
+def decoders() -> str:
+    """What other people's decoders make of every kind of file, from the results of `decoders.py`."""
+    return "\n\n".join(decoder_tables.decoders(*each) for each in read("decoders.json"))
+
+
 PAGES: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {"cpu": cpu, "speed": speed, "accuracy": accuracy},
     "docs/compare.md": {"compare": compare},
     "docs/cpu.md": {"builds": builds, "packing": packing, "growth": growth},
+    "docs/decoders.md": {"decoders": decoders},
     "docs/distributed.md": {"ranks": ranks},
     "docs/recipes.md": {"recipes": recipes},
     "docs/reliability.md": {"reliability": reliability},

@@ -9,9 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-import simplejpeg
 import torch
-from PIL import EpsImagePlugin, Image, ImageDraw, ImageOps
+from PIL import EpsImagePlugin, Image, ImageOps
+
+from tests.zoo.kinds import all_kinds
+from tests.zoo.pictures import orientation as orientation_exif
+from tests.zoo.pictures import structured
 
 # Networks here are tiny: threads of torch would spend their time waiting for each other.
 torch.set_num_threads(1)
@@ -123,22 +126,6 @@ def photo_folder(tmp_path: Path) -> Callable[..., Path]:
 _SIZES = ((97, 64), (64, 97), (131, 120), (64, 64), (80, 200), (255, 70))
 
 
-def structured(width: int, height: int, seed: int) -> Image.Image:
-    """RGB picture with slopes, noise and hard edges: what a resize can get wrong differs between them."""
-    rng = np.random.default_rng(seed)
-    y, x = np.mgrid[0:height, 0:width] / max(height, width)
-    slopes = rng.uniform(-200, 200, (2, 3))
-    pixels = rng.uniform(40, 215, 3) + x[..., None] * slopes[0] + y[..., None] * slopes[1]
-    pixels = pixels + rng.normal(0, rng.choice([2, 25]), pixels.shape)
-    image = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
-    draw = ImageDraw.Draw(image)
-    for shape in (draw.ellipse, draw.rectangle, draw.ellipse):
-        left, right = sorted(rng.uniform(0, width, 2))
-        top, bottom = sorted(rng.uniform(0, height, 2))
-        shape((left, top, right, bottom), fill=tuple(rng.integers(0, 256, 3).tolist()))
-    return image
-
-
 def _plain(folder: Path) -> None:
     for i, size in enumerate(_SIZES):
         photo = structured(*size, seed=i)
@@ -147,55 +134,22 @@ def _plain(folder: Path) -> None:
         photo.save(folder / f"rgb_{i}.png")
 
 
-def _chroma441() -> bytes:
-    """A valid JPEG with chroma sampled once in four rows: 4:1:1 whose units are taken as upright ones.
-
-    Both have four luma blocks and one of each chroma in a unit, and 64x64 pixels hold as many either way.
-    """
-    pixels = np.asarray(structured(64, 64, seed=54))
-    content: bytes = simplejpeg.encode_jpeg(np.ascontiguousarray(pixels), 90, colorsubsampling="411")
-    at = content.index(b"\xff\xc0") + 11  # sampling of the first component, in the frame header
-    return content[:at] + b"\x14" + content[at + 1 :]
+_ODD = """
+jpeg-progressive jpeg-422 jpeg-441 jpeg-rgb jpeg-grey jpeg-cmyk jpeg-trailing jpeg-orientation-6 jpeg-as-png
+jpeg-without-suffix png-bilevel png-grey-16 png-palette png-palette-clear png-rgba png-la png-animated
+webp-lossy webp-lossless webp-alpha bmp-24 gif-animated tiff-pages avif ppm
+"""
+"""Kinds of tests/zoo of which the folder has one each; all of them go through tests/zoo/test_zoo.py."""
 
 
 def _odd(folder: Path) -> None:
-    photo = structured(90, 120, seed=50)
-    exif = Image.Exif()
-    exif[0x112] = 6  # "turn right by 90 degrees"
-    photo.save(folder / "exif_rotated.jpg", exif=exif)
-    photo.save(folder / "progressive.jpg", progressive=True)
-    photo.save(folder / "chroma422.jpg", subsampling="4:2:2")
-    photo.save(folder / "rgb_space.jpg", keep_rgb=True)
-    photo.convert("L").save(folder / "grey.jpg")
-    photo.convert("CMYK").save(folder / "cmyk.jpg")
-    (folder / "sampled441.jpg").write_bytes(_chroma441())
-    photo.save(folder / "frames.gif", save_all=True, append_images=[photo.transpose(0)])
-    photo.save(folder / "pages.tif", save_all=True, append_images=[photo.transpose(0)])
-    photo.save(folder / "plain.ppm")
-    photo.save(folder / "lossy.avif")
-    photo.save(folder / "no_suffix", "JPEG")
-    photo.save(folder / "really_jpeg.png", "JPEG")
-    photo.save(folder / "lossy.webp", quality=80)
-    photo.save(folder / "lossless.webp", lossless=True)
-    photo.save(folder / "plain.bmp")
-    photo.quantize(32).save(folder / "palette.png")
-    photo.quantize(32).save(folder / "transparent_palette.png", transparency=bytes(range(32)))
-    alpha = photo.copy()
-    alpha.putalpha(photo.convert("L"))
-    alpha.save(folder / "rgba.png")
-    alpha.save(folder / "rgba.webp")
-    photo.save(folder / "animated.png", save_all=True, append_images=[photo.transpose(0)])
-    photo.convert("LA").save(folder / "grey_alpha.png")
-    photo.convert("1").save(folder / "bilevel.png")
-    deep = np.asarray(photo.convert("L"), np.uint16) * 257
-    Image.fromarray(deep).save(folder / "deep.png")
+    for kind in all_kinds():
+        if kind.name in _ODD.split():
+            (folder / kind.file).write_bytes(kind.write())
     structured(1, 1, seed=51).save(folder / "one_pixel.jpg")
     structured(1, 1, seed=51).save(folder / "one_pixel.png")
     structured(3000, 40, seed=52).save(folder / "wide.jpg")
     structured(40, 3000, seed=53).save(folder / "tall.jpg")
-    photo.save(folder / "trailer.jpg")
-    with (folder / "trailer.jpg").open("ab") as file:
-        file.write(bytes(500))
 
 
 @pytest.fixture(scope="session")
@@ -210,8 +164,7 @@ def zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _save_turned(photo: Image.Image, folder: Path, orientation: int) -> None:
     """The picture in every format that can say that it is stored turned."""
-    exif = Image.Exif()
-    exif[0x112] = orientation
+    exif = orientation_exif(orientation)
     kinds: dict[str, dict[str, Any]] = {
         "baseline.jpg": {"subsampling": 2},
         "full.jpg": {"subsampling": 0},

@@ -34,7 +34,7 @@ def encoded(kind: str, size: tuple[int, int] = (64, 48), **options: Any) -> byte
 @pytest.fixture
 def hostile(photos: Path, zoo: Path, postscript: bytes) -> Path:
     """Good photos, one of them a 4:4:1 JPEG, and bad ones among them: `red/cut.jpg` only when decoded."""
-    shutil.copy(zoo / "odd/sampled441.jpg", photos / "red")
+    shutil.copy(zoo / "odd/jpeg-441.jpg", photos / "red")
     (photos / "blue/page.jpg").write_bytes(postscript)
     (photos / "blue/texture.jpg").write_bytes(encoded("DDS"))
     with (photos / "green/sparse.jpg").open("wb") as file:

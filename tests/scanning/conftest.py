@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.conftest import structured
+from tests.zoo.pictures import structured
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ from PIL import Image
 
 from flowerfast.scanning import alike
 from flowerfast.scanning.alike import FARTHEST, GRID, TONES, distances, groups, perceptual_hash
-from tests.conftest import structured
+from tests.zoo.pictures import structured
 
 
 def grey(image: Image.Image) -> np.ndarray:

@@ -11,7 +11,7 @@ from flowerfast.photos.formats import FORMATS, SUFFIXES
 from flowerfast.photos.photos import Photos
 from flowerfast.scanning.findings import _SUFFIXES, mislabelled
 from flowerfast.scanning.look import ends_early, look_at
-from tests.conftest import structured
+from tests.zoo.pictures import structured
 
 
 def encoded(kind: str, **options: object) -> bytes:
@@ -48,9 +48,9 @@ def test_what_training_skips_is_damaged_and_nothing_else(zoo: Path, faulty: Path
         named = {photos.path(row): look for row, look in zip(looks.rows.tolist(), looks.looks, strict=True)}
         if root == zoo:
             assert not wrong
-            kinds = {"no_suffix": "JPEG", "really_jpeg.png": "JPEG", "lossy.avif": "AVIF"}
+            kinds = {"jpeg-without-suffix": "JPEG", "jpeg-as-png.png": "JPEG", "avif.avif": "AVIF"}
             assert {name: named[f"odd/{name}"].format for name in kinds} == kinds
-            assert (named["odd/cmyk.jpg"].mode, named["odd/grey.jpg"].is_grey) == ("CMYK", True)
+            assert (named["odd/jpeg-cmyk.jpg"].mode, named["odd/jpeg-grey.jpg"].is_grey) == ("CMYK", True)
             assert not [name for name, look in named.items() if look.is_cut]
         else:
             assert {photos.path(row) for row in looks.cut} == {"daisy/cut.jpg"}

@@ -17,7 +17,7 @@ from flowerfast.packing.shard_writer import PackSettings
 from flowerfast.scanning.findings import Noted
 from flowerfast.scanning.quarantine import copy_files
 from flowerfast.scanning.scan import ScanResult, scan
-from tests.conftest import structured
+from tests.zoo.pictures import structured
 
 SINGLE = {
     "damaged": {"daisy/text.jpg", "daisy/cut.jpg"},

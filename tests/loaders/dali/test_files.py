@@ -22,9 +22,11 @@ def test_only_files_known_to_agree_go_to_dali_as_they_are(zoo: Path) -> None:
             as_they_are.add(path.name)
         assert not agrees(encoded, size[0] + 1, size[1])
     # DALI 2.4 ends the process on bytes of unknown format, so nothing unknown may pass.
-    unknown = {"cmyk.jpg", "rgb_space.jpg", "deep.png", "rgba.webp", "animated.png", "plain.bmp"}
-    known = {"chroma420_0.jpg", "chroma444_0.JPEG", "grey.jpg", "progressive.jpg", "really_jpeg.png",
-             "rgba.png", "rgb_0.png", "palette.png", "lossy.webp", "one_pixel.jpg"}  # fmt: skip
+    unknown = {"jpeg-cmyk.jpg", "jpeg-rgb.jpg", "png-grey-16.png", "webp-alpha.webp", "png-animated.png",
+               "bmp-24.bmp"}  # fmt: skip
+    known = {"chroma420_0.jpg", "chroma444_0.JPEG", "jpeg-grey.jpg", "jpeg-progressive.jpg",
+             "jpeg-as-png.png", "png-rgba.png", "rgb_0.png", "png-palette.png", "webp-lossy.webp",
+             "one_pixel.jpg"}  # fmt: skip
     assert not as_they_are & unknown
     assert as_they_are >= known
 
@@ -39,7 +41,7 @@ def test_junk_never_does(junk: bytes) -> None:
 
 def test_a_look_in_many_threads_leaves_the_warning_filters_sane(zoo: Path) -> None:
     """Two overlapping `catch_warnings` would leave everything ignored, or an error to each thread."""
-    encoded, before = np.fromfile(zoo / "odd/transparent_palette.png", np.uint8), warnings.filters[:]
+    encoded, before = np.fromfile(zoo / "odd/png-palette-clear.png", np.uint8), warnings.filters[:]
     with ThreadPoolExecutor(8) as pool:
         assert all(pool.map(lambda _: agrees(encoded, 90, 120), range(400)))
     added = [entry for entry in warnings.filters if entry not in before]
