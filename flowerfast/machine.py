@@ -9,8 +9,10 @@ import math
 import os
 import platform
 import re
+import shlex
 import shutil
 import stat
+import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
@@ -215,6 +217,14 @@ def lend_home() -> None:
     )
     if any(folder_problem(Path(place, "matplotlib")) for place in places):
         os.environ.setdefault("MPLCONFIGDIR", str(cache / "matplotlib"))
+
+
+def command_line() -> str | None:
+    """The command that this process is, as it can be given again; None: no flowerfast command."""
+    program = Path(sys.argv[0]) if sys.argv else Path()
+    if program.name != "flowerfast" and program.parts[-2:] != ("flowerfast", "__main__.py"):
+        return None
+    return shlex.join(["flowerfast", *sys.argv[1:]])
 
 
 def versions() -> dict[str, str]:
