@@ -8,7 +8,7 @@ from typing import Any
 
 import jinja2
 
-from flowerfast.arguments import path, progress_bars
+from flowerfast.arguments import of_kind, path, progress_bars
 from flowerfast.documents import MOST_JSON
 from flowerfast.errors import UserError
 from flowerfast.files import delivering
@@ -66,6 +66,7 @@ def report(
     Raises UserError when there is no such run, or its files are damaged; OSError when the page cannot be
     written.
     """
+    of_kind("report: runs", runs, str | Path | list | tuple, "a run folder, or a list of them")
     given = [runs] if isinstance(runs, str | Path) else runs
     folders = [path("report: run", run) for run in given]
     out, bars = None if html is None else path("report: html", html), progress_bars(bars)

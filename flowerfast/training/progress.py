@@ -65,7 +65,7 @@ class Standing:
         best_epoch, best_val_acc, confusion, calibration: of the best epoch so far; -1 and empty before the
             first. The confusion is as `Confusion.to_json` has it, or the matrix that an earlier version
             wrote; the calibration as `Calibration.to_json`, empty of an earlier version.
-        mistakes: of that epoch, see `mistakes.confident`; empty of an earlier version.
+        mistakes: of that epoch, see `mistakes.confident_mistakes`; empty of an earlier version.
         commands: lines by which the run was started and resumed, see `machine.command_line`.
         seconds, waited: of the epoch under way, training only.
         alone: samples left out so far because damaged files had left them alone in a batch.

@@ -16,6 +16,7 @@ from flowerfast.loaders.mixing import mixed
 from flowerfast.machine import ProgressBars
 from flowerfast.photos.layout import nfc
 from flowerfast.photos.photos import Photos
+from flowerfast.photos.workers import one_by_one
 from flowerfast.places import url_of
 from flowerfast.ranks import current
 from flowerfast.training.half_loaders import training_loader
@@ -72,6 +73,8 @@ def run_pictures(run: Path, summary: dict[str, Any], photos: Photos | None, bars
             found = _rows(photos, paths)
             drawn = thumbnails(photos, sorted({*found.values()}), bar, MISTAKE_SIDE)
             made.mistakes = {path: drawn[row] for path, row in found.items() if row in drawn}
+            if paths and not drawn:
+                made.problems.append(f"{photos.source}: none of these photos can be read any more")
         with _noting(made):
             train = photos if halves is None else read_split(halves, photos)[0]
             made.samples = _samples(config, train, summary)
@@ -125,7 +128,8 @@ def _samples(config: Config, train: Photos, summary: dict[str, Any]) -> list[tup
     with training_loader(config.model_copy(update={"data": data}), train, torch.device("cpu")) as loader:
         plan = next(loader.plan_sampler.plans(0))
         plan = plan.select(np.arange(min(len(plan), SAMPLES)))
-        plan = plan.without([index for index in plan.indices.tolist() if train.problem(index) is not None])
+        problems = one_by_one(plan.indices, train.problem, train.place)
+        plan = plan.select(np.array([problem is None for problem in problems]))
         if not len(plan):
             return []
         batch = mixed(place_batch(torch.from_numpy(loader.execute(plan)), train, plan))

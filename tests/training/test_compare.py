@@ -27,7 +27,10 @@ def run(name: str, val: list[str], lr: float = 0.001, **changes: Any) -> Path:
 
 def test_runs_stand_side_by_side_with_what_differs(tmp_path: Path) -> None:
     one = run(
-        "one", ["a/1.jpg", "b/2.jpg"], accuracy_interval=[0.8, 0.9], commands=["flowerfast train 'x y'"]
+        "one",
+        ["a/1.jpg", "b/2.jpg"],
+        accuracy_interval=[0.8, 0.9],
+        commands=["flowerfast train 'x y'", "\x1b[2J"],
     )
     two = run(
         f"{HOSTILE.replace('/', '')} two", ["b/2.jpg", "a/1.jpg"], 0.01, best_val_acc=0.912, seconds=99.0
@@ -50,7 +53,7 @@ def test_runs_stand_side_by_side_with_what_differs(tmp_path: Path) -> None:
     assert str(two) in page.texts
     assert '<td class="best">91.2%' in source
     assert source.count('<td class="best">') == 1
-    for text in ("80.0% to 90.0%", "train.lr", "0.01", "flowerfast train 'x y'", "seconds", "epoch"):
+    for text in ("80.0% to 90.0%", "train.lr", "0.01", "flowerfast train 'x y' \\x1b[2J", "seconds", "epoch"):
         assert text in page.texts, text
     assert "model.name" not in page.texts
     assert not page.addresses
