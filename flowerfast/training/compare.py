@@ -163,7 +163,7 @@ def _render(
                 key: any(run[key] is not None for run in figures) for key in ("macro_f1", "test_acc", "ece")
             },
         )
-    except (LookupError, TypeError, ValueError, AttributeError, jinja2.TemplateError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, jinja2.UndefinedError) as error:
         where = ", ".join(spelled(record.path) for record in records)
         raise UserError(f"{where}: summary.json or metrics.jsonl of one lacks a value ({error})") from error
 

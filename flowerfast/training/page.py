@@ -17,7 +17,7 @@ _SCRIPT = "sort.js"
 def render(template: str, **values: Any) -> str:
     """A page. It holds one script, whose hash it names to the browser: any other is not run.
 
-    Raises jinja2.TemplateError, or what comes of values that are not as the template has them.
+    Raises jinja2.UndefinedError, or what comes of values that are not as the template has them.
     """
     loader = jinja2.PackageLoader("flowerfast.training")
     environment = jinja2.Environment(

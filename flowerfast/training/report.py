@@ -54,7 +54,7 @@ def write_report(
         page = _render(record, pictures)
     except UserError:
         raise
-    except (LookupError, TypeError, ValueError, AttributeError, jinja2.TemplateError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, jinja2.UndefinedError) as error:
         raise record.lacks(error) from error
     if out is None:
         write_text(run / "report.html", page)
