@@ -108,6 +108,8 @@ def _imbalance(halves: dict[str, list[int]]) -> str:
     counts = [sum(each) for each in zip(*halves.values(), strict=True)]
     if not min(counts):
         return "One class has no photo"
+    if max(counts) == min(counts):
+        return "All classes have as many photos"
     return f"The largest class has {max(counts) / min(counts):.3g} times the photos of the smallest"
 
 

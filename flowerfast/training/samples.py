@@ -20,6 +20,7 @@ from flowerfast.photos.workers import one_by_one
 from flowerfast.places import url_of
 from flowerfast.ranks import current
 from flowerfast.training.half_loaders import training_loader
+from flowerfast.training.page import short
 from flowerfast.training.run_folder import RunFolder
 from flowerfast.training.seal import Damaged
 from flowerfast.training.split_file import read_split
@@ -145,5 +146,5 @@ def _samples(config: Config, train: Photos, summary: dict[str, Any]) -> list[tup
 
 def _label(classes: tuple[str, ...], own: int, partner: int, weight: float) -> str:
     if own == partner or weight == 1:
-        return classes[own]
-    return f"{classes[own]} {weight:.0%}, {classes[partner]} {1 - weight:.0%}"
+        return short(classes[own])
+    return f"{short(classes[own])} {weight:.0%}, {short(classes[partner])} {1 - weight:.0%}"
