@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from flowerfast.loaders.loader import Loader
     from flowerfast.photos.photos import Photos
     from flowerfast.scanning.scan import ScanResult, scan
+    from flowerfast.training.compare import Report, report
     from flowerfast.training.model import with_normalisation
     from flowerfast.training.run import TrainResult, train
     from flowerfast.training.trained import Prediction, TrainedModel, evaluate, load_run
@@ -40,6 +41,7 @@ _HOMES = {
     "Loader": "loaders.loader",
     "Photos": "photos.photos",
     "Prediction": "training.trained",
+    "Report": "training.compare",
     "RunFailed": "errors",
     "ScanResult": "scanning.scan",
     "Stopped": "errors",
@@ -50,6 +52,7 @@ _HOMES = {
     "evaluate": "training.trained",
     "export": "exporting.export",
     "load_run": "training.trained",
+    "report": "training.compare",
     "scan": "scanning.scan",
     "train": "training.run",
     "tune": "training.tune",
@@ -65,6 +68,7 @@ __all__ = [
     "Loader",
     "Photos",
     "Prediction",
+    "Report",
     "RunFailed",
     "ScanResult",
     "Stopped",
@@ -75,6 +79,7 @@ __all__ = [
     "evaluate",
     "export",
     "load_run",
+    "report",
     "scan",
     "train",
     "tune",

@@ -9,8 +9,10 @@ import math
 import os
 import platform
 import re
+import shlex
 import shutil
 import stat
+import sys
 import tempfile
 import threading
 import warnings
@@ -243,6 +245,14 @@ def within(seconds: float, what: str, work: Callable[[], T]) -> T:
     if not done:
         raise TimeoutError(f"{what}: has not answered for {seconds:.0f} s")
     return done[0]
+
+
+def command_line() -> str | None:
+    """The command that this process is, as it can be given again; None: no flowerfast command."""
+    program = Path(sys.argv[0]) if sys.argv else Path()
+    if program.name != "flowerfast" and program.parts[-2:] != ("flowerfast", "__main__.py"):
+        return None
+    return shlex.join(["flowerfast", *sys.argv[1:]])
 
 
 def versions() -> dict[str, str]:

@@ -284,3 +284,23 @@ def test_cores_and_memory_are_divided_among_the_ranks_of_a_machine(
     for ranks, mine, memory in (("1", 8, 9000), ("3", 2, 3000), ("9", 1, 1000), ("many", 8, 9000)):
         monkeypatch.setenv("LOCAL_WORLD_SIZE", ranks)
         assert (machine.usable_cores(), machine.free_memory()) == (mine, memory)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (
+            ["/usr/bin/flowerfast", "train", "my photos", "a=b$c"],
+            "flowerfast train 'my photos' 'a=b$c'",
+        ),
+        (["/x/site-packages/flowerfast/__main__.py", "train"], "flowerfast train"),
+        (["/x/other/__main__.py", "train"], None),
+        (["train.py", "--token", "secret"], None),
+        ([], None),
+    ],
+)
+def test_only_a_command_of_ours_is_named(
+    arguments: list[str], line: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", arguments)
+    assert machine.command_line() == line

@@ -26,7 +26,7 @@ from flowerfast.packing.shard_writer import read_state
 from flowerfast.photos.shard_index import COLUMNS, INDEX, STATE, read_index
 from flowerfast.settings import load_config
 from flowerfast.training.architecture import find_architecture
-from flowerfast.training.report import _parse, _read
+from flowerfast.training.run_record import _parse, _read
 from flowerfast.training.trained import load_run
 from flowerfast.training.weights import labels_of
 

@@ -22,6 +22,7 @@ from flowerfast.commands.doctor import doctor
 from flowerfast.commands.exporting import export
 from flowerfast.commands.measuring import bench, parity
 from flowerfast.commands.output import PipeClosed, complain, out, print_text_alone
+from flowerfast.commands.report import report
 from flowerfast.commands.scanning import scan
 from flowerfast.commands.settings import settings
 from flowerfast.commands.show import show
@@ -68,7 +69,7 @@ def _options(
 # torch and timm take seconds to import: commands import what they call, so that --help answers at once, and
 # look first at what can be refused without them.
 for _command in (
-    *(train, tune, evaluate, predict, export),
+    *(train, tune, evaluate, predict, report, export),
     *(scan, show, parity, bench, doctor),
     *(pack, synth, settings),
 ):

@@ -20,11 +20,10 @@ from flowerfast.photos.formats import open_image
 from flowerfast.photos.photos import Photos, iter_chunks
 from flowerfast.photos.workers import Workers, in_order
 from flowerfast.scanning.alike import GRID, TONES, perceptual_hash
+from flowerfast.training.thumbnails import SIDE, enough
 
 _CHUNK = 8  # photos per task
 _AHEAD = 4  # tasks per thread
-_ENOUGH = 128
-"""Pixels of the short side below which no photo is decoded at a part of its size: four times the grid."""
 _GREY = 2  # levels by which channels of a grey photo may differ, after averaging
 _BLANK = 4  # levels between the darkest and the lightest part of a photo on which nothing is to be seen
 _DIGEST = 16  # bytes; that two of 1e9 different files agree by chance has a probability below 1e-20
@@ -135,7 +134,7 @@ def _look(photos: Photos, row: int) -> Look | Damage:
     try:
         encoded = photos.read_one(row)
         content = encoded.tobytes()
-        pixels = photos.decode(row, encoded, shrink=enough(photos, row))
+        pixels = photos.decode(row, encoded, shrink=enough(photos, row, SIDE))
     except (OSError, DecodeError) as error:
         return Damage(one_line(error), ends_early(content))
     kind, mode = _stored_as(content)
@@ -161,12 +160,6 @@ def _stored_as(content: bytes) -> tuple[str, str]:
             return image.format or "unknown", image.mode
     except Exception:  # of what they do not know its plugins make almost any
         return "unknown", "unknown"
-
-
-def enough(photos: Photos, row: int, side: int = _ENOUGH) -> int:
-    """By how much a photo may be shrunk in decoding, 1 to 8, and keep `side` pixels on its short side."""
-    short = min(int(photos.table.width[row]), int(photos.table.height[row]))
-    return next((by for by in (8, 4, 2) if short // by >= side), 1)
 
 
 def reduced(grey: np.ndarray) -> np.ndarray:

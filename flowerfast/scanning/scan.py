@@ -22,6 +22,7 @@ from flowerfast.scanning.findings import Finding, Notes, RunFigures, of_damage, 
 from flowerfast.scanning.look import Looks, look_at
 from flowerfast.scanning.page import render
 from flowerfast.scanning.quarantine import check_quarantine, copy_files
+from flowerfast.training.facts import sizes
 
 DISTANCE, TINY, HUGE = 6, 32, 25.0
 """Defaults: bits in which hashes of like photos differ, pixels of a short side, megapixels."""
@@ -239,20 +240,9 @@ def _figures(photos: Photos, looks: Looks, halves: Sequence[str]) -> dict[str, A
         counts = {half: parts[half] for half in _FOLDS[1:] if half in parts}
         classes.append(ClassCount(name, int(mine.sum()), int(table.size[rows[mine]].sum()), counts))
     many = [count.photos for count in classes]
-    width, height = photos.sizes(rows)
-    columns = {
-        "width": width,
-        "height": height,
-        "megapixels": width * height / 1e6,
-        "bytes": table.size[rows],
-    }
     return {
         "classes": tuple(classes),
         "imbalance": max(many) / min(many) if all(many) else None,
-        "sizes": {name: _three(values) for name, values in columns.items() if len(rows)},
+        "sizes": sizes(photos, rows),
         "formats": dict(Counter(look.format for look in looks.looks).most_common()),
     }
-
-
-def _three(values: np.ndarray) -> tuple[float, float, float]:
-    return float(values.min()), float(np.median(values)), float(values.max())

@@ -63,12 +63,16 @@ class Answers:
     Attributes:
         labels, predicted: int64 (n,).
         confidence: probability of the class predicted, float32 (n,).
+        own: probability of the label, float32 (n,).
+        indices: sample indices, int64 (n,).
         logits: float32 (n, C) on the CPU; None of more than `MOST_LOGITS`.
     """
 
     labels: np.ndarray
     predicted: np.ndarray
     confidence: np.ndarray
+    own: np.ndarray
+    indices: np.ndarray
     logits: torch.Tensor | None
 
     def calibration(self) -> Calibration:

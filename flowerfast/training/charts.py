@@ -28,22 +28,24 @@ def halves(history: Sequence[Mapping[str, float]]) -> list[str]:
 
 @dataclass(frozen=True)
 class Panel:
-    """A chart of one quantity by epoch: training and validation. Places in pixels of the SVG, y downwards.
+    """A chart of one quantity by epoch, or by time. Places in pixels of the SVG, y downwards.
 
     Attributes:
         title: what is drawn.
+        x_label: what is counted along it.
         x_ticks, y_ticks: (place, label).
         lines: per line its name (see `HALVES`), its path, and its marks (x, y).
-        best: x of the best epoch.
+        best: x of the best epoch; None: not marked.
         star: place of the best value, None where it is no number, or not marked.
     """
 
     title: str
+    x_label: str
     x_ticks: list[tuple[float, str]]
     y_ticks: list[tuple[float, str]]
     lines: list[tuple[str, str, list[tuple[float, float]]]]
-    best: float
-    star: tuple[float, float] | None
+    best: float | None = None
+    star: tuple[float, float] | None = None
 
     width, height = 400, 240
     left, right, top, bottom = 48, 392, 10, 200
@@ -64,43 +66,128 @@ class Matrix:
     cell = _CELL
 
 
+@dataclass(frozen=True)
+class Axis:
+    """A direction of a chart: from `low` to `high`, with (value, label) of its ticks."""
+
+    low: float
+    high: float
+    ticks: list[tuple[float, str]]
+
+    def place(self, value: float, start: int, end: int) -> float:
+        """Pixel of a value, where `low` is at `start` and `high` at `end`."""
+        return round(start + (value - self.low) / (self.high - self.low) * (end - start), 1)
+
+
+Lines = Mapping[str, tuple[Sequence[float], Sequence[float]]]
+"""By name of a line the values along the chart and those up it; what is no number is not drawn."""
+
+
 def panels(history: Sequence[Mapping[str, float]], best: int) -> Iterator[Panel]:
     """Accuracy and loss of the rows of metrics.jsonl; `best` is the row of the best epoch."""
-    yield _panel("Accuracy", history, "acc", best)
-    yield _panel("Loss", history, "loss", best)
+    shown = halves(history)
+    star = history[best]["epoch"] + 1
+    for title, key in (("Accuracy", "acc"), ("Loss", "loss")):
+        lines = {HALVES[half]: _by_epoch(history, f"{half}_{key}") for half in shown}
+        values = [value for _, line in lines.values() for value in line]
+        up = _share_axis(*accuracy_limits(history)) if key == "acc" else _up_from_0(values)
+        starred = history[best][f"val_{key}"] if key == "acc" else None
+        yield _panel(title, lines, _epoch_axis(history), up, "epoch", star, starred)
 
 
-def _panel(title: str, history: Sequence[Mapping[str, float]], key: str, best: int) -> Panel:
-    last = int(history[-1]["epoch"]) + 1
-    values = {half: np.array([row[f"{half}_{key}"] for row in history], float) for half in halves(history)}
-    low, high = accuracy_limits(history) if key == "acc" else _loss_limits(values)
+def speed_panels(history: Sequence[Mapping[str, float]]) -> Iterator[Panel]:
+    """Images per second, and the share of the time spent waiting for data, of the rows of metrics.jsonl."""
+    across = _epoch_axis(history)
+    images, waited = _by_epoch(history, "images_per_sec"), _by_epoch(history, "data_wait")
+    yield _panel("Images/s in training", {"speed": images}, across, _up_from_0(images[1]), "epoch")
+    yield _panel("Waiting for data", {"speed": waited}, across, _share_axis(0.0, _top(waited[1])), "epoch")
 
-    def x(epoch: float) -> float:
-        return round(Panel.left + (epoch - 0.5) / last * (Panel.right - Panel.left), 1)
 
-    def y(value: float) -> float:
-        return round(Panel.bottom - (value - low) / (high - low) * (Panel.bottom - Panel.top), 1)
+def compared_panels(histories: Sequence[Sequence[Mapping[str, float]]]) -> Iterator[Panel]:
+    """Validation accuracy and loss of several runs, over epochs and over time; lines are called run-0, ...
 
-    ticks = [tick for tick in MaxNLocator(5).tick_values(low, high) if low <= tick <= high]
-    whole = all(abs(100 * tick - round(100 * tick)) < 1e-6 for tick in ticks)
-    shown = "{:g}" if key == "loss" else "{:.0%}" if whole else "{:.1%}"
-    lines = []
-    for half, line in values.items():
-        places = [(x(row["epoch"] + 1), y(value)) if math.isfinite(value) else None
-                  for row, value in zip(history, line, strict=True)]  # fmt: skip
-        marks = [place for place in places if place is not None] if last <= MAX_MARKED else []
-        lines.append((HALVES[half], _path(places), marks))
-    value = float(values["val"][best])
-    starred = key == "acc" and math.isfinite(value)
-    at = x(history[best]["epoch"] + 1)
+    Time is that of training and validation; it counts from the start of the first epoch.
+    """
+    longest = max(histories, key=lambda history: history[-1]["epoch"])
+    times = [np.cumsum([row["seconds"] for row in history]).tolist() for history in histories]
+    clock, unit = _time_axis(max(max(line) for line in times))
+    for title, key in (("Validation accuracy", "val_acc"), ("Validation loss", "val_loss")):
+        columns = [_by_epoch(history, key) for history in histories]
+        values = np.array([value for _, line in columns for value in line])
+        up = _share_axis(*_around(values)) if key == "val_acc" else _up_from_0(values)
+        lines = {f"run-{n}": column for n, column in enumerate(columns)}
+        yield _panel(title, lines, _epoch_axis(longest), up, "epoch")
+        lines = {name: (time, column[1]) for (name, column), time in zip(lines.items(), times, strict=True)}
+        yield _panel(title, lines, clock, up, unit)
+
+
+def _panel(
+    title: str,
+    lines: Lines,
+    across: Axis,
+    up: Axis,
+    x_label: str,
+    best: float | None = None,
+    starred: float | None = None,
+) -> Panel:
+    def place(x: float, y: float) -> tuple[float, float] | None:
+        if not math.isfinite(y):
+            return None
+        return across.place(x, Panel.left, Panel.right), up.place(y, Panel.bottom, Panel.top)
+
+    drawn = []
+    for name, (xs, ys) in lines.items():
+        places = [place(x, y) for x, y in zip(xs, ys, strict=True)]
+        marks = [each for each in places if each is not None] if len(places) <= MAX_MARKED else []
+        drawn.append((name, _path(places), marks))
     return Panel(
         title=title,
-        x_ticks=[(x(epoch), f"{epoch:,}") for epoch in epoch_ticks(last)],
-        y_ticks=[(y(tick), shown.format(tick)) for tick in ticks],
-        lines=lines,
-        best=at,
-        star=(at, y(value)) if starred else None,
+        x_label=x_label,
+        x_ticks=[(across.place(value, Panel.left, Panel.right), label) for value, label in across.ticks],
+        y_ticks=[(up.place(value, Panel.bottom, Panel.top), label) for value, label in up.ticks],
+        lines=drawn,
+        best=None if best is None else across.place(best, Panel.left, Panel.right),
+        star=None if best is None or starred is None else place(best, starred),
     )
+
+
+def _by_epoch(history: Sequence[Mapping[str, float]], key: str) -> tuple[list[float], list[float]]:
+    """Epochs, counted from 1, and what the rows have for a key; NaN where they have nothing."""
+    return [row["epoch"] + 1 for row in history], [row.get(key, math.nan) for row in history]
+
+
+def _epoch_axis(history: Sequence[Mapping[str, float]]) -> Axis:
+    last = int(history[-1]["epoch"]) + 1
+    return Axis(0.5, last + 0.5, [(epoch, f"{epoch:,}") for epoch in epoch_ticks(last)])
+
+
+def _time_axis(longest: float) -> tuple[Axis, str]:
+    """From 0 to so many seconds; and what is counted in."""
+    size, unit = next((s, u) for s, u in ((1, "seconds"), (60, "minutes"), (3600, "hours"))
+                      if longest < 180 * s or s == 3600)  # fmt: skip
+    high = 1.02 * longest or 1.0
+    return Axis(0.0, high, [(size * tick, f"{tick:g}") for tick in _ticks(0.0, high / size)]), unit
+
+
+def _share_axis(low: float, high: float) -> Axis:
+    """Shares of 1, as percentages."""
+    ticks = _ticks(low, high)
+    whole = all(abs(100 * tick - round(100 * tick)) < 1e-6 for tick in ticks)
+    return Axis(low, high, [(tick, f"{tick:.0%}" if whole else f"{tick:.1%}") for tick in ticks])
+
+
+def _up_from_0(values: Sequence[float] | np.ndarray) -> Axis:
+    high = 1.05 * _top(values, 0.0) or 1.0
+    return Axis(0.0, high, [(tick, f"{tick:,.10g}") for tick in _ticks(0.0, high)])
+
+
+def _top(values: Sequence[float] | np.ndarray, least: float = 0.05) -> float:
+    every = np.asarray(values, float)
+    return float(np.max(every, where=np.isfinite(every), initial=least))
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    return [float(tick) for tick in MaxNLocator(5).tick_values(low, high) if low <= tick <= high]
 
 
 @dataclass(frozen=True)
@@ -156,17 +243,15 @@ def epoch_ticks(last: int) -> list[int]:
 
 def accuracy_limits(history: Sequence[Mapping[str, float]]) -> tuple[float, float]:
     """Limits around the values that never show accuracies outside 0 to 100 %."""
-    values = np.array([[row[f"{half}_acc"] for half in halves(history)] for row in history])
+    return _around(np.array([[row[f"{half}_acc"] for half in halves(history)] for row in history]))
+
+
+def _around(values: np.ndarray) -> tuple[float, float]:
     values = values[np.isfinite(values)]
     if not values.size:
         return 0.0, 1.0
     margin = max(0.02, 0.06 * float(np.ptp(values)))
     return max(0.0, float(values.min()) - margin), min(1.0, float(values.max()) + margin)
-
-
-def _loss_limits(values: Mapping[str, np.ndarray]) -> tuple[float, float]:
-    every = np.concatenate([*values.values()])
-    return 0.0, 1.05 * float(np.max(every, where=np.isfinite(every), initial=0.0)) or 1.0
 
 
 def matrix(true: np.ndarray, predicted: np.ndarray, count: np.ndarray, classes: int) -> Matrix | None:

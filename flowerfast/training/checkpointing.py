@@ -8,8 +8,10 @@ from typing import Any
 from flowerfast.config import Config
 from flowerfast.errors import UserError, WriteFailed, one_line
 from flowerfast.loaders.loader import Loader
+from flowerfast.machine import command_line
 from flowerfast.ranks import from_first
 from flowerfast.training.lockstep import Lockstep
+from flowerfast.training.mistakes import check_mistakes
 from flowerfast.training.progress import Reporter, Spent, Standing, Stop, Totals
 from flowerfast.training.run_folder import RunFolder
 from flowerfast.training.scores import Confusion
@@ -58,6 +60,7 @@ class TrainingRun:
     _owed: list[Callable[[], object]] = field(default_factory=list)  # writes of the best weights, still to do
 
     def __post_init__(self) -> None:
+        self.standing.note_command(command_line())
         self.totals = Totals(self.state.device)
         self.lockstep = Lockstep(self.stop, self.train_loader.photos, self.state.least_batch)
 
@@ -146,7 +149,9 @@ class TrainingRun:
             self.state.load_state_dict(saved["trainer"])
             self.totals.load_state_dict(saved["totals"])
             self.standing = Standing(**saved["progress"])
+            self.standing.note_command(command_line())
             self._check_step()
+            check_mistakes(self.standing.mistakes, len(self.val_loader.photos.table), len(self.classes))
             if self.standing.history:
                 Confusion.read(self.standing.confusion, self.classes)
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:

@@ -47,7 +47,7 @@ def evaluate(
     """Loss, accuracies, confusion and answers of a model over batches on the model's device.
 
     With `flip` the probabilities of each image and of its mirror image are averaged. Where batches are those
-    of one rank, `gather` makes of its part those of all, once, at the end. Takes 20 bytes a sample, and 4 for
+    of one rank, `gather` makes of its part those of all, once, at the end. Takes 32 bytes a sample, and 4 for
     each logit where there are no more than `MOST_LOGITS`.
     """
     device = next(model.parameters()).device
@@ -57,7 +57,8 @@ def evaluate(
     among5 = torch.zeros((), dtype=torch.int64, device=device)
     # On the device, so that no batch is waited for.
     pairs = [torch.zeros(2, 0, dtype=torch.int64, device=device)]
-    confidence = [torch.zeros(0, device=device)]
+    chances = [torch.zeros(2, 0, device=device)]
+    indices = [torch.zeros(0, dtype=torch.int64)]
     kept: list[torch.Tensor] | None = [torch.zeros(0, classes, device=device)]
     values = 0
     for batch in batches:
@@ -67,7 +68,9 @@ def evaluate(
             logits = answer(model, batch.images, flip)
         loss += F.cross_entropy(logits, batch.labels, reduction="sum")
         pairs.append(torch.stack([batch.labels, logits.argmax(1)]))
-        confidence.append(logits.softmax(1).amax(1))
+        chance = logits.softmax(1)
+        chances.append(torch.stack([chance.amax(1), chance.gather(1, batch.labels[:, None])[:, 0]]))
+        indices.append(batch.indices)
         values += logits.numel()
         if kept is not None and values <= MOST_LOGITS:
             kept.append(logits)
@@ -76,13 +79,15 @@ def evaluate(
         if classes > 5:
             among5 += (logits.topk(5).indices == batch.labels[:, None]).sum()
     model.train(was_training)
-    answered, confident = torch.cat(pairs, 1).cpu().numpy(), torch.cat(confidence).cpu().numpy()
+    answered = np.vstack([torch.cat(pairs, 1).cpu().numpy(), torch.cat(indices).numpy()])
+    confident = torch.cat(chances, 1).cpu().numpy()
     mine = loss.item(), among5.item(), answered, confident, torch.cat(kept).cpu().numpy() if kept else None
     losses, hits, *parts = zip(*gather(mine), strict=True)
-    true, predicted = np.concatenate(parts[0], axis=1)
+    true, predicted, samples = np.concatenate(parts[0], axis=1)
+    confidence, own = np.concatenate(parts[1], axis=1)
     few = all(part is not None for part in parts[2]) and len(true) * classes <= MOST_LOGITS
     whole = torch.from_numpy(np.concatenate(parts[2])) if few else None
-    answers = Answers(true, predicted, np.concatenate(parts[1]), whole)
+    answers = Answers(true, predicted, confidence, own, samples, whole)
     total = max(len(true), 1)
     confusion = Confusion.of(true, predicted, classes)
     top5 = sum(hits) / total if classes > 5 else None

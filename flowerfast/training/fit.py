@@ -21,6 +21,7 @@ from flowerfast.ranks import current, from_first, gather, naming
 from flowerfast.training.checkpointing import TrainingRun
 from flowerfast.training.evaluation import Evaluation, evaluate
 from flowerfast.training.finite import BadLoss, LossWatch, all_finite
+from flowerfast.training.mistakes import confident_mistakes
 from flowerfast.training.progress import Standing, Totals, is_better
 from flowerfast.training.state import TrainState
 from flowerfast.training.waiting import WaitClock
@@ -165,6 +166,7 @@ def close_epoch(run: TrainingRun, result: Evaluation, also: Evaluation | None, e
         standing.best_epoch, standing.best_val_acc = standing.epoch, result.accuracy
         standing.confusion = result.confusion.to_json()
         standing.calibration = result.answers.calibration().to_json()
+        standing.mistakes = confident_mistakes(result.answers)
     standing.history.append(row)
     standing.epoch += 1
     standing.batch, standing.seconds, standing.waited = 0, 0.0, 0.0

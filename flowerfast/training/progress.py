@@ -65,6 +65,8 @@ class Standing:
         best_epoch, best_val_acc, confusion, calibration: of the best epoch so far; -1 and empty before the
             first. The confusion is as `Confusion.to_json` has it, or the matrix that an earlier version
             wrote; the calibration as `Calibration.to_json`, empty of an earlier version.
+        mistakes: of that epoch, see `mistakes.confident_mistakes`; empty of an earlier version.
+        commands: lines by which the run was started and resumed, see `machine.command_line`.
         seconds, waited: of the epoch under way, training only.
         alone: samples left out so far because damaged files had left them alone in a batch.
         history: rows of metrics.jsonl.
@@ -80,12 +82,20 @@ class Standing:
     history: list[dict[str, Any]] = field(default_factory=list)
     confusion: dict[str, list[int]] | list[list[int]] = field(default_factory=dict)
     calibration: dict[str, Any] = field(default_factory=dict)
+    mistakes: dict[str, list[Any]] = field(default_factory=dict)
+    commands: list[str] = field(default_factory=list)
+
+    def note_command(self, command: str | None) -> None:
+        """Note what has started this process: the first such line is kept, and the latest."""
+        if command is not None and command not in self.commands[-1:]:
+            self.commands = [*self.commands[:1], *self.commands[1:][2 - _COMMANDS :], command]
 
     def out_of_patience(self, patience: int | None) -> bool:
         """Whether the last `patience` epochs brought no better validation."""
         return patience is not None and len(self.history) - 1 - self.best_epoch >= patience
 
 
+_COMMANDS = 10  # of a run, at most
 _BY = {"accuracy": ("val_acc", 1), "macro_f1": ("val_macro_f1", 1), "loss": ("val_loss", -1)}
 
 

@@ -253,7 +253,7 @@ def _train(
                 summary = {**summarise(run, standing, seconds), **tested, **compiled, **spent}
                 summary |= {"ranks": ranks.world_size, "notes": all_notes}
                 run.folder.write_summary(summary)
-                draw(run.folder, standing.history, summary)
+                draw(run.folder, standing.history, summary, train_photos)
                 return summary
 
             summary = from_first(conclude)
@@ -287,18 +287,19 @@ def _compile(
     return {"compile": mode, "compile_reason": why, "compile_seconds": seconds}
 
 
-def draw(folder: RunFolder, history: list[dict[str, Any]], summary: dict[str, Any]) -> None:
-    """Curves, confusion matrix and report of a finished run."""
+def draw(folder: RunFolder, history: list[dict[str, Any]], summary: dict[str, Any], photos: Photos) -> None:
+    """Curves, confusion matrix and report of a finished run; `photos` are those that it was trained on."""
     lend_home()
     # Only now: matplotlib takes long to import, and the best weights need not wait for it.
-    from flowerfast.training.report import plot_confusion, plot_curves, write_report
+    from flowerfast.training.figures import plot_confusion, plot_curves
+    from flowerfast.training.report import write_report
 
     folder.check_there()
     plot_curves(history, folder.curves, summary["best_epoch"])
     folder.check_there()
     plot_confusion(summary["confusion"], summary["classes"], folder.confusion)
     folder.check_there()
-    write_report(folder.path)
+    write_report(folder.path, photos=photos)
 
 
 def _announce(loaders: tuple[Loader, Loader], folder: RunFolder, reporter: Reporter) -> None:

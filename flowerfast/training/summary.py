@@ -8,6 +8,7 @@ from flowerfast.loaders.device import device_name
 from flowerfast.machine import versions
 from flowerfast.photos.photos import Photos
 from flowerfast.training.checkpointing import TrainingRun
+from flowerfast.training.facts import describe_photos
 from flowerfast.training.progress import Standing
 from flowerfast.training.reference import beside_the_paper
 from flowerfast.training.scores import Confusion, classification_report, intervals
@@ -52,9 +53,27 @@ def summarise(run: TrainingRun, standing: Standing, seconds: float) -> dict[str,
         "reference": beside_the_paper(c, history),
         "per_class": report["per_class"],
         "confusion": confusion.to_json(),
+        "mistakes": _named(standing.mistakes, loader.photos, run.classes),
+        "data": describe_photos(loader.photos, run.val_loader.photos),
+        "commands": standing.commands,
         "bad_files": [{"path": b.path, "error": b.error} for b in loader.photos.bad],
         "versions": versions(),
     }
+
+
+def _named(mistakes: dict[str, list[Any]], photos: Photos, classes: list[str]) -> list[dict[str, Any]]:
+    """Mistakes, see `mistakes.confident_mistakes`, row by row, by path and names of classes."""
+    rows = (dict(zip(mistakes, row, strict=True)) for row in zip(*mistakes.values(), strict=True))
+    return [
+        {
+            "path": photos.path(row["index"]),
+            "label": classes[row["label"]],
+            "predicted": classes[row["predicted"]],
+            "confidence": row["confidence"],
+            "own": row["own"],
+        }
+        for row in rows
+    ]
 
 
 def scores_on_test(run: TrainingRun, photos: Photos) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from matplotlib.figure import Figure
 from safetensors.torch import load_file
 from torch import nn
 
@@ -159,3 +160,17 @@ def network(tmp_path: Path) -> nn.Module:
 def trained(network: nn.Module, tmp_path: Path) -> TrainedModel:
     """The same, loaded."""
     return load_run(tmp_path / "run", "cpu")
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
+    """Collect the figures that are saved, so that their contents can be read without reading pixels."""
+    figures: list[Figure] = []
+    save = Figure.savefig
+
+    def record(self: Figure, *args: Any, **kwargs: Any) -> None:
+        figures.append(self)
+        save(self, *args, **kwargs)
+
+    monkeypatch.setattr(Figure, "savefig", record)
+    return figures

@@ -13,7 +13,12 @@ from flowerfast.training.calibration import BINS, Answers, Calibration, fit_temp
 def answers(logits: torch.Tensor, labels: torch.Tensor, keep: bool = True) -> Answers:
     confidence, predicted = logits.softmax(1).max(1)
     kept = logits if keep else None
-    return Answers(labels.numpy(), predicted.numpy(), confidence.numpy(), kept)
+    return Answers(labels.numpy(), predicted.numpy(), confidence.numpy(), *extra(len(labels)), kept)
+
+
+def extra(samples: int) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities of the labels, and sample indices."""
+    return np.zeros(samples, np.float32), np.arange(samples)
 
 
 def drawn(samples: int, classes: int, temperature: float) -> tuple[torch.Tensor, torch.Tensor]:
@@ -27,7 +32,7 @@ def drawn(samples: int, classes: int, temperature: float) -> tuple[torch.Tensor,
 def test_calibration_error_by_hand() -> None:
     confidence = np.array([0.66, 0.65, 0.7, 1.0], np.float32)  # the tenth bin ends at 2/3, the last with 1
     right = np.array([True, False, True, True])
-    found = Answers(np.zeros(4, np.int64), np.where(right, 0, 1), confidence, None).calibration()
+    found = Answers(np.zeros(4, np.int64), np.where(right, 0, 1), confidence, *extra(4), None).calibration()
     tenth, eleventh, last = (found.bins[n] for n in (9, 10, 14))
     assert len(found.bins) == BINS == 15
     assert [one.count for one in (tenth, eleventh, last)] == [2, 1, 1]

@@ -7,7 +7,15 @@ import re
 import numpy as np
 import pytest
 
-from flowerfast.training.charts import Panel, epoch_ticks, matrix, panels
+from flowerfast.training.charts import (
+    Panel,
+    _time_axis,
+    compared_panels,
+    epoch_ticks,
+    matrix,
+    panels,
+    speed_panels,
+)
 
 
 def history(train: list[float], val: list[float]) -> list[dict[str, float]]:
@@ -85,3 +93,48 @@ def test_a_large_matrix_has_a_path_for_each_shade_and_a_huge_one_is_not_drawn() 
     assert drawn.shades[0][1] == "M56 24h8v8h-8z"
     assert [path.count("M") for _, path in drawn.shades] == [1, 1, 39]
     assert matrix(label, label, label, 201) is None
+
+
+def test_runs_are_drawn_over_epochs_and_over_the_time_that_they_took() -> None:
+    runs = [history([0.1, 0.2], [0.5, 0.7]), history([0.1] * 4, [0.6, 0.6, float("nan"), 0.8])]
+    timed = [[{**row, "seconds": s} for row in rows] for rows, s in zip(runs, (100.0, 50.0), strict=True)]
+    by_epoch, by_time, loss, loss_by_time = compared_panels(timed)
+    assert [panel.x_label for panel in (by_epoch, by_time, loss, loss_by_time)] == ["epoch", "minutes"] * 2
+    assert [name for name, _, _ in by_time.lines] == ["run-0", "run-1"]
+    wide = Panel.right - Panel.left
+    expected = [[Panel.left + seconds / (1.02 * 200) * wide for seconds in line]
+                for line in ((100, 200), (50, 100, 200))]  # fmt: skip
+    for (_, _, marks), places in zip(by_time.lines, expected, strict=True):
+        assert [x for x, _ in marks] == pytest.approx(places, abs=0.06)
+    assert [x for x, _ in by_epoch.lines[0][2]] == pytest.approx(
+        [Panel.left + wide / 8 * n for n in (1, 3)], abs=0.06
+    )
+    for one, other in zip(by_epoch.lines, by_time.lines, strict=True):
+        assert [y for _, y in one[2]] == [y for _, y in other[2]]
+    ends = [("run-0", 200.0), ("run-1", 200.0)]
+    assert [(name, marks[-1][0]) for name, _, marks in loss_by_time.lines] == [
+        (name, round(Panel.left + seconds / 204 * wide, 1)) for name, seconds in ends
+    ]
+    assert by_time.x_ticks[0] == (Panel.left, "0")
+
+
+@pytest.mark.parametrize(
+    ("longest", "unit", "last"), [(0.0, "seconds", 1.0), (179, "seconds", 180), (181, "minutes", 3.2),
+                                  (10_799, "minutes", 190), (10_801, "hours", 3.2), (4e5, "hours", 120)]
+)  # fmt: skip
+def test_time_is_counted_in_what_gives_small_numbers(longest: float, unit: str, last: float) -> None:
+    axis, found = _time_axis(longest)
+    assert found == unit
+    labels = [float(label) for _, label in axis.ticks]
+    assert 3 <= len(labels) <= 7
+    assert labels[-1] <= last
+    assert axis.ticks[-1][0] <= axis.high
+
+
+def test_speed_and_waiting_stand_side_by_side_by_epoch() -> None:
+    rows = [{"epoch": n, "images_per_sec": 100.0 * n, "data_wait": 0.02 * n} for n in range(3)]
+    speed, waiting = speed_panels(rows)
+    assert [panel.title for panel in (speed, waiting)] == ["Images/s in training", "Waiting for data"]
+    assert numbers(speed.lines[0][1])[0][1] == Panel.bottom
+    assert waiting.y_ticks[0][1] == "0%"
+    assert (speed.best, waiting.star) == (None, None)

@@ -9,6 +9,7 @@ from torch import nn
 from flowerfast.loaders.batch import Batch
 from flowerfast.training import evaluation as module
 from flowerfast.training.evaluation import evaluate
+from flowerfast.training.mistakes import confident_mistakes
 from flowerfast.training.state import Precision
 
 
@@ -54,6 +55,7 @@ def test_parts_of_ranks_are_put_together_and_each_sample_counts_once() -> None:
     assert result.loss == pytest.approx(alone.loss)
     assert result.confusion.to_json() == alone.confusion.to_json()
     assert result.answers.calibration() == alone.answers.calibration()
+    assert confident_mistakes(result.answers) == confident_mistakes(alone.answers)
 
 
 def test_top_5_counts_answers_among_the_first_five() -> None:
@@ -103,6 +105,8 @@ def test_answers_are_kept_and_logits_up_to_a_bound(
     network, batches, chances = random_batches(4)
     answers = evaluate(network, batches, 4, Precision(None)).answers
     assert answers.confidence == pytest.approx(chances.amax(1).numpy())
+    assert answers.own == pytest.approx(chances.gather(1, torch.from_numpy(answers.labels)[:, None])[:, 0])
+    assert answers.indices.tolist() == [*range(20)]
     assert answers.labels.tolist() == torch.cat([batch.labels for batch in batches]).tolist()
     assert (answers.logits is not None) == kept
     if answers.logits is not None:

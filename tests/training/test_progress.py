@@ -74,6 +74,14 @@ def test_patience_counts_the_epochs_since_the_best(best, rows, out):
     assert not standing.out_of_patience(None)
 
 
+def test_the_first_command_of_a_run_and_the_latest_are_kept():
+    standing = Standing()
+    for number in range(20):
+        for command in (None, f"command {number}", f"command {number}"):
+            standing.note_command(command)
+    assert standing.commands == ["command 0", *(f"command {number}" for number in range(11, 20))]
+
+
 def test_stages_have_names_when_asked_for():
     def names() -> set[str]:
         with profile(activities=[ProfilerActivity.CPU]) as found, stage("a stage"):

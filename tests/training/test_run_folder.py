@@ -19,7 +19,8 @@ from flowerfast.config import Config
 from flowerfast.errors import UserError
 from flowerfast.photos.photos import Photos
 from flowerfast.training import run_folder as module
-from flowerfast.training.report import plot_confusion, plot_curves, write_report
+from flowerfast.training.figures import plot_confusion, plot_curves
+from flowerfast.training.report import write_report
 from flowerfast.training.run import TrainResult
 from flowerfast.training.run_folder import RunFolder
 from flowerfast.training.run_place import claim_run_path

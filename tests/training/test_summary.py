@@ -63,3 +63,32 @@ def test_notes_on_the_folder_are_in_summary_and_report(train_tiny: Train, photos
     (note,) = (note for note in result.summary["notes"] if "heic" in note)
     assert "1 .heic (convert to JPEG); first: red/x.heic" in note
     assert note in html.unescape((result.folder / "report.html").read_text(encoding="utf-8"))
+
+
+def test_a_run_keeps_its_mistakes_its_commands_and_facts_of_its_photos(
+    train_tiny: Train, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", ["/usr/bin/flowerfast", "train", "my photos", "--epochs", "1"])
+    train_tiny(settings={"train.epochs": 1})
+    monkeypatch.setattr("sys.argv", ["/x/flowerfast/__main__.py", "train", "--resume", "--out", "run"])
+    result = train_tiny(resume=True, settings={"train.epochs": 2}, plots=True)
+    summary = result.summary
+    assert summary["commands"] == [
+        "flowerfast train 'my photos' --epochs 1",
+        "flowerfast train --resume --out run",
+    ]
+    confusion, mistakes = summary["confusion"], summary["mistakes"]
+    pairs = zip(confusion["true"], confusion["predicted"], confusion["count"], strict=True)
+    assert len(mistakes) == sum(count for true, predicted, count in pairs if true != predicted)
+    assert [row["confidence"] for row in mistakes] == sorted(
+        (r["confidence"] for r in mistakes), reverse=True
+    )
+    assert all(row["path"].split("/")[0] == row["label"] != row["predicted"] for row in mistakes)
+    assert all(0 <= row["own"] <= row["confidence"] <= 1 for row in mistakes)
+    halves = summary["data"]["halves"]
+    assert (sum(halves["train"]), sum(halves["val"])) == (summary["train_samples"], summary["val_samples"])
+    page = html.unescape((result.folder / "report.html").read_text(encoding="utf-8"))
+    assert page.count("data:image/jpeg;base64,") == len(mistakes) + 8  # a batch has so many
+    assert "flowerfast train 'my photos' --epochs 1\nflowerfast train --resume --out run" in page
+    monkeypatch.setattr("sys.argv", ["train.py", "--secret", "x"])  # no command of ours
+    assert train_tiny("other").summary["commands"] == []
