@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from flowerfast.loaders.loader import Loader
     from flowerfast.photos.photos import Photos
     from flowerfast.scanning.scan import ScanResult, scan
+    from flowerfast.training.callbacks import Callback, RunFacts
     from flowerfast.training.model import with_normalisation
     from flowerfast.training.run import TrainResult, train
     from flowerfast.training.trained import Prediction, TrainedModel, evaluate, load_run
@@ -34,12 +35,14 @@ if TYPE_CHECKING:
 _HOMES = {
     "Augment": "augment",
     "Batch": "loaders.batch",
+    "Callback": "training.callbacks",
     "DataConfig": "config",
     "EvalConfig": "config",
     "Exported": "exporting.export",
     "Loader": "loaders.loader",
     "Photos": "photos.photos",
     "Prediction": "training.trained",
+    "RunFacts": "training.callbacks",
     "RunFailed": "errors",
     "ScanResult": "scanning.scan",
     "Stopped": "errors",
@@ -59,12 +62,14 @@ _HOMES = {
 __all__ = [
     "Augment",
     "Batch",
+    "Callback",
     "DataConfig",
     "EvalConfig",
     "Exported",
     "Loader",
     "Photos",
     "Prediction",
+    "RunFacts",
     "RunFailed",
     "ScanResult",
     "Stopped",

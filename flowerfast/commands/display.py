@@ -106,6 +106,10 @@ class TrainDisplay:
         if self._tensorboard is not None:
             self._add_events(self._tensorboard, row)
 
+    def fact(self, text: str) -> None:
+        """Something that is as it should be."""
+        self._print(text)
+
     def note(self, text: str) -> None:
         """Something the user should know."""
         self._print(text)
