@@ -36,7 +36,7 @@ class RunFacts:
 
 
 @runtime_checkable
-class Callback(Protocol):
+class Callback(Protocol):  # whose functions return, for type checkers take empty ones for abstract
     """Derive from it, and write those of the three functions that are needed.
 
     Of several ranks the first alone calls them, and the others wait. An exception ends the run with
@@ -45,12 +45,15 @@ class Callback(Protocol):
 
     def on_start(self, run: RunFacts) -> None:
         """A run is about to train, or to go on."""
+        return
 
     def on_epoch(self, metrics: dict[str, Any]) -> None:
         """An epoch is over and saved: its line of metrics.jsonl."""
+        return
 
     def on_end(self, summary: dict[str, Any]) -> None:
         """The run is complete, report and all: the content of summary.json."""
+        return
 
 
 class Callbacks:
