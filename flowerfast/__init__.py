@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from flowerfast.config import DataConfig, EvalConfig
     from flowerfast.errors import RunFailed, Stopped, UserError
     from flowerfast.exporting.export import Exported, export
+    from flowerfast.fetching.fetch import Fetched, fetch
     from flowerfast.loaders.batch import Batch
     from flowerfast.loaders.loader import Loader
     from flowerfast.photos.photos import Photos
@@ -39,6 +40,7 @@ _HOMES = {
     "DataConfig": "config",
     "EvalConfig": "config",
     "Exported": "exporting.export",
+    "Fetched": "fetching.fetch",
     "Loader": "loaders.loader",
     "Photos": "photos.photos",
     "Prediction": "training.trained",
@@ -52,6 +54,7 @@ _HOMES = {
     "UserError": "errors",
     "evaluate": "training.trained",
     "export": "exporting.export",
+    "fetch": "fetching.fetch",
     "load_run": "training.trained",
     "scan": "scanning.scan",
     "train": "training.run",
@@ -66,6 +69,7 @@ __all__ = [
     "DataConfig",
     "EvalConfig",
     "Exported",
+    "Fetched",
     "Loader",
     "Photos",
     "Prediction",
@@ -79,6 +83,7 @@ __all__ = [
     "UserError",
     "evaluate",
     "export",
+    "fetch",
     "load_run",
     "scan",
     "train",

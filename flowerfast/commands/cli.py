@@ -21,6 +21,7 @@ from flowerfast import __version__, ranks
 from flowerfast.commands.data import pack, synth
 from flowerfast.commands.doctor import doctor
 from flowerfast.commands.exporting import export
+from flowerfast.commands.fetching import fetch
 from flowerfast.commands.measuring import bench, parity
 from flowerfast.commands.output import complain, fail, out, print_text_alone
 from flowerfast.commands.scanning import scan
@@ -71,7 +72,7 @@ def _options(
 for _command in (
     *(train, tune, evaluate, predict, export),
     *(scan, show, parity, bench, doctor),
-    *(pack, synth, settings),
+    *(pack, synth, fetch, settings),
 ):
     app.command()(_command)
 
