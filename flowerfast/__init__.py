@@ -22,10 +22,12 @@ if TYPE_CHECKING:
     from flowerfast.config import DataConfig, EvalConfig
     from flowerfast.errors import RunFailed, Stopped, UserError
     from flowerfast.exporting.export import Exported, export
+    from flowerfast.fetching.fetch import Fetched, fetch
     from flowerfast.loaders.batch import Batch
     from flowerfast.loaders.loader import Loader
     from flowerfast.photos.photos import Photos
     from flowerfast.scanning.scan import ScanResult, scan
+    from flowerfast.training.callbacks import Callback, RunFacts
     from flowerfast.training.compare import Report, report
     from flowerfast.training.model import with_normalisation
     from flowerfast.training.run import TrainResult, train
@@ -35,13 +37,16 @@ if TYPE_CHECKING:
 _HOMES = {
     "Augment": "augment",
     "Batch": "loaders.batch",
+    "Callback": "training.callbacks",
     "DataConfig": "config",
     "EvalConfig": "config",
     "Exported": "exporting.export",
+    "Fetched": "fetching.fetch",
     "Loader": "loaders.loader",
     "Photos": "photos.photos",
     "Prediction": "training.trained",
     "Report": "training.compare",
+    "RunFacts": "training.callbacks",
     "RunFailed": "errors",
     "ScanResult": "scanning.scan",
     "Stopped": "errors",
@@ -51,6 +56,7 @@ _HOMES = {
     "UserError": "errors",
     "evaluate": "training.trained",
     "export": "exporting.export",
+    "fetch": "fetching.fetch",
     "load_run": "training.trained",
     "report": "training.compare",
     "scan": "scanning.scan",
@@ -62,13 +68,16 @@ _HOMES = {
 __all__ = [
     "Augment",
     "Batch",
+    "Callback",
     "DataConfig",
     "EvalConfig",
     "Exported",
+    "Fetched",
     "Loader",
     "Photos",
     "Prediction",
     "Report",
+    "RunFacts",
     "RunFailed",
     "ScanResult",
     "Stopped",
@@ -78,6 +87,7 @@ __all__ = [
     "UserError",
     "evaluate",
     "export",
+    "fetch",
     "load_run",
     "report",
     "scan",

@@ -9,7 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from flowerfast.commands.output import complain, out, printing, writing_to
+from flowerfast.commands.output import complain, out, writing_to
+from flowerfast.commands.speech import event, printing
 from flowerfast.errors import printable
 from flowerfast.files import delivering, read_bytes, to_json
 
@@ -43,7 +44,8 @@ def answers(files: dict[str, Path | None], top: int) -> Iterator[Write]:
             elif not quiet:
                 named = ", ".join(f"{name} {chance:.1%}" for name, chance in prediction.top)
                 with printing():
-                    out.print(f"{prediction.path}: {named}", soft_wrap=True)
+                    out.print_result(f"{prediction.path}: {named}")
+            event("prediction", **_row(prediction))
 
         yield write
 

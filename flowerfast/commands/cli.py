@@ -20,13 +20,15 @@ from flowerfast import __version__, ranks
 from flowerfast.commands.data import pack, synth
 from flowerfast.commands.doctor import doctor
 from flowerfast.commands.exporting import export
+from flowerfast.commands.fetching import fetch
 from flowerfast.commands.measuring import bench, parity
-from flowerfast.commands.output import PipeClosed, complain, out, print_text_alone
+from flowerfast.commands.output import complain, fail, out, print_text_alone
 from flowerfast.commands.report import report
 from flowerfast.commands.scanning import scan
 from flowerfast.commands.settings import settings
 from flowerfast.commands.show import show
 from flowerfast.commands.signals import Interrupted, Interrupts, end_at_once
+from flowerfast.commands.speech import PipeClosed, speak_plainly
 from flowerfast.commands.training import evaluate, predict, train
 from flowerfast.commands.tuning import tune
 from flowerfast.commands.usage import explain_usage
@@ -43,7 +45,6 @@ from flowerfast.machine import lend_home
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # rich takes a third of the time to answer
     help="Fine-tune an image classifier on a folder of photos without waiting for the data.",
@@ -71,7 +72,7 @@ def _options(
 for _command in (
     *(train, tune, evaluate, predict, report, export),
     *(scan, show, parity, bench, doctor),
-    *(pack, synth, settings),
+    *(pack, synth, fetch, settings),
 ):
     app.command()(_command)
 
@@ -126,6 +127,8 @@ def run() -> int:
             raise
         _tell(error, f"error: {where}: {error.strerror}; check that path and who may use it")
         return 2
+    finally:
+        speak_plainly()
 
 
 def _look_around() -> None:
@@ -140,7 +143,7 @@ def _tell(error: BaseException, line: str) -> None:
     """Say why the command ends; of several ranks the first does so for all, others what is theirs alone."""
     rank = ranks.current().rank
     if ranks.speaks(error) and not (rank and isinstance(error, Interrupted)):
-        complain(f"flowerfast: {f'rank {rank}: ' if rank else ''}{line}")
+        fail(f"flowerfast: {f'rank {rank}: ' if rank else ''}{line}")
     ranks.leave(error)
 
 

@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 from flowerfast.commands.find import check_folder, check_outputs
-from flowerfast.commands.options import PACKING, JsonFile, SetOption
+from flowerfast.commands.options import PACKING, JsonFile, LogJsonOption, QuietOption, SetOption
 from flowerfast.commands.output import complain, out, print_packed, say_compiling, write_json
+from flowerfast.commands.speech import choose_speech
 from flowerfast.errors import UserError
 from flowerfast.places import spelled
 
@@ -56,6 +57,8 @@ def pack(
     ] = False,
     json_: JsonFile = None,
     set_: SetOption = None,
+    quiet: QuietOption = False,
+    log_json: LogJsonOption = False,
 ) -> None:
     """Pack photos into WebDataset tar shards, which train, evaluate and parity take like a folder.
 
@@ -68,6 +71,7 @@ def pack(
     are there. What goes to a URL is packed in the user's cache folder and then copied.
     --verify compares with what was packed, and exits with 1 when photos are damaged since.
     """
+    choose_speech("pack", quiet, log_json, json_)
     from flowerfast.settings import load_config, refuse_unused
 
     if verify:
@@ -91,7 +95,7 @@ def pack(
             complain(f"damaged: {spelled(data / photo)}")
         if json_ != Path("-"):
             what = f"{len(spoilt)} photos are not" if spoilt else "all photos are"
-            out.print(f"{spelled(data)}: {what} as they were packed", soft_wrap=True)
+            out.print_result(f"{spelled(data)}: {what} as they were packed")
         write_json(json_, {"damaged": spoilt})
         raise typer.Exit(1 if spoilt else 0)
     if out_ is None:

@@ -1,9 +1,11 @@
-"""What a person sees while it works: a live line on a terminal, plain lines elsewhere."""
+"""What a person sees while it works: a live line on a terminal, plain lines elsewhere; events for scripts."""
 
+import io
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import asdict
 from datetime import timedelta
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,9 +16,11 @@ from rich.live import Live
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from flowerfast.commands.output import PipeClosed, out
+from flowerfast.commands.output import complain, out
+from flowerfast.commands.speech import SPEECH, PipeClosed, event
 from flowerfast.config import Config
-from flowerfast.errors import UserError, WriteFailed, one_line, printable
+from flowerfast.errors import RunFailed, UserError, WriteFailed, one_line, printable
+from flowerfast.training.callbacks import Callback, RunFacts
 from flowerfast.training.progress import Totals
 
 _LIVE_SECONDS, _PLAIN_SECONDS = 0.5, 10.0
@@ -74,10 +78,12 @@ class TrainDisplay:
         if now - self._shown < self._interval:
             return
         self._shown = now
-        rate = self._samples / (now - self._started)
+        self._tell_step(self._samples / (now - self._started), totals.loss(), totals.accuracy(), now)
+
+    def _tell_step(self, rate: float, loss: float, accuracy: float, now: float) -> None:
         line = (
             f"epoch {self._epoch + 1}/{self._epochs}  batch {self._batch}/{self._batches}  {rate:,.0f} "
-            f"images/s  loss {totals.loss():.4f}  accuracy {totals.accuracy():.1%}  ETA {self._eta(now)}"
+            f"images/s  loss {loss:.4f}  accuracy {accuracy:.1%}  ETA {self._eta(now)}"
         )
         if self._live is not None:
             self._live.update(Text(line, no_wrap=True, overflow="ellipsis"))
@@ -87,6 +93,11 @@ class TrainDisplay:
     def end_epoch(self, row: dict[str, Any], best: bool) -> None:
         """An epoch and its validation are over."""
         self._epoch_seconds.append(row["seconds"])
+        self._tell_epoch(row, best)
+        if self._tensorboard is not None:
+            self._add_events(self._tensorboard, row)
+
+    def _tell_epoch(self, row: dict[str, Any], best: bool) -> None:
         if self._live is not None:
             self._live.update(Text(""))
         top5 = f" top-5 {row['val_top5']:.1%}" if "val_top5" in row else ""
@@ -102,9 +113,11 @@ class TrainDisplay:
             f"{augmented}, {row['images_per_sec']:,.0f} images/s, "
             f"{row['data_wait']:.0%} waiting for data, {row['seconds']:.1f} s"
         )
-        self.note(line)
-        if self._tensorboard is not None:
-            self._add_events(self._tensorboard, row)
+        self._print(line)
+
+    def fact(self, text: str) -> None:
+        """Something that is as it should be."""
+        self._print(text)
 
     def note(self, text: str) -> None:
         """Something the user should know."""
@@ -144,10 +157,77 @@ class TrainDisplay:
         return str(timedelta(seconds=round(left)))
 
 
+class QuietDisplay(TrainDisplay):
+    """Tells of nothing but what the user should know, on standard error."""
+
+    def start_epoch(self, epoch: int, batches: int, done: int) -> None:
+        """Say nothing."""
+
+    def step(self, samples: int, totals: Totals) -> None:
+        """Say nothing."""
+
+    def _tell_epoch(self, row: dict[str, Any], best: bool) -> None:
+        pass
+
+    def fact(self, text: str) -> None:
+        """Say nothing."""
+
+    def note(self, text: str) -> None:
+        """Something the user should know."""
+        complain(text)
+
+
+class JsonDisplay(TrainDisplay, Callback):
+    """Tells of a training run by events."""
+
+    def on_start(self, run: RunFacts) -> None:
+        """A run is about to train, or to go on."""
+        facts = {**asdict(run), "folder": str(run.folder)}
+        done = len(facts.pop("history"))
+        self._tell("run", **facts, epochs_done=done)
+
+    def fact(self, text: str) -> None:
+        """Something that is as it should be."""
+        self._tell("note", text=text)
+
+    def note(self, text: str) -> None:
+        """Something the user should know."""
+        self._tell("warning", text=text)
+
+    def _tell_step(self, rate: float, loss: float, accuracy: float, now: float) -> None:
+        place = {"epoch": self._epoch, "batch": self._batch, "batches": self._batches}
+        self._tell("step", **place, images_per_sec=rate, train_loss=loss, train_acc=accuracy)
+
+    def _tell_epoch(self, row: dict[str, Any], best: bool) -> None:
+        self._tell("epoch", **row, best=best)
+
+    def _tell(self, name: str, **fields: Any) -> None:
+        if self.lost is not None:
+            return
+        try:
+            event(name, **fields)
+        except (PipeClosed, RunFailed) as error:
+            self.lost = error
+
+
+def train_display() -> TrainDisplay:
+    """What tells of a run as the command speaks."""
+    if SPEECH.is_json:
+        return JsonDisplay(Console(file=io.StringIO(), force_terminal=False))  # on which nothing is drawn
+    return QuietDisplay(out) if SPEECH.is_quiet else TrainDisplay(out)
+
+
 @contextmanager
 def progress_bar(console: Console, what: str) -> Iterator[Callable[[int, int], None]]:
-    """A function (done, total) that shows a bar once the work has taken more than a second."""
-    if not console.is_terminal:  # a disabled Progress of rich before 14.3 ends with an empty line there
+    """A function (done, total) that shows a bar once the work has taken more than a second.
+
+    For scripts it tells events, every ten seconds at most.
+    """
+    if SPEECH.is_json:
+        yield _ProgressEvents(what)
+        return
+    # A disabled Progress of rich before 14.3 ends with an empty line on what is no terminal.
+    if SPEECH.is_quiet or not console.is_terminal:
         yield _no_bar
         return
     columns = (
@@ -171,6 +251,21 @@ def progress_bar(console: Console, what: str) -> Iterator[Callable[[int, int], N
             bars.update(task, completed=done, total=total, visible=time.monotonic() - started > 1)
 
         yield show
+
+
+class _ProgressEvents:
+    """A progress bar for scripts."""
+
+    def __init__(self, what: str) -> None:
+        self._what, self._told = what, time.monotonic()
+
+    def __call__(self, done: int, total: int) -> None:
+        """So much is done."""
+        now = time.monotonic()
+        if now - self._told >= _PLAIN_SECONDS:
+            self._told = now
+            with suppress(PipeClosed, RunFailed):  # what came of the work will not be told either
+                event("progress", what=self._what, done=done, total=total)
 
 
 def answers_bar(as_data: bool) -> AbstractContextManager[Callable[[int, int], None]]:

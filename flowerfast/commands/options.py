@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from flowerfast.commands.completion import complete_setting
 from flowerfast.commands.find import check_folder
 from flowerfast.commands.usage import SHORT
 from flowerfast.errors import UserError
@@ -27,7 +28,21 @@ JsonFile = Annotated[
 ]
 SetOption = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Override one setting; may be given often."),
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Override one setting; may be given often.",
+        autocompletion=complete_setting,
+    ),
+]
+QuietOption = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Say nothing but warnings, errors and the result.")
+]
+LogJsonOption = Annotated[
+    bool,
+    typer.Option(
+        "--log-json", help="Write every event as a line of JSON on standard output, and nothing else there."
+    ),
 ]
 
 

@@ -16,6 +16,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from flowerfast.commands.find import check_outputs
+from flowerfast.commands.speech import SPEECH, PipeClosed, event, printing
 from flowerfast.errors import RunFailed, UserError, WriteFailed, printable
 from flowerfast.files import delivering, to_json, writing
 from flowerfast.places import spelled
@@ -28,12 +29,11 @@ if TYPE_CHECKING:
 _ENDLESS = 100_000  # columns of what is no terminal: nothing is cut or folded there
 
 
-class PipeClosed(Exception):
-    """Whoever reads standard output, `head` perhaps, has enough."""
-
-
 class _TextConsole(Console):
-    """A console to which strings are text, also in tables: no markup, emoji codes, control characters."""
+    """A console to which strings are text, also in tables: no markup, emoji codes, control characters.
+
+    It prints for people alone: nothing where the command is quiet, or speaks to scripts.
+    """
 
     def __init__(self) -> None:
         width = None if sys.stdout.isatty() else _ENDLESS
@@ -42,6 +42,16 @@ class _TextConsole(Console):
     def render_str(self, text: str, **options: Any) -> Text:
         """A string as text, one line."""
         return super().render_str(printable(text), **options)
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print, unless the command says little."""
+        if not (SPEECH.is_quiet or SPEECH.is_json):
+            super().print(*objects, **options)
+
+    def print_result(self, text: str) -> None:
+        """The line that tells what came of the command: a quiet one prints it too."""
+        if not SPEECH.is_json:
+            super().print(text, soft_wrap=True)
 
     def on_broken_pipe(self) -> None:
         """Whoever reads has closed the pipe."""
@@ -88,11 +98,10 @@ def print_evaluation(result: dict[str, Any], said: Sequence[str] = ()) -> None:
     for bad in result["bad_files"]:
         complain(f"skipped: {bad['path']}: {bad['error']}")
     top5 = f"top-5 {result['top5']:.2%}, " if "top5" in result else ""
-    out.print(
+    out.print_result(
         f"accuracy {result['accuracy']:.2%}{_interval(result['accuracy_interval'])}, {top5}"
         f"macro F1 {result['macro_f1']:.2%}{_interval(result['macro_f1_interval'])}, "
-        f"loss {result['loss']:.4f}, {result['samples']} photos",
-        soft_wrap=True,
+        f"loss {result['loss']:.4f}, {result['samples']} photos"
     )
     calibration = result["calibration"]
     line = f"expected calibration error {calibration['ece']:.2%}"
@@ -138,12 +147,11 @@ def print_packed(result: "Packed", folder: Path) -> None:
     done = "" if result.fresh else "packed already: "
     recoded = f"{result.recoded} re-coded, " if result.recoded else ""
     seekable = f", {result.seekable} of them seekable" if result.seekable else ""
-    out.print(
+    out.print_result(
         f"{done}{result.photos} photos{seekable} in {result.shards} shard{'s' * (result.shards != 1)}, "
         f"{before} -> {after}: "
         f"{result.photos - result.shrunk - result.recoded} copied, {result.shrunk} shrunk, {recoded}"
-        f"{len(result.bad)} skipped",
-        soft_wrap=True,
+        f"{len(result.bad)} skipped"
     )
     out.print(f"shards: {spelled(folder)}", soft_wrap=True)
     if result.suffixes:
@@ -208,19 +216,6 @@ def print_parity(result: "Parity", said: Sequence[str] = ()) -> None:
 
 
 @contextmanager
-def printing() -> Iterator[None]:
-    """Within, standard output that takes no more is PipeClosed, or RunFailed in one line."""
-    try:
-        yield
-    except BrokenPipeError:
-        raise PipeClosed from None
-    except OSError as error:
-        raise RunFailed(
-            f"standard output: cannot be written ({error.strerror}); mend that, then run it again"
-        ) from error
-
-
-@contextmanager
 def writing_to(option: str, file: Path) -> Iterator[None]:
     """Within, a file that an option names and that cannot be written is a UserError.
 
@@ -242,7 +237,8 @@ def writing_to(option: str, file: Path) -> Iterator[None]:
 def write_json(file: Path | None, result: Any) -> None:
     """Write a result where --json says: nowhere, standard output for -, or a file, see `writing_to`.
 
-    What `check_outputs` refuses was refused before the work, but for what the work itself has made.
+    Where events are told, it is one too. What `check_outputs` refuses was refused before the work, but for
+    what the work itself has made.
     """
     check_outputs({"json": file})
     text = to_json(result, indent=1) + "\n"
@@ -253,13 +249,38 @@ def write_json(file: Path | None, result: Any) -> None:
     elif file is not None:
         with writing_to("json", file), delivering(file) as fresh:
             fresh.write_text(text, encoding="utf-8")
+    event("result", result=result)
+
+
+_NOBODY = OSError, PipeClosed, RunFailed  # a full disk, a closed pipe
 
 
 def complain(text: str) -> None:
-    """A line on standard error, or none where nobody takes it."""
-    with suppress(OSError):  # a full disk, a closed pipe: there is no other place to say so
-        sys.stderr.write(printable(text) + "\n")
-        sys.stderr.flush()
+    """A warning, a line on standard error or an event; none where nobody takes it."""
+    with suppress(*_NOBODY):  # there is no other place to say so
+        if SPEECH.is_json:
+            event("warning", text=text)
+        else:
+            _write_error(text)
+
+
+def fail(text: str) -> None:
+    """Why the command ends, as a line on standard error and as an event; none where nobody takes it."""
+    with suppress(*_NOBODY):
+        _write_error(text)
+    with suppress(*_NOBODY):
+        event("error", text=text)
+
+
+def _write_error(text: str) -> None:
+    sys.stderr.write(printable(text) + "\n")
+    sys.stderr.flush()
+
+
+def tell(text: str) -> None:
+    """Something that is as it should be: a line on standard output, or an event."""
+    event("note", text=text)
+    out.print(text, soft_wrap=True)
 
 
 def say(notes: Iterable[str]) -> None:
@@ -276,5 +297,6 @@ def say_compiling(kernels: str, waited: bool = True) -> list[str]:
     from flowerfast.pixels.executor import compiling_notes
 
     notes = compiling_notes(kernels, waited)
-    say(notes)
+    if not SPEECH.is_quiet:  # no warning: it is as it should be
+        say(notes)
     return notes

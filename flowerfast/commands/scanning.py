@@ -8,8 +8,17 @@ import typer
 from rich.table import Column, Table
 
 from flowerfast.commands.find import check_folder, check_outputs, check_run
-from flowerfast.commands.options import LOADING, PROTOCOL, SCANNING, JsonFile, SetOption
+from flowerfast.commands.options import (
+    LOADING,
+    PROTOCOL,
+    SCANNING,
+    JsonFile,
+    LogJsonOption,
+    QuietOption,
+    SetOption,
+)
 from flowerfast.commands.output import out, say, say_compiling, write_json, writing_to
+from flowerfast.commands.speech import choose_speech
 from flowerfast.errors import UserError
 from flowerfast.places import spelled
 
@@ -47,6 +56,8 @@ def scan(
     tiny: Annotated[int, typer.Option(min=0, metavar="PIXELS", help="A shorter side is tiny.")] = 32,
     huge: Annotated[float, typer.Option(min=0, metavar="MEGAPIXELS", help="More is huge.")] = 25.0,
     set_: SetOption = None,
+    quiet: QuietOption = False,
+    log_json: LogJsonOption = False,
 ) -> None:
     """Look photos over: damage, duplicates, leaks between halves, odd files, and labels that look wrong.
 
@@ -55,6 +66,7 @@ def scan(
     Exit code 1 where something wants a person's eye: damaged files, the same photo under two classes or in
     two halves of the split.
     """
+    choose_speech("scan", quiet, log_json, json_)
     from flowerfast.settings import load_config, refuse_unused
 
     of_run = () if run is None else (*LOADING, *PROTOCOL)
@@ -129,7 +141,7 @@ def print_scan(result: "ScanResult") -> None:
     )
     eye = [finding.kind for finding in result.findings if finding.wants_eye and finding.photos]
     what = f"wants a person's eye: {', '.join(eye)}" if eye else "nothing wants a person's eye"
-    out.print(f"{spelled(result.data)}: {what}", soft_wrap=True)
+    out.print_result(f"{spelled(result.data)}: {what}")
 
 
 def _classes(result: "ScanResult") -> Table:

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from flowerfast import ranks
+from flowerfast.commands.completion import complete_config
 from flowerfast.commands.find import check_folder, check_outputs, check_run, find_photos
 from flowerfast.commands.importing import without_collecting
 from flowerfast.commands.options import (
@@ -16,11 +17,14 @@ from flowerfast.commands.options import (
     READING,
     BackendOption,
     JsonFile,
+    LogJsonOption,
+    QuietOption,
     SetOption,
     check_start,
     chosen_settings,
 )
 from flowerfast.commands.output import complain, out, print_evaluation, say, say_compiling, write_json
+from flowerfast.commands.speech import choose_speech, event
 from flowerfast.errors import UserError
 
 
@@ -42,7 +46,11 @@ def train(
         ),
     ] = None,
     config: Annotated[
-        str | None, typer.Option(help="YAML file, or the name of a shipped one: paper, cpu, demo.")
+        str | None,
+        typer.Option(
+            help="YAML file, or the name of a shipped one: paper, cpu, demo.",
+            autocompletion=complete_config,
+        ),
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="Short for --set train.epochs=...")] = None,
     model: Annotated[str | None, typer.Option(help="Any timm model; short for --set model.name=...")] = None,
@@ -65,24 +73,27 @@ def train(
         Path | None,
         typer.Option("--from", metavar="RUN", help="Begin with the weights and settings of another run."),
     ] = None,
+    quiet: QuietOption = False,
+    log_json: LogJsonOption = False,
 ) -> None:
     """Train a classifier and leave weights, metrics, curves and a report in the run folder.
 
     `flowerfast settings` lists what --set takes. On several GPUs: torchrun --nproc-per-node N -m flowerfast
     train ..., with as many ranks as GPUs; train.batch_size is that of all together.
     """
+    choose_speech("train", quiet, log_json)
     short = {"epochs": epochs, "model": model, "lr": lr, "batch_size": batch_size}
     short |= {"image_size": image_size, "seed": seed, "device": device}
     chosen = chosen_settings(set_, data, backend=backend, **short)
     if not resume:
         check_start(config, chosen)
     with without_collecting():
-        from flowerfast.commands.display import TrainDisplay, progress_bar
+        from flowerfast.commands.display import JsonDisplay, progress_bar, train_display
         from flowerfast.commands.signals import StopSignals
         from flowerfast.training.run import train as train_photos
     here = ranks.join()
 
-    with closing(TrainDisplay(out)) as display:
+    with closing(train_display()) as display:
         result = train_photos(
             out=out_,
             config=config,
@@ -92,22 +103,27 @@ def train(
             reporter=display,
             stop=StopSignals(),
             bars=partial(progress_bar, out),
+            callbacks=[display] if isinstance(display, JsonDisplay) else [],
         )
     if not here.is_first:
         return
     if display.lost is not None:
         raise display.lost
+    event("result", result=result.summary, folder=str(result.folder))
     summary = result.summary
     by = summary["best_by"]
     best = "best validation accuracy" if by == "accuracy" else f"best epoch by {by}: validation accuracy"
     augmented = f", augmented {summary['best_val_aug_acc']:.1%}" if "best_val_aug_acc" in summary else ""
-    out.print(
+    lines = [
         f"{best} {summary['best_val_acc']:.1%}{augmented} in epoch {summary['best_epoch'] + 1} "
         f"of {summary['epochs_run']}, {summary['images_per_sec']:,.0f} images/s, {summary['seconds']:.0f} s"
-    )
+    ]
     if summary["test_samples"]:
-        out.print(f"test accuracy {summary['test_acc']:.1%} on {summary['test_samples']} photos of test/")
-    out.print(f"report: {result.folder / 'report.html'}", soft_wrap=True)
+        lines.append(f"test accuracy {summary['test_acc']:.1%} on {summary['test_samples']} photos of test/")
+    if quiet:
+        out.print_result(f"{result.folder}: {'; '.join(lines)}")
+    for line in (*lines, f"report: {result.folder / 'report.html'}"):
+        out.print(line, soft_wrap=True)
 
 
 def evaluate(
@@ -120,11 +136,14 @@ def evaluate(
     backend: BackendOption = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Samples per batch.")] = 64,
     set_: SetOption = None,
+    quiet: QuietOption = False,
+    log_json: LogJsonOption = False,
 ) -> None:
     """Measure a trained run on a folder: accuracy, scores per class, confusion matrix, calibration.
 
     --set eval.image_size, eval.crop_pct and eval.flip ask it otherwise than it was validated.
     """
+    choose_speech("evaluate", quiet, log_json, json_)
     from flowerfast.settings import load_config, refuse_unused
 
     refuse_unused(set_ or [], "evaluate", (*READING, *PROTOCOL))
@@ -165,12 +184,15 @@ def predict(
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Photos that go through the model at a time.")] = 32,
     set_: SetOption = None,
+    quiet: QuietOption = False,
+    log_json: LogJsonOption = False,
 ) -> None:
     """Name what is on photos: the most likely classes with their probabilities.
 
     A folder stands for all photos in it. Answers are written batch by batch, however many there are; files
     that cannot be read are named and counted. Exit code 2 when none can.
     """
+    choose_speech("predict", quiet, log_json, json_, jsonl, csv)
     from flowerfast.settings import load_config, refuse_unused
 
     refuse_unused(set_ or [], "predict", ("data.max_pixels", *PROTOCOL))
@@ -203,3 +225,4 @@ def predict(
         raise UserError(f"{first}: none of {seen} files can be read as a photo; give others")
     if bad:
         complain(f"{bad} of {seen} files skipped")
+    event("result", result={"photos": seen, "skipped": bad})

@@ -6,9 +6,18 @@ from typing import Annotated
 
 import typer
 
+from flowerfast.commands.completion import complete_config
 from flowerfast.commands.find import check_outputs
-from flowerfast.commands.options import JsonFile, SetOption, check_start, chosen_settings
-from flowerfast.commands.output import complain, out, write_json
+from flowerfast.commands.options import (
+    JsonFile,
+    LogJsonOption,
+    QuietOption,
+    SetOption,
+    check_start,
+    chosen_settings,
+)
+from flowerfast.commands.output import fail, out, tell, write_json
+from flowerfast.commands.speech import choose_speech
 from flowerfast.errors import Stopped
 
 
@@ -18,7 +27,11 @@ def tune(
         Path, typer.Option("--out", help="Folder of the search; the same command goes on with one.")
     ] = Path("tuned"),
     config: Annotated[
-        str | None, typer.Option(help="YAML file, or a shipped one: paper, cpu, demo. It is the first trial.")
+        str | None,
+        typer.Option(
+            help="YAML file, or a shipped one: paper, cpu, demo. It is the first trial.",
+            autocompletion=complete_config,
+        ),
     ] = None,
     trials: Annotated[int, typer.Option(min=1, help="Runs of the first round; a third each goes on.")] = 9,
     epochs: Annotated[int | None, typer.Option(help="Of the last round; short for train.epochs.")] = None,
@@ -28,6 +41,8 @@ def tune(
     ] = None,
     json_: JsonFile = None,
     set_: SetOption = None,
+    quiet: QuietOption = False,
+    log_json: LogJsonOption = False,
 ) -> None:
     """Search for settings with short runs, and write the best as a config for train.
 
@@ -35,6 +50,7 @@ def tune(
     the models in turn of which weights are at hand. Rounds are of fewer and longer runs each. The accuracy of
     the winner is optimistic, for it was chosen by it: measure it on photos of test/.
     """
+    choose_speech("tune", quiet, log_json, json_)
     chosen = chosen_settings(set_, data, epochs=epochs)
     check_start(config, chosen)
     check_outputs({"json": json_}, data=data, folder=out_)
@@ -50,14 +66,16 @@ def tune(
             trials=trials,
             weights=weights,
             minutes=minutes,
-            say=out.print,
+            say=tell,
             stop=StopSignals,
             bars=partial(progress_bar, out),
         )
     except Stopped as stopped:
-        complain(f"flowerfast: {stopped}; the same command goes on")
+        fail(f"flowerfast: {stopped}; the same command goes on")
         raise typer.Exit(128 + stopped.signum) from None
     accuracy = result.best["accuracy"]
-    out.print(f"best: trial {result.best['trial']}, validation accuracy {accuracy:.1%}: {result.config}")
+    out.print_result(
+        f"best: trial {result.best['trial']}, validation accuracy {accuracy:.1%}: {result.config}"
+    )
     out.print(f"train with it: flowerfast train DATA --config {result.config}", soft_wrap=True)
     write_json(json_, {"best": result.best, "config": str(result.config), "trials": result.trials})

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from flowerfast.commands.output import complain
+from flowerfast.commands.output import fail
 from flowerfast.nearest import nearest, nearest_keys
 
 SHORT = {
@@ -27,7 +27,7 @@ def explain_usage(error: Any) -> None:
     hint = f"; see flowerfast {context.command.name} --help" if context.parent else "; see flowerfast --help"
     if option is not None and message.startswith("No such option"):
         message, hint = f"No such option: {option}", _like_option(option, context.command) or hint
-    complain(f"flowerfast: error: {message.rstrip('.')}{hint}")
+    fail(f"flowerfast: error: {message.rstrip('.')}{hint}")
 
 
 def _like_option(option: str, command: Any) -> str | None:

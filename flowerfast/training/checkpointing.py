@@ -9,7 +9,9 @@ from flowerfast.config import Config
 from flowerfast.errors import UserError, WriteFailed, one_line
 from flowerfast.loaders.loader import Loader
 from flowerfast.machine import command_line
+from flowerfast.photos.layout import TEST
 from flowerfast.ranks import from_first
+from flowerfast.training.callbacks import Callbacks, RunFacts
 from flowerfast.training.lockstep import Lockstep
 from flowerfast.training.mistakes import check_mistakes
 from flowerfast.training.progress import Reporter, Spent, Standing, Stop, Totals
@@ -38,6 +40,7 @@ class TrainingRun:
         writer: brings the files of a save to the disk while training goes on.
         refused: saves that the disk had no room for.
         augmented_loader: batches of augmented photos to validate on too (eval.augmented=both).
+        callbacks: the user's own, called by the first rank.
     """
 
     config: Config
@@ -57,12 +60,26 @@ class TrainingRun:
     writer: Writer = field(default_factory=Writer)
     refused: int = 0
     augmented_loader: Loader | None = None
+    callbacks: Callbacks = field(default_factory=Callbacks)
     _owed: list[Callable[[], object]] = field(default_factory=list)  # writes of the best weights, still to do
 
     def __post_init__(self) -> None:
         self.standing.note_command(command_line())
         self.totals = Totals(self.state.device)
         self.lockstep = Lockstep(self.stop, self.train_loader.photos, self.state.least_batch)
+
+    def facts(self) -> RunFacts:
+        """What callbacks are told of the run."""
+        train = self.train_loader.photos
+        return RunFacts(
+            self.folder.path,
+            self.config.model_dump(mode="json"),
+            tuple(self.classes),
+            train_samples=len(train),
+            val_samples=len(self.val_loader.photos),
+            test_samples=int((train.table.fold == TEST).sum()),
+            history=self.standing.history,
+        )
 
     def save(self, finished: bool = False, best: bool = False) -> None:
         """Have last.pt written: from there a resumed run goes on as if nothing had happened.

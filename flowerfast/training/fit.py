@@ -42,6 +42,7 @@ def fit(run: TrainingRun, saved: dict[str, Any] | None = None) -> Standing:
                 run.writer.submit([partial(run.folder.write_metrics, list(run.standing.history))])
         else:
             run.save()
+        from_first(lambda: run.callbacks.start(run.facts()))
         standing = run.standing
         while standing.epoch < settings.epochs and not standing.out_of_patience(settings.patience):
             train_epoch(run)
@@ -174,6 +175,7 @@ def close_epoch(run: TrainingRun, result: Evaluation, also: Evaluation | None, e
     run.reporter.end_epoch(row, best)
     run.name_bad()
     run.save(finished=True, best=best)
+    from_first(partial(run.callbacks.epoch, row, run.folder.path))
 
 
 def _check_finite(run: TrainingRun, watch: LossWatch) -> None:

@@ -162,6 +162,9 @@ class Reporter(Protocol):
     def end_epoch(self, row: dict[str, Any], best: bool) -> None:
         """An epoch and its validation are over."""
 
+    def fact(self, text: str) -> None:
+        """Something that is as it should be: what was found, what was chosen."""
+
     def note(self, text: str) -> None:
         """Something the user should know."""
 
@@ -180,6 +183,10 @@ class Silent:
 
     def end_epoch(self, row: dict[str, Any], best: bool) -> None:
         """Say nothing."""
+
+    def fact(self, text: str) -> None:
+        """As a note."""
+        self.note(text)
 
     def note(self, text: str) -> None:
         """Say nothing."""

@@ -1,7 +1,7 @@
 """A training run from settings to a complete run folder."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -38,6 +38,7 @@ from flowerfast.training.beginning import (
     start_model,
     with_photos,
 )
+from flowerfast.training.callbacks import Callback, Callbacks
 from flowerfast.training.checkpointing import TrainingRun
 from flowerfast.training.compiling import CompileFailed, choose_compile, compile_network
 from flowerfast.training.fit import fit
@@ -81,6 +82,7 @@ def train(
     reporter: Reporter | None = None,
     stop: AbstractContextManager[Stop] | None = None,
     bars: ProgressBars = no_bars,
+    callbacks: Sequence[Callback] = (),
 ) -> TrainResult:
     """Train a classifier and leave weights, metrics, curves and a report in the run folder.
 
@@ -101,16 +103,18 @@ def train(
         reporter: is told how it goes.
         stop: for as long as training goes on, says whether to stop after saving.
         bars: makes progress bars for what comes before.
+        callbacks: objects whose functions are called when the run starts, after each epoch and at the end.
 
     Raises UserError before anything is written, as when another process writes to the run folder; Stopped
-    after saving; RunFailed when a loss is no number, a disk is full, the run folder is moved or deleted, or
-    `stop` gives something else.
+    after saving; RunFailed when a loss is no number, a disk is full, the run folder is moved or deleted, a
+    callback raises, or `stop` gives something else.
     """
     of_kind("settings", settings, Mapping | None, "a mapping from dotted keys to values")
     of_kind("resume", resume, bool, "True or False")
     bars = progress_bars(bars)
     of_kind("reporter", reporter, Reporter | None, "an object with the methods of Reporter")
     of_kind("stop", stop, AbstractContextManager | None, "a context manager")
+    called = Callbacks(callbacks)
     given = {"data": data, "out": out, "start_from": start_from}
     data, out, start_from = (each if each is None else path(name, each) for name, each in given.items())
     changes = {**({"data.path": in_full(data)} if data is not None else {}), **(settings or {})}
@@ -140,7 +144,7 @@ def train(
         resolved, saved = from_first(begin)
         if not ranks.is_first:  # which prints and writes
             reporter, bars = None, no_bars
-        return _train(resolved, folder, saved, reporter or Silent(), stop, bars)
+        return _train(resolved, folder, saved, reporter or Silent(), stop, bars, called)
 
 
 def _train(
@@ -150,6 +154,7 @@ def _train(
     reporter: Reporter,
     stop: AbstractContextManager[Stop] | None,
     bars: ProgressBars,
+    callbacks: Callbacks,
 ) -> TrainResult:
     started, ranks = time.perf_counter(), current()
     resumed = folder if saved is not None else None
@@ -183,7 +188,7 @@ def _train(
         def say(text: str) -> None:
             """Tell at once: what is fetched may take long."""
             told.append(text)
-            reporter.note(text)
+            reporter.fact(text)
 
         def build() -> TrainState:
             torch.manual_seed(config.train.seed)  # the new head, random weights, dropout
@@ -224,6 +229,7 @@ def _train(
                     record,
                     signal_asked(asked),
                     augmented_loader=augmented_loader,
+                    callbacks=callbacks,
                 )
                 run.named = announced
                 try:
@@ -254,6 +260,7 @@ def _train(
                 summary |= {"ranks": ranks.world_size, "notes": all_notes}
                 run.folder.write_summary(summary)
                 draw(run.folder, standing.history, summary, train_photos)
+                callbacks.end(summary, folder.path)
                 return summary
 
             summary = from_first(conclude)
@@ -277,7 +284,7 @@ def _compile(
     Where it cannot, the run goes on without, and `said` gets a line.
     """
     mode, why = choose_compile(config, state.device, samples)
-    reporter.note(f"torch.compile: {mode} ({why})")
+    reporter.fact(f"torch.compile: {mode} ({why})")
     seconds = 0.0
     try:
         seconds = compile_network(state, config.data.image_size, mode)
@@ -308,12 +315,12 @@ def _announce(loaders: tuple[Loader, Loader], folder: RunFolder, reporter: Repor
     counts = f"{len(photos)} photos to train on, {len(val.photos)} to validate on"
     held = int((photos.table.fold == TEST).sum())
     counts += f", {held} to test at the end" if held else ""
-    reporter.note(f"data: {counts}, {len(photos.classes)} classes: {photos.source}")
+    reporter.fact(f"data: {counts}, {len(photos.classes)} classes: {photos.source}")
     for bad in photos.bad:
         reporter.note(f"skipped: {bad.path}: {bad.error}")
-    reporter.note(f"backend: {train.backend} ({train.backend_reason}), device {device_name(train.device)}")
-    reporter.note(f"decoded cache: {train.cache} ({train.cache_reason})")
-    reporter.note(f"run folder: {folder.path}")
+    reporter.fact(f"backend: {train.backend} ({train.backend_reason}), device {device_name(train.device)}")
+    reporter.fact(f"decoded cache: {train.cache} ({train.cache_reason})")
+    reporter.fact(f"run folder: {folder.path}")
 
 
 def _tell(loaders: tuple[Loader, Loader], said: list[str], told: list[str], reporter: Reporter) -> list[str]:

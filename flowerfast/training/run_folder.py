@@ -5,7 +5,10 @@ moment leaves the old file or the new one, never half of one.
 """
 
 import copy
+import csv
 import hashlib
+import io
+import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -184,15 +187,26 @@ class RunFolder(RunPlace):
         return None
 
     def write_metrics(self, history: Sequence[Mapping[str, Any]]) -> None:
-        """Write metrics.jsonl, one object per epoch."""
+        """Write metrics.jsonl, one object per epoch, and the same as a table, metrics.csv."""
         self.check_there()
         text = "".join(to_json(row) + "\n" for row in history)
         write_text(self.metrics, text, durable=True)
+        write_text(self.table, _table(history))
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Write summary.json."""
         self.check_there()
         write_sealed(self.summary, to_json(summary, indent=1) + "\n")
+
+
+def _table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows as CSV, a column for each key that one of them has; empty where there is no number."""
+    text = io.StringIO()
+    columns = dict.fromkeys(key for row in rows for key in row)
+    table = csv.DictWriter(text, columns, lineterminator="\n")
+    table.writeheader()
+    table.writerows(json.loads(to_json(row)) for row in rows)
+    return text.getvalue()
 
 
 def _tensor_bytes(value: Any) -> int:

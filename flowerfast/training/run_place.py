@@ -28,6 +28,7 @@ class RunPlace:
         self.path, self._mine = path, claimed
         self.config, self.split = path / "config.yaml", path / "split.json"
         self.metrics, self.summary = path / "metrics.jsonl", path / "summary.json"
+        self.table = path / "metrics.csv"
         self.checkpoints, self.best = path / "checkpoints", path / "best"
         self.last, self.previous = self.checkpoints / "last.pt", self.checkpoints / "last.previous.pt"
         self.curves, self.confusion = path / "accuracy_loss_curve.png", path / "confusion_matrix.png"
@@ -93,7 +94,7 @@ class RunPlace:
             if folder.exists() and not folder.is_dir():
                 return f"{folder}: not a folder; move it away"
         weights = self.best / "config.json", self.best / "model.safetensors", *self.epoch_files()
-        results = self.metrics, self.summary, self.curves, self.confusion, self.report
+        results = self.metrics, self.table, self.summary, self.curves, self.confusion, self.report
         for file in (self.config, self.split, self.last, self.previous, *weights, *results):
             for place in (file, file.with_name(f"{file.name}.partial")):
                 if place.exists() and not place.is_file():

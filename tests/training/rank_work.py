@@ -5,6 +5,7 @@ import signal
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from flowerfast.loaders.loader import Loader
 from flowerfast.photos.photos import Photos
 from flowerfast.photos.workers import WaitStopped
 from flowerfast.training import run as run_module
+from flowerfast.training.callbacks import Callback, RunFacts
 from flowerfast.training.lockstep import Lockstep
 from flowerfast.training.run import train
 from flowerfast.training.state import TrainState
@@ -75,6 +77,32 @@ def noted_run(
         held = b"".join(tensor.numpy().tobytes() for tensor in kept[0].evaluated.state_dict().values())
         ended["weights"] = zlib.crc32(held)
     return ended
+
+
+@dataclass
+class Told(Callback):
+    """Notes in a file by which rank it is called; with `fails` it raises after the first epoch."""
+
+    file: Path
+    fails: bool = False
+
+    def on_start(self, run: RunFacts) -> None:
+        """Note it."""
+        self._note("start")
+
+    def on_epoch(self, metrics: dict[str, Any]) -> None:
+        """Note it, or fail."""
+        self._note(f"epoch {metrics['epoch']}")
+        if self.fails:
+            raise ValueError("no tracker there")
+
+    def on_end(self, summary: dict[str, Any]) -> None:
+        """Note it."""
+        self._note(f"end of {summary['ranks']} ranks")
+
+    def _note(self, what: str) -> None:
+        with self.file.open("a") as file:
+            file.write(f"{ranks.current().rank}: {what}\n")
 
 
 def struck_rank(how: int) -> str:

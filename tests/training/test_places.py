@@ -74,7 +74,13 @@ def test_a_run_folder_may_be_reached_through_links(train_tiny: Train, run: Path,
 
 PLACES = (
     *("metrics.jsonl", "summary.json", "report.html", "accuracy_loss_curve.png", "confusion_matrix.png"),
-    *("summary.json.partial", "split.json", "checkpoints/last.pt", "checkpoints/last.previous.pt"),
+    *(
+        "metrics.csv",
+        "summary.json.partial",
+        "split.json",
+        "checkpoints/last.pt",
+        "checkpoints/last.previous.pt",
+    ),
     *("best/config.json", "best/model.safetensors", "checkpoints/epoch_007.safetensors"),
 )
 

@@ -1,5 +1,6 @@
 """`train`: from settings to a complete run folder; what it refuses, and what it leaves alone."""
 
+import csv
 import json
 import re
 import signal
@@ -69,7 +70,7 @@ def test_a_run_leaves_a_complete_folder(train_tiny: Train, tmp_path: Path) -> No
     assert result.folder == run
     left = {str(file.relative_to(run)) for file in run.rglob("*") if file.is_file()}
     assert left == {
-        "config.yaml", "split.json", "metrics.jsonl", "summary.json", "report.html",
+        "config.yaml", "split.json", "metrics.jsonl", "metrics.csv", "summary.json", "report.html",
         "accuracy_loss_curve.png", "confusion_matrix.png", "best/config.json", "best/model.safetensors",
         "checkpoints/epoch_000.safetensors", "checkpoints/epoch_001.safetensors", "checkpoints/last.pt",
         "checkpoints/last.previous.pt",
@@ -77,6 +78,9 @@ def test_a_run_leaves_a_complete_folder(train_tiny: Train, tmp_path: Path) -> No
     assert all((run / name).stat().st_size > 0 for name in left)
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [row["epoch"] for row in rows] == [0, 1]
+    with (run / "metrics.csv").open(newline="") as file:
+        table = [*csv.DictReader(file)]
+    assert [{key: float(cell) for key, cell in row.items()} for row in table] == rows
     assert set(rows[0]) == {
         "epoch", "train_loss", "train_acc", "val_loss", "val_acc", "val_macro_f1", "lr",
         "images_per_sec", "data_wait", "seconds",

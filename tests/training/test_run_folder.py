@@ -253,6 +253,7 @@ def test_every_file_is_whole_when_its_writer_fails_half_way(
         folder.last: lambda: folder.save_last({}),
         folder.epoch_file(0): lambda: folder.save_epoch(0, {"w": torch.zeros(1)}, None),
         folder.metrics: lambda: folder.write_metrics(history),
+        folder.table: lambda: folder.write_metrics(history),
         folder.summary: lambda: folder.write_summary({"new": 1}),
         folder.curves: lambda: plot_curves(history, folder.curves),
         folder.confusion: lambda: plot_confusion(torch.eye(2).int().numpy(), ["a", "b"], folder.confusion),
