@@ -241,8 +241,9 @@ def pack_sample(bench: Bench, max_side: int) -> Path:
     if bench.photos.table.shards is not None:
         raise UserError("the photos are packed already")
     for index in sample(bench.photos, min(bench.epoch, 300)).indices.tolist():
-        path = bench.photos.path(index)
-        link = folder / path
+        path, label = bench.photos.path(index), bench.photos.table.label[index]
+        # What a table calls its classes need be no name of a folder.
+        link = folder / (path if bench.photos.table.file is None else f"{label}/{index}{Path(path).suffix}")
         link.parent.mkdir(parents=True, exist_ok=True)
         if not link.exists():
             os.symlink((bench.photos.root / path).resolve(), link)

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from flowerfast.commands.find import check_outputs
-from flowerfast.commands.options import JsonFile, SetOption, check_start, chosen_settings
+from flowerfast.commands.options import ClassesOption, JsonFile, SetOption, check_start, chosen_settings
 from flowerfast.commands.output import complain, out, write_json
 from flowerfast.errors import Stopped
 
@@ -26,6 +26,7 @@ def tune(
     weights: Annotated[
         Path | None, typer.Option(help="With model.name=auto, a folder of files NAME.safetensors.")
     ] = None,
+    classes: ClassesOption = None,
     json_: JsonFile = None,
     set_: SetOption = None,
 ) -> None:
@@ -35,7 +36,7 @@ def tune(
     the models in turn of which weights are at hand. Rounds are of fewer and longer runs each. The accuracy of
     the winner is optimistic, for it was chosen by it: measure it on photos of test/.
     """
-    chosen = chosen_settings(set_, data, epochs=epochs)
+    chosen = chosen_settings(set_, data, epochs=epochs, classes=classes)
     check_start(config, chosen)
     check_outputs({"json": json_}, data=data, folder=out_)
     from flowerfast.commands.display import progress_bar
