@@ -85,7 +85,8 @@ class Trial:
 
     def config(self, bench: Bench) -> Config:
         """The whole of its settings."""
-        return change_config(bench.config, self.changes, {})
+        packed = {"data.classes": None} if self.data is not None else {}  # all of them are those chosen
+        return change_config(bench.config, self.changes, packed)
 
     def variant(self, bench: Bench) -> Variant:
         """For the measuring core."""
@@ -247,5 +248,8 @@ def pack_sample(bench: Bench, max_side: int) -> Path:
         link.parent.mkdir(parents=True, exist_ok=True)
         if not link.exists():
             os.symlink((bench.photos.root / path).resolve(), link)
-    pack(folder, out, PackSettings(max_side), bench.config.data)
+    layout = {"layout": "classes"} if bench.photos.table.file is not None else {}
+    pack(
+        folder, out, PackSettings(max_side), bench.config.data.model_copy(update={"classes": None, **layout})
+    )
     return out

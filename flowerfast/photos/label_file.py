@@ -10,6 +10,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from flowerfast.config import DataConfig
 from flowerfast.documents import shown
 from flowerfast.errors import UserError, one_line
 from flowerfast.files import open_regular
@@ -35,6 +36,11 @@ class Columns:
     path: str | None = None
     label: str | None = None
     split: str | None = None
+
+    @classmethod
+    def of(cls, data: DataConfig) -> "Columns":
+        """Those that the settings name."""
+        return cls(data.path_column, data.label_column, data.split_column)
 
 
 @dataclass(frozen=True)

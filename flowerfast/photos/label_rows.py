@@ -7,7 +7,6 @@ table is sorted changes nothing, and a table made from a folder gives that folde
 
 import hashlib
 import os
-import posixpath
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -95,19 +94,15 @@ class _Places:
         return self._folders[folder], name
 
     def _relative(self, table: LabelFile, number: int, folder: str) -> str:
-        if os.path.isabs(folder):
-            inside = next((f for f in (self._given, self._real) if f"{folder}/".startswith(f"{f}/")), None)
-            try:
-                folder = os.path.relpath(folder, self._real if inside is None else inside)
-            except ValueError as error:  # on Windows
-                raise table.wrong(number, f"{shown(folder)}: {error}; keep all on one drive") from None
-            folder = folder.replace(os.sep, "/")
-        folder = posixpath.normpath(folder) if folder else "."
+        try:
+            if f"{folder}/".startswith(f"{self._given}/"):  # by way of a link, perhaps
+                folder = os.path.relpath(folder, self._given)
+            folder = os.path.relpath(os.path.join(self._real, folder), self._real).replace(os.sep, "/")
+        except ValueError as error:  # on Windows
+            raise table.wrong(number, f"{shown(folder)}: {error}; keep all on one drive") from None
         climbs = 0
         while f"{folder}/".startswith("../" * (climbs + 1)):
             climbs += 1
-        if climbs > len(Path(self._real).parents):
-            raise table.wrong(number, f"{shown(folder)} leads above all folders; mend that path")
         self.above = max(self.above, climbs)
         return "" if folder == "." else folder
 

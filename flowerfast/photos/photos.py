@@ -97,7 +97,7 @@ class Photos:
             data = validate({"data": given}, "Photos").data
         of_kind("Photos: progress", progress, Callable | None, "a function of two numbers")
         least, max_pixels = whole("Photos: min_classes", min_classes, 0), data.max_pixels
-        self._wanted, columns = class_names(data.classes), Columns(path_column, label_column, split_column)
+        self._wanted, columns = class_names(data.classes), Columns.of(data)
         folder = path("Photos: folder", folder)
         url = url_of(folder)
         place = folder if url is None else mirror(url, data.cache_dir, data.cache_gb)

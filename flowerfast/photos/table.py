@@ -151,11 +151,11 @@ def read_table(
         if shards.orientation.all() or not oriented:
             return shards
         return _oriented(shards, _cache_file(shards.root, wanted), max_pixels, progress)
+    check_place(root)
     place, file = root, root if is_table(root) else None
     if file is not None:
         root, listing = list_rows(file, columns or Columns(), layout)
     else:
-        check_place(root)
         listing = list_photos(root, layout)
     if wanted is not None:
         listing = listed(listing, wanted, place)
