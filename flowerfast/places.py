@@ -1,4 +1,4 @@
-"""Where photos lie: in a folder, or at a URL, told from each other by how they are written."""
+"""Where photos lie: in a folder, at a URL, or where a table says, told apart by how they are written."""
 
 import os
 import re
@@ -6,6 +6,8 @@ from pathlib import Path
 
 _URL = re.compile(r"([a-z][a-z0-9+.-]+):/+(.+)", re.IGNORECASE | re.DOTALL)  # of two letters: no drive
 _LOCAL = ("file", "local")
+TABLES = (".csv", ".tsv", ".tab", ".parquet", ".pq")
+"""How files end that name photos."""
 
 
 def url_of(place: Path | str) -> str | None:
@@ -21,8 +23,17 @@ def url_of(place: Path | str) -> str | None:
 
 
 def in_full(place: Path | str) -> str:
-    """A place as it is found from anywhere: a URL as it is, the path of a folder in full, links resolved."""
-    return url_of(place) or str(Path(place).resolve())
+    """A place as it is found from anywhere: a URL as it is, the path of a folder in full, links resolved.
+
+    A table names photos by its folder: it keeps its name, though it be a link.
+    """
+    path = Path(place)
+    return url_of(place) or str(path.parent.resolve() / path.name if is_table(place) else path.resolve())
+
+
+def is_table(place: Path | str) -> bool:
+    """Whether a place is a table of photos, by its name: a file, if there is one."""
+    return url_of(place) is None and str(place).lower().endswith(TABLES) and not os.path.isdir(place)
 
 
 def spelled(place: Path | str) -> str:

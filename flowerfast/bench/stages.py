@@ -28,6 +28,7 @@ from flowerfast.photos.photos import Photos
 from flowerfast.pixels.executor import Executor, Executors
 from flowerfast.pixels.reference import PlainExecutor
 from flowerfast.pixels.source import Files
+from flowerfast.places import url_of
 from flowerfast.plans.plan import Plan
 from flowerfast.training.half_loaders import training_loader
 
@@ -186,7 +187,7 @@ def cold_read(photos: Photos, repeats: int) -> Figures:
     if not hasattr(os, "posix_fadvise") or not hasattr(os, "RWF_NOWAIT"):
         return {"not_measured": "this system does not let a program drop files from its page cache"}
     taken, indices, shards = [], photos.indices.tolist(), photos.table.shards
-    if photos.source != str(photos.root):
+    if url_of(photos.source) is not None:
         return {"not_measured": "the photos come from a URL"}
     if shards is None:
         files = [os.path.join(photos.root, photos.path(index)) for index in indices]

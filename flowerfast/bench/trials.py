@@ -85,7 +85,8 @@ class Trial:
 
     def config(self, bench: Bench) -> Config:
         """The whole of its settings."""
-        return change_config(bench.config, self.changes, {})
+        packed = {"data.classes": None} if self.data is not None else {}  # all of them are those chosen
+        return change_config(bench.config, self.changes, packed)
 
     def variant(self, bench: Bench) -> Variant:
         """For the measuring core."""
@@ -241,10 +242,14 @@ def pack_sample(bench: Bench, max_side: int) -> Path:
     if bench.photos.table.shards is not None:
         raise UserError("the photos are packed already")
     for index in sample(bench.photos, min(bench.epoch, 300)).indices.tolist():
-        path = bench.photos.path(index)
-        link = folder / path
+        path, label = bench.photos.path(index), bench.photos.table.label[index]
+        # What a table calls its classes need be no name of a folder.
+        link = folder / (path if bench.photos.table.file is None else f"{label}/{index}{Path(path).suffix}")
         link.parent.mkdir(parents=True, exist_ok=True)
         if not link.exists():
             os.symlink((bench.photos.root / path).resolve(), link)
-    pack(folder, out, PackSettings(max_side), bench.config.data)
+    layout = {"layout": "classes"} if bench.photos.table.file is not None else {}
+    pack(
+        folder, out, PackSettings(max_side), bench.config.data.model_copy(update={"classes": None, **layout})
+    )
     return out

@@ -8,7 +8,15 @@ from typing import Annotated
 import typer
 
 from flowerfast.commands.find import check_folder, check_outputs
-from flowerfast.commands.options import PACKING, JsonFile, LogJsonOption, QuietOption, SetOption
+from flowerfast.commands.options import (
+    PACKING,
+    ClassesOption,
+    JsonFile,
+    LogJsonOption,
+    QuietOption,
+    SetOption,
+    chosen_settings,
+)
 from flowerfast.commands.output import complain, out, print_packed, say_compiling, write_json
 from flowerfast.commands.speech import choose_speech
 from flowerfast.errors import UserError
@@ -23,7 +31,9 @@ class Format(StrEnum):
 
 
 def pack(
-    data: Annotated[Path, typer.Argument(help="Folder of class folders, or of train/, val/, test/.")],
+    data: Annotated[
+        Path, typer.Argument(help="Folder of class folders, or of train/, val/, test/, or a table.")
+    ],
     out_: Annotated[
         Path | None, typer.Argument(metavar="OUT", help="Folder for the shards, new or empty, or a URL.")
     ] = None,
@@ -55,6 +65,7 @@ def pack(
     verify: Annotated[
         bool, typer.Option("--verify", help="Compare the shards in DATA with their checksums instead.")
     ] = False,
+    classes: ClassesOption = None,
     json_: JsonFile = None,
     set_: SetOption = None,
     quiet: QuietOption = False,
@@ -77,9 +88,11 @@ def pack(
     if verify:
         refuse_unused(set_ or [], "pack --verify", ("data.workers",))
     refuse_unused(set_ or [], "pack", PACKING)
-    config = load_config(None, set_ or []).data
+    if verify and classes is not None:
+        raise UserError(f"--classes {classes}: --verify looks at all that is packed; drop one of the two")
+    config = load_config(None, (), chosen_settings(set_, classes=classes)).data
     check_folder(data)
-    check_outputs({"json": json_}, data=data, folder=out_)
+    check_outputs({"json": json_}, data=data, folder=out_, path_column=config.path_column)
     from flowerfast.commands.display import progress_bar
     from flowerfast.packing.pack import damaged
     from flowerfast.packing.pack import pack as pack_photos

@@ -36,7 +36,7 @@ def export(
     data: Annotated[
         Path | None,
         typer.Option(
-            help="Photos to check the ONNX file on: folder of class folders, or of shards, or their URL. "
+            help="Photos to check the ONNX file on: folder of class folders, or of shards, or URL, or table. "
             "Default: the run's own validation split."
         ),
     ] = None,

@@ -8,20 +8,25 @@ from pathlib import Path
 
 from flowerfast.errors import UserError
 from flowerfast.machine import folder_problem
-from flowerfast.places import url_of
+from flowerfast.places import TABLES, is_table, url_of
 
 _IN_PLACE = ("jsonl", "csv")  # each answer is there at once
 _TEXT = ("json", "html", *_IN_PLACE)
 _LONGEST_PID = 2**22
 
 
-def find_photos(arguments: Sequence[str]) -> tuple[list[Path], list[str]]:
-    """Files named by paths, folders and glob patterns, in that order; and what there is to say of folders.
+def find_photos(arguments: Sequence[str], path_column: str | None = None) -> tuple[list[Path], list[str]]:
+    """Files named by paths, folders, tables and glob patterns, in that order; and what there is to say of
+    folders.
 
-    A folder stands for the photos in it that training would take, a pattern for every file that matches.
+    A folder stands for the photos in it that training would take, a table for those that it names in that
+    column (None: one of the usual names), a pattern for every file that matches.
     Raises UserError when an argument names nothing.
     """
-    from flowerfast.photos.listing import photos_in  # numpy: not for a command's --help
+    # numpy: not for a command's --help
+    from flowerfast.photos.label_file import Columns, check_readable
+    from flowerfast.photos.label_rows import photos_named
+    from flowerfast.photos.listing import photos_in
 
     listed: list[Path] = []
     notes: list[str] = []
@@ -29,6 +34,9 @@ def find_photos(arguments: Sequence[str]) -> tuple[list[Path], list[str]]:
         path, told = Path(argument), list[str]()
         if path.is_dir():
             found, told = photos_in(path)
+        elif is_table(path) and path.is_file():
+            check_readable(path)
+            found = photos_named(path, Columns(path_column))
         else:
             # A folder's name may look like a pattern: [old] rose/*.jpg.
             patterns = argument, os.path.join(escape(str(path.parent)), path.name)
@@ -39,7 +47,7 @@ def find_photos(arguments: Sequence[str]) -> tuple[list[Path], list[str]]:
             what = "no photos in this folder" if path.is_dir() else "no such file, folder or pattern"
             if path.exists() and not path.is_dir():
                 what = "no regular file"
-            raise UserError(f"{argument}: {what}; give photos, folders that hold some, or patterns")
+            raise UserError(f"{argument}: {what}; give photos, folders that hold some, tables or patterns")
         listed += found
         notes += told
     return listed, notes
@@ -50,16 +58,18 @@ def check_outputs(
     photos: Sequence[Path] = (),
     data: Path | None = None,
     folder: Path | None = None,
+    path_column: str | None = None,
 ) -> None:
     """Raise UserError where one of the files to write, by option, cannot be written or is not to be.
 
     A file that is there is taken for an earlier output, and replaced. But none is that a run, shards or a
-    saved model consist of, nor one of `photos` or a photo in `data`, nor that of another option, nor any in
-    `folder`, which the command fills; nor, where text is to be written, any photo.
+    saved model consist of, nor one of `photos` or a photo in `data`, nor a table that `data` is, nor that of
+    another option, nor any in `folder`, which the command fills; nor, where text is to be written, any photo.
     """
     wanted = [(form, file) for form, file in files.items() if file is not None and file != Path("-")]
     if not wanted:
         return
+    table = data if data is not None and is_table(data) and data.is_file() else None
     from flowerfast.photos.walk import opens, part_of  # numpy: not for a command's --help
 
     for place, (form, file) in enumerate(wanted):
@@ -77,10 +87,24 @@ def check_outputs(
             raise UserError(f"--{form} {file}: part of a {own}; name another file")
         if folder is not None and whole.is_relative_to(os.path.realpath(folder)):
             raise UserError(f"--{form} {file}: in {folder}, which this command fills; name a file elsewhere")
-        if file.is_file() and (_is_among(file, photos) or _is_photo_in(data, whole)):
+        if table is not None and _is_one(file, table):
+            raise UserError(f"--{form} {file}: the table of the photos; name another file")
+        named = _named(table, path_column) if table is not None and file.is_file() else photos
+        if file.is_file() and (_is_among(file, named) or _is_photo_in(data, whole)):
             raise UserError(f"--{form} {file}: one of the photos; name another file")
         if form in _TEXT and file.is_file() and opens(whole):
             raise UserError(f"--{form} {file}: a photo is there; name another file")
+
+
+def _named(table: Path, path_column: str | None) -> Sequence[Path]:
+    """The photos that a table names; none where whoever opens it will say what is wrong with it."""
+    from flowerfast.photos.label_file import Columns
+    from flowerfast.photos.label_rows import photos_named
+
+    try:
+        return photos_named(table, Columns(path_column))
+    except UserError:
+        return ()
 
 
 def _is_one(file: Path, other: Path) -> bool:
@@ -120,9 +144,15 @@ def _is_photo_in(data: Path | None, whole: Path) -> bool:
 
 
 def check_folder(folder: Path) -> None:
-    """Raise UserError unless there is such a folder; of a URL only whoever opens it can tell."""
+    """Raise UserError unless there is such a folder, or table; of a URL only whoever opens it can tell."""
     if url_of(folder) is None and not folder.is_dir():
-        what = "is no folder" if folder.exists() else "no such folder"
+        if is_table(folder) and folder.is_file():
+            from flowerfast.photos.label_file import check_readable
+
+            check_readable(folder)
+            return
+        what = f"no folder, and no table ({', '.join(TABLES)})" if folder.exists() else "no such folder"
+        what = "no such table" if is_table(folder) else what
         raise UserError(f"{folder}: {what}; give a folder that holds one folder of photos per class")
 
 

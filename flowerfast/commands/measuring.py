@@ -49,7 +49,7 @@ def parity(
     settings = load_config(None, (), chosen_settings(set_, data, backend=backend))
     if settings.data.path is not None:
         check_folder(Path(settings.data.path))
-    check_outputs({"json": json_}, data=_folder(settings.data.path))
+    check_outputs({"json": json_}, data=_folder(settings.data.path), path_column=settings.data.path_column)
     said = say_compiling(settings.data.kernels)
     from flowerfast.commands.display import progress_bar
     from flowerfast.commands.parity import compare_backends
@@ -102,7 +102,8 @@ def bench(
     chosen = chosen_settings(set_, data, backend=backend)
     if from_ is None:
         check_start(None, chosen)
-    check_outputs({"json": json_, "plot": plot}, data=_folder(chosen.get("data.path")))
+    column = chosen.get("data.path_column")
+    check_outputs({"json": json_, "plot": plot}, data=_folder(chosen.get("data.path")), path_column=column)
     from flowerfast.bench.compare import compare_results, read_result
     from flowerfast.bench.plot import check_plot_path, plot_result
     from flowerfast.bench.show import report

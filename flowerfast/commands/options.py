@@ -13,7 +13,17 @@ from flowerfast.places import in_full, spelled
 
 PhotosOrFlowers = Annotated[
     Path | None,
-    typer.Argument(help="Folder of class folders, or of shards, or their URL. Default: rendered flowers."),
+    typer.Argument(
+        help="Folder of class folders, or of shards, or their URL, or a table. Default: rendered flowers."
+    ),
+]
+ClassesOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAMES",
+        help="Take these classes alone, in this order: rose,tulip, or a file of a name per line; short for "
+        "--set data.classes=...",
+    ),
 ]
 BackendOption = Annotated[
     str | None,
@@ -47,7 +57,8 @@ LogJsonOption = Annotated[
 
 
 # Settings that each command looks at; any other is refused, not ignored.
-FILES = ("data.layout", "data.workers", "data.on_bad", "data.max_bad", "data.max_pixels")
+LABELS = ("data.layout", "data.classes", "data.path_column", "data.label_column", "data.split_column")
+FILES = (*LABELS, "data.workers", "data.on_bad", "data.max_bad", "data.max_pixels")
 PACKING = (*FILES, "data.exif")
 LOADING = (
     "data.backend",
@@ -59,7 +70,7 @@ LOADING = (
 )
 READING = (*FILES, *LOADING)
 SCANNING = (
-    *("data.layout", "data.workers", "data.max_pixels", "data.exif", "data.val_fraction"),
+    *(*LABELS, "data.workers", "data.max_pixels", "data.exif", "data.val_fraction"),
     *("train.seed", "data.cache_dir", "data.cache_gb"),
 )
 PROTOCOL = ("eval.image_size", "eval.crop_pct", "eval.flip", "train.device")

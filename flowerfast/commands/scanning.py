@@ -12,10 +12,12 @@ from flowerfast.commands.options import (
     LOADING,
     PROTOCOL,
     SCANNING,
+    ClassesOption,
     JsonFile,
     LogJsonOption,
     QuietOption,
     SetOption,
+    chosen_settings,
 )
 from flowerfast.commands.output import out, say, say_compiling, write_json, writing_to
 from flowerfast.commands.speech import choose_speech
@@ -34,7 +36,9 @@ _NAMES = 3  # per finding
 def scan(
     data: Annotated[
         Path,
-        typer.Argument(help="Folder of class folders, of train/, val/, test/, or of shards, or their URL."),
+        typer.Argument(
+            help="Folder of class folders, of train/, val/, test/, or of shards, or their URL, or a table."
+        ),
     ],
     html: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write a page with thumbnails of what was found.")
@@ -55,6 +59,7 @@ def scan(
     ] = 6,
     tiny: Annotated[int, typer.Option(min=0, metavar="PIXELS", help="A shorter side is tiny.")] = 32,
     huge: Annotated[float, typer.Option(min=0, metavar="MEGAPIXELS", help="More is huge.")] = 25.0,
+    classes: ClassesOption = None,
     set_: SetOption = None,
     quiet: QuietOption = False,
     log_json: LogJsonOption = False,
@@ -72,11 +77,12 @@ def scan(
     of_run = () if run is None else (*LOADING, *PROTOCOL)
     kept = tuple(key for key in SCANNING if run is None or key != "data.exif")  # else it is the run's
     refuse_unused(set_ or [], "scan" if run is None else "scan --run", (*kept, *of_run))
-    config = load_config(None, set_ or [])
+    config = load_config(None, (), chosen_settings(set_, classes=classes))
     check_folder(data)
     if html == Path("-"):
         raise UserError("--html -: a page is no text for a terminal; name a file")
-    check_outputs({"json": json_, "html": html}, data=data, folder=quarantine)
+    files, column = {"json": json_, "html": html}, config.data.path_column
+    check_outputs(files, data=data, folder=quarantine, path_column=column)
     if run is not None:
         check_run(run)
     from flowerfast.commands.display import progress_bar

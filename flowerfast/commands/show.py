@@ -6,7 +6,14 @@ from typing import Annotated
 import typer
 
 from flowerfast.commands.find import check_folder, check_outputs
-from flowerfast.commands.options import FILES, JsonFile, PhotosOrFlowers, SetOption, chosen_settings
+from flowerfast.commands.options import (
+    FILES,
+    ClassesOption,
+    JsonFile,
+    PhotosOrFlowers,
+    SetOption,
+    chosen_settings,
+)
 from flowerfast.commands.output import out, say, say_compiling, write_json, writing_to
 from flowerfast.errors import UserError
 from flowerfast.places import spelled
@@ -40,6 +47,7 @@ def show(
         ),
     ] = None,
     config: Annotated[str | None, typer.Option(help="Config file, or a name: paper, cpu, demo.")] = None,
+    classes: ClassesOption = None,
     set_: SetOption = None,
     json_: JsonFile = None,
 ) -> None:
@@ -50,12 +58,13 @@ def show(
     from flowerfast.settings import refuse_unused, start_config
 
     refuse_unused(set_ or [], "show", _USED)
-    chosen = chosen_settings(set_, data)
+    chosen = chosen_settings(set_, data, classes=classes)
     settings = start_config(config, chosen)
     folder = None if settings.data.path is None else Path(settings.data.path)
     if folder is not None:
         check_folder(folder)
-    check_outputs({"out": out_, "json": json_}, data=folder)
+    files = {"out": out_, "json": json_}
+    check_outputs(files, data=folder, path_column=settings.data.path_column)
     from flowerfast.showing.sheet import check_format, check_size
 
     check_format(out_)

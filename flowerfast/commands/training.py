@@ -16,6 +16,7 @@ from flowerfast.commands.options import (
     PROTOCOL,
     READING,
     BackendOption,
+    ClassesOption,
     JsonFile,
     LogJsonOption,
     QuietOption,
@@ -41,8 +42,8 @@ def train(
     data: Annotated[
         Path | None,
         typer.Argument(
-            help="Folder of class folders, of train/, val/, test/, or of shards, or the URL of shards. "
-            "Default: rendered flowers."
+            help="Folder of class folders, of train/, val/, test/, or of shards, or the URL of shards, or a "
+            "table (CSV, TSV, Parquet) of paths and labels. Default: rendered flowers."
         ),
     ] = None,
     config: Annotated[
@@ -61,6 +62,7 @@ def train(
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Short for --set train.seed=...")] = None,
     device: Annotated[str | None, typer.Option(help="Short for --set train.device=...")] = None,
+    classes: ClassesOption = None,
     set_: SetOption = None,
     backend: BackendOption = None,
     out_: Annotated[
@@ -83,7 +85,7 @@ def train(
     """
     choose_speech("train", quiet, log_json)
     short = {"epochs": epochs, "model": model, "lr": lr, "batch_size": batch_size}
-    short |= {"image_size": image_size, "seed": seed, "device": device}
+    short |= {"image_size": image_size, "seed": seed, "device": device, "classes": classes}
     chosen = chosen_settings(set_, data, backend=backend, **short)
     if not resume:
         check_start(config, chosen)
@@ -128,13 +130,16 @@ def train(
 
 def evaluate(
     run: Annotated[Path, typer.Argument(help="Run folder of `train`, or its best/.")],
-    data: Annotated[Path, typer.Argument(help="Folder of class folders, or of shards, or their URL.")],
+    data: Annotated[
+        Path, typer.Argument(help="Folder of class folders, or of shards, or their URL, or a table.")
+    ],
     json_: JsonFile = None,
     half: Annotated[
         Half, typer.Option(help="All photos, one half of the run's own split, or test/.")
     ] = Half.all,
     backend: BackendOption = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Samples per batch.")] = 64,
+    classes: ClassesOption = None,
     set_: SetOption = None,
     quiet: QuietOption = False,
     log_json: LogJsonOption = False,
@@ -147,10 +152,10 @@ def evaluate(
     from flowerfast.settings import load_config, refuse_unused
 
     refuse_unused(set_ or [], "evaluate", (*READING, *PROTOCOL))
-    config = load_config(None, (), chosen_settings(set_, backend=backend))
+    config = load_config(None, (), chosen_settings(set_, backend=backend, classes=classes))
     check_run(run)
     check_folder(data)
-    check_outputs({"json": json_}, data=data)
+    check_outputs({"json": json_}, data=data, path_column=config.data.path_column)
     said = say_compiling(config.data.kernels, waited=False)
     from flowerfast.commands.display import progress_bar
     from flowerfast.training.trained import evaluate as evaluate_run
@@ -173,7 +178,7 @@ def evaluate(
 
 def predict(
     run: Annotated[Path, typer.Argument(help="Run folder of `train`, or its best/.")],
-    images: Annotated[list[str], typer.Argument(help="Photos, folders or glob patterns.")],
+    images: Annotated[list[str], typer.Argument(help="Photos, folders, tables or glob patterns.")],
     top_k: Annotated[int, typer.Option("--top-k", min=1, help="Classes to show per photo.")] = 3,
     json_: JsonFile = None,
     jsonl: Annotated[
@@ -189,18 +194,18 @@ def predict(
 ) -> None:
     """Name what is on photos: the most likely classes with their probabilities.
 
-    A folder stands for all photos in it. Answers are written batch by batch, however many there are; files
-    that cannot be read are named and counted. Exit code 2 when none can.
+    A folder stands for all photos in it, a table for those that it names. Answers are written batch by batch,
+    however many there are; files that cannot be read are named and counted. Exit code 2 when none can.
     """
     choose_speech("predict", quiet, log_json, json_, jsonl, csv)
     from flowerfast.settings import load_config, refuse_unused
 
-    refuse_unused(set_ or [], "predict", ("data.max_pixels", *PROTOCOL))
+    refuse_unused(set_ or [], "predict", ("data.max_pixels", "data.path_column", *PROTOCOL))
     config = load_config(None, set_ or [])
     files = {"json": json_, "jsonl": jsonl, "csv": csv}
     if [*files.values()].count(Path("-")) > 1:
         raise UserError("--json, --jsonl and --csv: one of them at most to standard output, -")
-    photos, notes = find_photos(images)
+    photos, notes = find_photos(images, config.data.path_column)
     check_outputs(files, photos)
     check_run(run)
     say(notes)

@@ -9,6 +9,7 @@ import typer
 from flowerfast.commands.completion import complete_config
 from flowerfast.commands.find import check_outputs
 from flowerfast.commands.options import (
+    ClassesOption,
     JsonFile,
     LogJsonOption,
     QuietOption,
@@ -39,6 +40,7 @@ def tune(
     weights: Annotated[
         Path | None, typer.Option(help="With model.name=auto, a folder of files NAME.safetensors.")
     ] = None,
+    classes: ClassesOption = None,
     json_: JsonFile = None,
     set_: SetOption = None,
     quiet: QuietOption = False,
@@ -51,7 +53,7 @@ def tune(
     the winner is optimistic, for it was chosen by it: measure it on photos of test/.
     """
     choose_speech("tune", quiet, log_json, json_)
-    chosen = chosen_settings(set_, data, epochs=epochs)
+    chosen = chosen_settings(set_, data, epochs=epochs, classes=classes)
     check_start(config, chosen)
     check_outputs({"json": json_}, data=data, folder=out_)
     from flowerfast.commands.display import progress_bar

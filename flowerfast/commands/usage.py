@@ -13,8 +13,9 @@ SHORT = {
     "--image-size": "data.image_size",
     "--seed": "train.seed",
     "--device": "train.device",
+    "--classes": "data.classes",
 }
-"""Options of `train` that stand for a setting."""
+"""Options that stand for a setting."""
 
 
 def explain_usage(error: Any) -> None:

@@ -11,7 +11,8 @@ from pathlib import Path
 from flowerfast.doctor.line import Line
 from flowerfast.files import open_regular
 from flowerfast.machine import folder_problem, free_disk, user_cache_dir, wanted_cache_dir, within
-from flowerfast.places import spelled, url_of
+from flowerfast.photos.label_rows import photos_named
+from flowerfast.places import is_table, spelled, url_of
 
 LEAST_FREE = 2**30
 """Bytes: below it a run's weights and caches may find no room."""
@@ -91,7 +92,7 @@ def read_some(data: Path) -> tuple[int, int, float]:
     """(files, bytes, seconds) of files in a folder that were read, for a second at most."""
     files = size = 0
     started = time.perf_counter()
-    for path in _files(data):
+    for path in _named(data) if is_table(data) else _files(data):
         with os.fdopen(open_regular(path), "rb", buffering=0) as file:
             _drop(file.fileno())
             while piece := file.read(_BLOCK):
@@ -102,6 +103,11 @@ def read_some(data: Path) -> tuple[int, int, float]:
         if time.perf_counter() - started > 2 * _SECONDS:
             break
     return files, size, time.perf_counter() - started
+
+
+def _named(table: Path) -> Iterator[str]:
+    """The photos that a table names and that are there."""
+    return (str(path) for path in photos_named(table) if path.is_file())
 
 
 def _files(folder: Path) -> Iterator[str]:

@@ -72,6 +72,10 @@ def _options(source: Source) -> DataConfig:
     run = source.config.data if source.config is not None else DataConfig()
     return DataConfig(
         layout=run.layout,
+        classes=run.classes,
+        path_column=run.path_column,
+        label_column=run.label_column,
+        split_column=run.split_column,
         max_pixels=run.max_pixels,
         max_bad=1,
         cache_dir=run.cache_dir,

@@ -11,6 +11,7 @@ import numpy as np
 
 from flowerfast.errors import UserError
 from flowerfast.packing.shard_writer import read_state
+from flowerfast.photos.listing import gathered
 from flowerfast.photos.shard_index import (
     COLUMNS,
     INDEX,
@@ -23,7 +24,6 @@ from flowerfast.photos.shard_index import (
 )
 
 _MOST = 100_000  # parts
-_PATHS = 1 << 16  # paths that are moved at a time: their places take eight times their bytes
 
 
 def parse_part(text: str) -> tuple[int, int]:
@@ -100,7 +100,7 @@ def _joined(parts: list[tuple[str, Index]]) -> Index:
     columns["shard"] = np.concatenate([index.columns.pop("shard") for index in indexes])[order]
     lengths = np.concatenate([np.diff(index.columns["path_ends"], prepend=0) for index in indexes])
     content = np.concatenate([index.columns.pop("path_bytes") for index in indexes])
-    columns["path_bytes"] = _moved(content, lengths, order)
+    columns["path_bytes"] = gathered(content, lengths, order)
     columns["path_ends"] = np.cumsum(lengths[order])
     suffixes: dict[str, int] = {}
     for index in indexes:
@@ -118,15 +118,3 @@ def _joined(parts: list[tuple[str, Index]]) -> Index:
         recoded=sum(index.recoded for index in indexes),
         seekable=sum(index.seekable for index in indexes),
     )
-
-
-def _moved(content: np.ndarray, lengths: np.ndarray, order: np.ndarray) -> np.ndarray:
-    """Pieces of `content`, uint8, one after another of `lengths`, in another order."""
-    starts, moved, done = np.cumsum(lengths) - lengths, np.empty_like(content), 0
-    for at in range(0, len(order), _PATHS):
-        some = order[at : at + _PATHS]
-        ends = np.cumsum(lengths[some])
-        places = np.repeat(starts[some] - (ends - lengths[some]), lengths[some]) + np.arange(ends[-1])
-        moved[done : done + ends[-1]] = content[places]
-        done += int(ends[-1])
-    return moved

@@ -1,1 +1,1 @@
-"""Photos in folders and shards: listed, measured, split, read, decoded whole."""
+"""Photos in folders, shards and tables: listed, measured, split, read, decoded whole."""

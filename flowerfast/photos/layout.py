@@ -10,7 +10,7 @@ from flowerfast.photos.walk import Walk, some
 
 Layout = Literal["auto", "split", "classes"]
 FREE, TRAIN, VAL, TEST = range(4)
-_SPELLINGS = {
+SPELLINGS = {
     "train": TRAIN,
     "training": TRAIN,
     "val": VAL,
@@ -20,6 +20,7 @@ _SPELLINGS = {
     "test": TEST,
     "testing": TEST,
 }
+"""Words for the halves, in lower case."""
 _EMPTY = "no readable photos; fill it or remove it"
 _ROLES = {TRAIN: "training", VAL: "validation", TEST: "test"}
 
@@ -46,7 +47,7 @@ def find_folds(root: Path, walk: Walk, layout: Layout = "auto") -> tuple[list[Fo
     Raises UserError where people would not agree.
     """
     children = walk.inside("")[0]
-    named = {name: _SPELLINGS[name.casefold()] for name in children if name.casefold() in _SPELLINGS}
+    named = {name: SPELLINGS[name.casefold()] for name in children if name.casefold() in SPELLINGS}
     as_classes = [Fold("", FREE, tuple(children))]
     if layout == "classes" or (layout == "auto" and not named):
         return as_classes, []

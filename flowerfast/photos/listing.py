@@ -20,8 +20,10 @@ from flowerfast.photos.walk import ENDINGS, Walk, opens, some
 
 _RELATIVE = os.stat in os.supports_dir_fd  # names looked up in an open folder: half the time of whole paths
 _FOLDER = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_CLOEXEC", 0)
-_NUMBERS = 4  # per file: size, time, inode, device
+NUMBERS = 4
+"""Of a file: size, time, inode, device."""
 _INT64 = (1 << 63) - 1
+_PATHS = 1 << 16  # paths that are moved at a time: their places take eight times their bytes
 
 
 @dataclass(frozen=True)
@@ -97,9 +99,22 @@ def split_paths(path_bytes: np.ndarray, path_ends: np.ndarray) -> list[str]:
     return apart.tobytes().decode("utf-8", "surrogateescape").split("\0")
 
 
+def gathered(path_bytes: np.ndarray, lengths: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """Paths, uint8, one after another of `lengths`, in another order: those of the rows int64 (m,)."""
+    starts, lengths = np.cumsum(lengths) - lengths, lengths[order]
+    out, done = np.empty(lengths.sum(), np.uint8), 0
+    for at in range(0, len(order), _PATHS):
+        some = lengths[at : at + _PATHS]
+        ends = np.cumsum(some)
+        places = np.repeat(starts[order[at : at + _PATHS]] - (ends - some), some) + np.arange(ends[-1])
+        out[done : done + ends[-1]] = path_bytes[places]
+        done += int(ends[-1])
+    return out
+
+
 @dataclass(frozen=True)
 class _Part:
-    """Files of one folder: paths, int64 (n, _NUMBERS), and which have a photo's name."""
+    """Files of one folder: paths, int64 (n, NUMBERS), and which have a photo's name."""
 
     paths: bytes
     ends: np.ndarray
@@ -119,7 +134,7 @@ def list_photos(root: Path, layout: Layout = "auto") -> Listing:
     for fold in folds:
         for name in fold.classes:
             spelled.setdefault(nfc(name), name)
-            places.setdefault(nfc(name), []).append((fold.fold, _under(fold.folder, name)))
+            places.setdefault(nfc(name), []).append((fold.fold, under(fold.folder, name)))
     classes = sorted(spelled.values())
     if not classes:
         loose = walk.inside("")[1]
@@ -155,11 +170,12 @@ def photos_in(folder: Path) -> tuple[list[Path], list[str]]:
             if name.lower().endswith(ENDINGS) or (not is_raw(name) and opens(path)):
                 photos.append(path)
             else:
-                others.append(_under(at, name))
+                others.append(under(at, name))
     return photos, [*([not_photos(others)] if others else []), *walk.notes]
 
 
-def _under(folder: str, name: str) -> str:
+def under(folder: str, name: str) -> str:
+    """The path of a file in a folder; "" is the root."""
     return f"{folder}/{name}" if folder else name
 
 
@@ -182,7 +198,7 @@ def _class_notes(walk: Walk, places: dict[str, list[tuple[int, str]]]) -> list[s
 def _loose(walk: Walk, folds: list[Fold]) -> list[str]:
     """Photos beside class folders."""
     places = {"", *(fold.folder for fold in folds)}
-    loose = [_under(at, name) for at in sorted(places) for name in walk.inside(at)[1]]
+    loose = [under(at, name) for at in sorted(places) for name in walk.inside(at)[1]]
     return [f"left out, photos that lie in no class folder: {some(loose)}"] if loose else []
 
 
@@ -202,10 +218,10 @@ def _join(classes: list[str], parts: list[_Part], rows: np.ndarray, notes: list[
         path_ends=np.concatenate(ends),
         named=np.concatenate([part.named for part in parts]),
     )
-    return replace(listing, notes=(*notes, *_same_files(listing, numbers[:, 2], numbers[:, 3])))
+    return replace(listing, notes=(*notes, *same_files(listing, numbers[:, 2], numbers[:, 3])))
 
 
-def _same_files(listing: Listing, inode: np.ndarray, device: np.ndarray) -> list[str]:
+def same_files(listing: Listing, inode: np.ndarray, device: np.ndarray) -> list[str]:
     """Files that come under two classes, or in two halves, by way of links."""
     order = np.argsort(inode, kind="stable")
     one, other = order[:-1], order[1:]
@@ -225,9 +241,14 @@ def _part(folder: str, prefix: str, names: list[str]) -> _Part:
     joined = (between + f"\0{between}".join(names)).encode("utf-8", "surrogateescape")
     gaps = np.flatnonzero(np.frombuffer(joined, np.uint8) == 0)
     ends = np.append(gaps, len(joined)) - np.arange(len(names))  # as without the gaps
-    numbers = np.fromiter(_numbers(folder, names), np.int64, _NUMBERS * len(names))
     named = np.fromiter((name.lower().endswith(ENDINGS) for name in names), np.bool_, len(names))
-    return _Part(joined.replace(b"\0", b""), ends, numbers.reshape(-1, _NUMBERS), named)
+    return _Part(joined.replace(b"\0", b""), ends, numbers_of(folder, names), named)
+
+
+def numbers_of(folder: str, names: list[str]) -> np.ndarray:
+    """Size, time, inode and device of files in a folder, int64 (n, NUMBERS); zeros: it has gone."""
+    numbers = np.fromiter(_numbers(folder, names), np.int64, NUMBERS * len(names))
+    return numbers.reshape(-1, NUMBERS)
 
 
 def _numbers(folder: str, names: list[str]) -> Iterator[int]:

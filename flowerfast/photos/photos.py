@@ -16,7 +16,9 @@ from flowerfast.documents import shown
 from flowerfast.errors import UserError, one_line
 from flowerfast.machine import Progress
 from flowerfast.photos.bad import BadFiles
+from flowerfast.photos.classes import class_names
 from flowerfast.photos.decode import ChangedError, DecodeError, decode
+from flowerfast.photos.label_file import Columns
 from flowerfast.photos.layout import TEST, Layout, nfc
 from flowerfast.photos.orientation import turn
 from flowerfast.photos.reading import read_many, read_one
@@ -37,10 +39,12 @@ class Photos:
     take an array of them raise UserError. Subsets share the columns and the count of bad files.
 
     Args:
-        folder: one folder of photos per class, one with train/, val/ or test/, or one of packed shards; or
-            the URL of such shards.
+        folder: one folder of photos per class, one with train/, val/ or test/, or one of packed shards; the
+            URL of such shards; or a table, CSV, TSV or Parquet, that names photos and their labels.
         layout: whether folders named train, val, test are halves ("split") or classes ("classes"); "auto":
-            halves where class folders are in them.
+            halves where class folders are in them. Of a table "classes" leaves out its column of splits.
+        classes: those to take, in the order of their labels, or a file of a name per line; None: all.
+        path_column, label_column, split_column: of a table; None: those of the usual names.
         max_pixels: photos of more pixels count as bad.
         exif: "apply": photos are turned upright as their EXIF orientation says, and so are their sizes;
             "ignore": they are taken as they are stored.
@@ -63,6 +67,10 @@ class Photos:
         folder: Path | str,
         *,
         layout: Layout = _DEFAULTS.layout,
+        classes: Sequence[str] | str | None = None,
+        path_column: str | None = None,
+        label_column: str | None = None,
+        split_column: str | None = None,
         max_pixels: int = _DEFAULTS.max_pixels,
         exif: Exif = _DEFAULTS.exif,
         on_bad: Literal["skip", "fail"] = _DEFAULTS.on_bad,
@@ -74,6 +82,10 @@ class Photos:
     ) -> None:
         given = {
             "layout": layout,
+            "classes": classes,
+            "path_column": path_column,
+            "label_column": label_column,
+            "split_column": split_column,
             "max_pixels": max_pixels,
             "exif": exif,
             "on_bad": on_bad,
@@ -84,11 +96,13 @@ class Photos:
         with speaking_of({f"data.{name}": name for name in given}):
             data = validate({"data": given}, "Photos").data
         of_kind("Photos: progress", progress, Callable | None, "a function of two numbers")
-        classes, max_pixels = whole("Photos: min_classes", min_classes, 0), data.max_pixels
+        least, max_pixels = whole("Photos: min_classes", min_classes, 0), data.max_pixels
+        self._wanted, columns = class_names(data.classes), Columns.of(data)
         folder = path("Photos: folder", folder)
         url = url_of(folder)
         place = folder if url is None else mirror(url, data.cache_dir, data.cache_gb)
-        self.table = read_table(place, max_pixels, progress, classes, layout, exif == "apply")
+        how = layout, exif == "apply", self._wanted, columns
+        self.table = read_table(place, max_pixels, progress, least, *how)
         # By sample index; None where no photo is to be turned.
         stored = exif == "ignore" or not (self.table.orientation > 1).any()
         self._orientation = None if stored else self.table.orientation
@@ -105,6 +119,10 @@ class Photos:
         return cls(
             folder,
             layout=data.layout,
+            classes=data.classes,
+            path_column=data.path_column,
+            label_column=data.label_column,
+            split_column=data.split_column,
             max_pixels=data.max_pixels,
             exif=data.exif,
             on_bad=data.on_bad,
@@ -123,17 +141,17 @@ class Photos:
 
     @property
     def root(self) -> Path:
-        """The folder; of shards at a URL, where what is fetched of them is kept."""
+        """The folder that paths are in; of shards at a URL, where what is fetched of them is kept."""
         return self.table.root
 
     @property
     def source(self) -> str:
-        """The folder, or the URL, for messages."""
+        """The folder, the table or the URL, for messages."""
         return self.table.source
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Names of the classes, sorted; a label is the position."""
+        """Names of the classes, sorted unless they were chosen; a label is the position."""
         return self.table.classes
 
     @property
@@ -263,7 +281,8 @@ class Photos:
                 f"with_classes: class {absent!r} of {self.source} is not among {shown(classes)}; add it"
             )
         position = np.array([known[nfc(name)] for name in self.classes], np.int32)
-        same.table = replace(self.table, classes=tuple(classes), label=position[self.table.label])
+        labels = {"label": position[self.table.label], "bad_label": position[self.table.bad_label]}
+        same.table = replace(self.table, classes=tuple(classes), **labels)
         return same
 
     # -------------------------------------------------------------------------------------------- bytes
@@ -315,7 +334,7 @@ class Photos:
         except ChangedError:
             # Perhaps with the size in bytes and the time of the file before, by which nothing would tell.
             if self.table.shards is None:
-                forget(self.root)
+                forget(self.table.file or self.root, self._wanted)
             raise
         if self._orientation is None or not upright:
             return pixels

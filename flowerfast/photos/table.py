@@ -21,10 +21,13 @@ from flowerfast.errors import UserError, one_line
 from flowerfast.files import open_regular, replacing
 from flowerfast.machine import Progress, folder_problem, logger, user_cache_dir
 from flowerfast.photos.arrays import NPZ_ERRORS, read_npz
+from flowerfast.photos.classes import listed, packed
 from flowerfast.photos.decode import reason
 from flowerfast.photos.formats import is_clipped, is_raw, not_photos
 from flowerfast.photos.header import Header, LimitError, check_bytes, read_header
 from flowerfast.photos.heads import read_heads
+from flowerfast.photos.label_file import Columns, check_readable
+from flowerfast.photos.label_rows import labels_digest, list_rows
 from flowerfast.photos.layout import Layout
 from flowerfast.photos.listing import Listing, list_photos, path_at, split_paths
 from flowerfast.photos.remote_shards import RemoteShards
@@ -33,9 +36,11 @@ from flowerfast.photos.shard_index import is_packed, read_index
 from flowerfast.photos.shards import Shards
 from flowerfast.photos.walk import some
 from flowerfast.photos.workers import one_by_one
-from flowerfast.places import spelled
+from flowerfast.places import TABLES, in_full, is_table, spelled
 
 CACHE_VERSION = 3
+FOLDS = ("", "train", "val", "test")
+"""What the folds are called."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,8 @@ class Table:
         notes: what else was left out there, and how the folder was read, a line each.
         shards: where the bytes are when the folder is one of packed shards, else None. `path` is then the
             path that a photo had in the folder which was packed.
+        bad_label, bad_fold: int32 and uint8 (len(bad),), what those of `bad` would be.
+        file: the table that names the photos, None: a folder holds them.
     """
 
     root: Path
@@ -83,18 +90,23 @@ class Table:
     shut: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     shards: Shards | None = None
+    bad_label: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))
+    bad_fold: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint8))
+    file: Path | None = None
 
     def __len__(self) -> int:
         return len(self.label)
 
     @property
     def source(self) -> str:
-        """The root, or the URL that the photos come from, for messages."""
-        return self.shards.place.url if isinstance(self.shards, RemoteShards) else str(self.root)
+        """The root, the table, or the URL that the photos come from, for messages."""
+        if isinstance(self.shards, RemoteShards):
+            return self.shards.place.url
+        return str(self.file or self.root)
 
     def inside(self, path: str) -> str:
         """The place of something in it, for messages."""
-        return spelled(Path(self.source) / path)
+        return spelled(Path(self.source if self.file is None else self.root) / path)
 
     def path(self, index: int) -> str:
         """Path of a sample relative to root, with / between folders."""
@@ -119,9 +131,13 @@ def read_table(
     min_classes: int = 2,
     layout: Layout = "auto",
     oriented: bool = True,
+    wanted: tuple[str, ...] | None = None,
+    columns: Columns | None = None,
 ) -> Table:
     """Table of a folder of class folders, of one with train/, val/, test/ (see `layout`), or of shards, here
-    or elsewhere.
+    or elsewhere; or of what a CSV, TSV or Parquet file names, by its `columns`.
+
+    Of the classes `wanted`, in their order; None: of all.
 
     Headers are read once and cached per folder under the user's cache folder; the cache is valid as long as
     no file's name, size or modification time changes, none that could not be read can be, and no photo is
@@ -130,33 +146,54 @@ def read_table(
     `oriented`.
     Raises UserError when the folder is missing, has no photos or fewer than `min_classes` classes.
     """
-    if isinstance(root, Mirror) or is_packed(root):
-        packed = _packed(root, max_pixels, min_classes)
-        return packed if packed.orientation.all() or not oriented else _oriented(packed, max_pixels, progress)
-    if not root.is_dir():
-        what = "is no folder" if root.exists() else "no such folder"
-        raise UserError(f"{root}: {what}; give a folder that holds one folder of photos per class")
-    listing = list_photos(root, layout)
-    _check_classes(root, listing.classes, min_classes)
+    if isinstance(root, Mirror) or (not is_table(root) and is_packed(root)):
+        shards = _packed(root, max_pixels, min_classes, wanted)
+        if shards.orientation.all() or not oriented:
+            return shards
+        return _oriented(shards, _cache_file(shards.root, wanted), max_pixels, progress)
+    check_place(root)
+    place, file = root, root if is_table(root) else None
+    if file is not None:
+        root, listing = list_rows(file, columns or Columns(), layout)
+    else:
+        listing = list_photos(root, layout)
+    if wanted is not None:
+        listing = listed(listing, wanted, place)
+    _check_classes(place, listing.classes, min_classes)
     read_as = zlib.crc32(listing.label.data), zlib.crc32(listing.fold.data)
-    key, cache = listing.fingerprint(CACHE_VERSION, max_pixels, *read_as), _cache_file(root)
-    table = _load_cache(cache, root, key)
+    key, cache = listing.fingerprint(CACHE_VERSION, max_pixels, *read_as), _cache_file(place, wanted)
+    table = _load_cache(cache, root, file, key)
     if table is None:
-        table = _scan(root, listing, max_pixels, progress)
+        table = _scan(root, file, listing, max_pixels, progress)
         _store_cache(cache, table, key)
-    _check_classes(root, table.classes, min_classes)
+    if wanted is not None and len(table.classes) < len(wanted):
+        absent = next(name for name in listing.classes if name not in table.classes)
+        raise UserError(f"{place}: class {absent!r} (data.classes) has no photos; add some or leave it out")
+    _check_classes(place, table.classes, min_classes)
     if not len(table):
         first = table.bad[0]
+        where = "" if file is None else f"; paths are relative to {file.parent.resolve()}"
         raise UserError(
-            f"{root}: none of {len(listing)} photos can be read; first: {first.path}: {first.error}"
+            f"{place}: none of {len(listing)} photos can be read; first: {first.path}: {first.error}{where}"
         )
     return replace(table, notes=(*table.notes, *listing.notes))
 
 
-def forget(root: Path) -> None:
-    """Read all headers of a folder anew at the next start: those that are kept are not of its photos."""
+def check_place(place: Path) -> None:
+    """Raise UserError unless there is such a folder, or such a table that can be read."""
+    if is_table(place):
+        if not place.exists():
+            raise UserError(f"{place}: no such file; give a table that names photos, or a folder of them")
+        check_readable(place)
+    elif not place.is_dir():
+        what = f"no folder, and no table ({', '.join(TABLES)})" if place.exists() else "no such folder"
+        raise UserError(f"{place}: {what}; give a folder that holds one folder of photos per class")
+
+
+def forget(place: Path, wanted: tuple[str, ...] | None = None) -> None:
+    """Read all headers of a place anew at the next start: those that are kept are not of its photos."""
     with suppress(OSError):
-        _cache_file(root).unlink(missing_ok=True)
+        _cache_file(place, wanted).unlink(missing_ok=True)
 
 
 def _check_classes(root: Path, classes: tuple[str, ...], min_classes: int) -> None:
@@ -170,13 +207,16 @@ def _check_classes(root: Path, classes: tuple[str, ...], min_classes: int) -> No
         )
 
 
-def _scan(root: Path, listing: Listing, max_pixels: int, progress: Progress | None) -> Table:
+def _scan(
+    root: Path, file: Path | None, listing: Listing, max_pixels: int, progress: Progress | None
+) -> Table:
     headers = read_heads(root, listing, progress)
     large = headers[:, 0].astype(np.int64) * headers[:, 1] > max_pixels
     headers[large] = 0
     rest = np.flatnonzero(headers[:, 0] == 0)
     good, photo = np.ones(len(listing), bool), np.ones(len(listing), bool)
     bad: list[BadFile] = []
+    bad_at: list[int] = []
     clipped: list[str] = []
     others: list[str] = []
     shut: list[str] = []
@@ -185,7 +225,7 @@ def _scan(root: Path, listing: Listing, max_pixels: int, progress: Progress | No
     def look(i: int) -> Header | OSError | ValueError:
         try:
             path = listing.path(i)
-            if not listing.named[i] and is_raw(path):
+            if is_raw(path):  # by its name none of a photo; but a table may name one
                 raise UnidentifiedImageError
             check_bytes(int(sizes[i]), max_pixels)
             return read_header(root / path, max_pixels)
@@ -202,6 +242,7 @@ def _scan(root: Path, listing: Listing, max_pixels: int, progress: Progress | No
             good[i] = False
             if listing.named[i] or isinstance(header, LimitError):
                 bad.append(BadFile(path, reason(header)))
+                bad_at.append(i)
                 if isinstance(header, OSError) and header.errno is not None:
                     shut.append(path)
             else:
@@ -213,11 +254,13 @@ def _scan(root: Path, listing: Listing, max_pixels: int, progress: Progress | No
     if not photo.any():
         raise UserError(f"{root}: no photo in {len(listing.classes)} folders: {not_photos(others)}")
     found, good = listing.only(photo), good[photo]
-    for fold in np.setdiff1d(found.fold, found.fold[good]) if good.any() else ():
+    bad_rows = (np.cumsum(photo) - 1)[bad_at]
+    bad_label, bad_fold = found.label[bad_rows], found.fold[bad_rows]
+    for fold in np.setdiff1d(found.fold, found.fold[good]).tolist() if good.any() else ():
         # Else photos of another half would be taken for this one.
-        half = found.path(int(np.argmax(found.fold == fold))).partition("/")[0]
-        first = next(file for file in bad if file.path.startswith(f"{half}/"))
-        raise UserError(f"{root / half}: no readable photos; first: {first.path}: {first.error}")
+        first = bad[int(np.argmax(bad_fold == fold))]
+        half = root / first.path.partition("/")[0] if file is None else f"{file}: split {FOLDS[fold]}"
+        raise UserError(f"{half}: no readable photos; first: {first.path}: {first.error}")
     kinds = {*found.classes}
     empty = [f"{name}/" for name in listing.classes if name not in kinds]
     lengths = np.diff(found.path_ends, prepend=0)
@@ -232,8 +275,14 @@ def _scan(root: Path, listing: Listing, max_pixels: int, progress: Progress | No
         fold=found.fold[good],
         path_bytes=found.path_bytes[np.repeat(good, lengths)],
         path_ends=np.cumsum(lengths[good]),
-        fingerprint=found.fingerprint(CACHE_VERSION, max_pixels),
+        # Of a folder the paths say the rest.
+        fingerprint=found.fingerprint(
+            CACHE_VERSION, max_pixels, *([labels_digest(found)] if file is not None else [])
+        ),
         bad=tuple(bad),
+        bad_label=bad_label,
+        bad_fold=bad_fold,
+        file=file,
         shut=tuple(shut),
         notes=tuple(_scan_notes(others, empty, clipped)),
     )
@@ -250,16 +299,18 @@ def _scan_notes(others: list[str], empty: list[str], clipped: list[str]) -> list
     return notes
 
 
-def _cache_file(root: Path) -> Path:
-    key = hashlib.sha256(str(root.resolve()).encode("utf-8", "surrogateescape")).hexdigest()[:24]
+def _cache_file(place: Path, wanted: tuple[str, ...] | None) -> Path:
+    named = in_full(place) + ("" if wanted is None else f"\0{wanted}")
+    key = hashlib.sha256(named.encode("utf-8", "surrogateescape")).hexdigest()[:24]
     return user_cache_dir() / "manifests" / f"{key}.npz"
 
 
 _TEXTS = ("classes", "notes", "shut")
 _ARRAYS = ("label", "width", "height", "orientation", "size", "fold", "path_bytes", "path_ends")
+_KEPT = (*_ARRAYS, "bad_label", "bad_fold")
 
 
-def _load_cache(cache: Path, root: Path, key: str) -> Table | None:
+def _load_cache(cache: Path, root: Path, file: Path | None, key: str) -> Table | None:
     try:
         stored = read_npz(cache)
         if str(stored["key"]) != key:
@@ -268,18 +319,18 @@ def _load_cache(cache: Path, root: Path, key: str) -> Table | None:
         texts = {name: tuple(map(str, stored[name])) for name in _TEXTS}
         if any(_opens(root / path) for path in texts["shut"]):
             return None
-        arrays: dict[str, Any] = {name: stored[name] for name in _ARRAYS}
+        arrays: dict[str, Any] = {name: stored[name] for name in _KEPT}
         fingerprint = str(stored["fingerprint"])
     except NPZ_ERRORS:
         return None  # no cache yet, or a damaged one: scanning again costs seconds
-    arrays |= {"shut": texts["shut"], "notes": texts["notes"]}
+    arrays |= {"shut": texts["shut"], "notes": texts["notes"], "file": file}
     return Table(root, texts["classes"], fingerprint=fingerprint, bad=bad, **arrays)
 
 
 def _store_cache(cache: Path, table: Table, key: str) -> None:
     if folder_problem(cache.parent) is not None:
         return  # said when the folder was chosen
-    arrays = {name: getattr(table, name) for name in _ARRAYS}
+    arrays = {name: getattr(table, name) for name in _KEPT}
     bad = np.array([(b.path, b.error) for b in table.bad], dtype=np.str_).reshape(-1, 2)
     try:
         arrays |= {name: np.array(getattr(table, name), np.str_) for name in (*_TEXTS, "fingerprint")}
@@ -296,21 +347,24 @@ def _opens(file: Path) -> bool:
     return False
 
 
-def _packed(place: Path | Mirror, max_pixels: int, min_classes: int) -> Table:
+def _packed(place: Path | Mirror, max_pixels: int, min_classes: int, wanted: tuple[str, ...] | None) -> Table:
     """Table of a folder of shards: their index, in the order of the folder that was packed."""
     remote = place if isinstance(place, Mirror) else None
     root = place.folder if isinstance(place, Mirror) else place
     source = str(root) if remote is None else remote.url
     index = read_index(root, source)
-    if len(index.classes) < min_classes:
-        raise UserError(
-            f"{source}: only one class is packed there ({index.classes[0]}); a classifier needs two or more"
-        )
-    columns = index.columns
+    classes, columns, notes, fingerprint = index.classes, index.columns, list[str](), index.fingerprint
+    if wanted is not None:
+        classes, columns, notes = packed(classes, columns, wanted, source)
+        chosen = repr((fingerprint, classes)).encode("utf-8", "surrogateescape")
+        fingerprint = hashlib.sha256(chosen).hexdigest()
+    if len(classes) < min_classes:
+        where = "is packed there" if wanted is None else "of data.classes"
+        raise UserError(f"{source}: only one class {where} ({classes[0]}); a classifier needs two or more")
     about = root, index.shards, columns["shard"], columns["offset"], columns["crc32"]
     shards = Shards(*about) if remote is None else RemoteShards(*about, columns["size"], remote)
     arrays: dict[str, Any] = {name: columns[name] for name in _ARRAYS}
-    table = Table(root, index.classes, fingerprint=index.fingerprint, shards=shards, **arrays)
+    table = Table(root, classes, fingerprint=fingerprint, shards=shards, notes=tuple(notes), **arrays)
     large = np.flatnonzero(table.width.astype(np.int64) * table.height > max_pixels)
     if len(large):
         where = f"{shards.where(int(large[0]))} ({table.path(int(large[0]))})"
@@ -321,11 +375,11 @@ def _packed(place: Path | Mirror, max_pixels: int, min_classes: int) -> Table:
     return table
 
 
-def _oriented(table: Table, max_pixels: int, progress: Progress | None) -> Table:
+def _oriented(table: Table, cache: Path, max_pixels: int, progress: Progress | None) -> Table:
     """A table of shards with the orientations that their index lacks: read once, and cached as a folder's."""
-    shards, cache = table.shards, _cache_file(table.root)
+    shards = table.shards
     assert shards is not None
-    known = _load_cache(cache, table.root, table.fingerprint)
+    known = _load_cache(cache, table.root, None, table.fingerprint)
     if known is None:
         known = replace(table, orientation=table.orientation.copy())
         rows = np.flatnonzero(known.orientation == 0)

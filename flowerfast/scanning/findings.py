@@ -136,29 +136,28 @@ class Notes:
 
     def __init__(self, photos: Photos, halves: Sequence[str]) -> None:
         self._photos, self._halves = photos, halves
-        self._folders = {}
+        self._of_fold = {}
         for fold in np.setdiff1d(photos.table.fold, [FREE]).tolist():
-            rows = np.flatnonzero(photos.table.fold == fold).tolist()
-            alike = {halves[row] for row in rows}  # of train/ without val/ there are two
-            folder = photos.table.path(rows[0]).partition("/")[0]
-            self._folders[folder] = alike.pop() if len(alike) == 1 else ""
+            alike = {halves[row] for row in np.flatnonzero(photos.table.fold == fold).tolist()}
+            # Of train/ without val/ there are two.
+            self._of_fold[fold] = alike.pop() if len(alike) == 1 else ""
 
     def of(self, row: int, why: str = "", **more: Any) -> Noted:
         """Of one sample."""
         label = self._photos.classes[int(self._photos.table.label[row])]
         return Noted(self._photos.path(row), row, label, self._halves[row], why, **more)
 
-    def of_file(self, path: str, why: str) -> Noted:
-        """Of a file that is no sample."""
-        folder, _, inside = path.partition("/")
-        label = inside.partition("/")[0] if folder in self._folders else folder
-        return Noted(path, None, label, self._folders.get(folder, ""), why)
+    def of_bad(self, place: int) -> Noted:
+        """Of a file that is no sample, by its place in the table's `bad`."""
+        table, classes = self._photos.table, self._photos.classes
+        bad, half = table.bad[place], self._of_fold.get(int(table.bad_fold[place]), "")
+        return Noted(bad.path, None, classes[table.bad_label[place]], half, bad.error)
 
 
 def of_damage(photos: Photos, looks: Looks, notes: Notes) -> list[Finding]:
     """Files that training would skip, and those that end early, most of which are among them."""
     whole = len(photos) == len(photos.table)  # a subset does not answer for files that are no sample
-    files = [notes.of_file(bad.path, bad.error) for bad in photos.table.bad if whole]
+    files = [notes.of_bad(place) for place in range(len(photos.table.bad)) if whole]
     samples = [notes.of(row, why) for row, why in looks.damaged.items()]
     cut = [file for file in files if _is_cut(photos.root / file.path)]
     cut += [photo for photo in samples if photo.index in looks.cut]

@@ -14,7 +14,7 @@ from flowerfast.loaders.engine import choose_backend
 from flowerfast.loaders.ranges import name_stages
 from flowerfast.machine import ProgressBars
 from flowerfast.photos.photos import Photos
-from flowerfast.places import in_full, url_of
+from flowerfast.places import in_full, is_table, url_of
 from flowerfast.ranks import check_device, from_first
 from flowerfast.settings import DEMO, change_config
 from flowerfast.training.architecture import FOLDER
@@ -36,6 +36,9 @@ def with_photos(config: Config, resumed: RunFolder | None, bars: ProgressBars) -
             f"--resume --out {resumed.path}"
         )
     given = {"data.cache_dir": config.data.cache_dir, "model.weights": config.model.weights}
+    classes = config.data.classes
+    if isinstance(classes, str) and Path(classes).is_file():  # names else
+        given["data.classes"] = classes
     others = {key: str(Path(file).expanduser().resolve()) for key, file in given.items() if file is not None}
     if config.model.name.startswith(FOLDER):
         others["model.name"] = (
@@ -74,6 +77,7 @@ def run_name(config: Config) -> str:
     """What a run without a name is called: as its photos."""
     path = Path(str(config.data.path))
     name = os.fsencode(path.name).decode(errors="replace")  # no run folder without a name in UTF-8
+    name = Path(name).stem if is_table(path) else name
     return DEMO if path == demo_folder().resolve() else name or "run"
 
 

@@ -37,7 +37,7 @@ def check_same_photos(photos: Photos) -> None:
     if others:
         raise everywhere(
             UserError(
-                f"{photos.root}: rank {others[0]} finds other photos there than rank 0; give all machines "
+                f"{photos.source}: rank {others[0]} finds other photos there than rank 0; give all machines "
                 "the same"
             )
         )

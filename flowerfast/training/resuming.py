@@ -23,6 +23,10 @@ from flowerfast.training.run_folder import RunFolder
 MAY_CHANGE = (
     "data.path",
     "data.layout",
+    "data.classes",
+    "data.path_column",
+    "data.label_column",
+    "data.split_column",
     "data.backend",
     "data.workers",
     "data.kernels",
@@ -44,7 +48,7 @@ MAY_CHANGE = (
 )
 """Settings that a resumed run may change: they do not alter what has been computed so far. Another backend is
 within the bounds of `flowerfast parity`, a compiled network within rounding; another cache must give the
-same pixels (`check_pixels`), and however the folder is read, it must hold the photos and classes of
+same pixels (`check_pixels`), and however the folder is read, it must hold the photos, labels and classes of
 split.json."""
 
 

@@ -1,5 +1,6 @@
 """split.json of a run folder: which photo is in which half, by path."""
 
+import hashlib
 import json
 from collections import Counter
 from pathlib import Path
@@ -12,6 +13,7 @@ from flowerfast.errors import UserError, one_line
 from flowerfast.photos.formats import FORMATS
 from flowerfast.photos.layout import TEST, nfc
 from flowerfast.photos.photos import Photos
+from flowerfast.photos.walk import some
 from flowerfast.training.seal import Damaged, read_sealed, write_sealed
 
 _ONCE_READ = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
@@ -30,6 +32,7 @@ def write_split(train: Photos, val: Photos, file: Path, began: str = "") -> None
         "classes": list(train.classes),
         "train": [paths[i] for i in train.indices.tolist()],
         "val": [paths[i] for i in val.indices.tolist()],
+        "labels": _labels(train, val),
     }
     held = np.flatnonzero(train.table.fold == TEST).tolist()
     if held:
@@ -79,8 +82,24 @@ def read_split(file: Path, photos: Photos) -> tuple[Photos, Photos]:
             what = "gone since the run began" if why is None else f"cannot be read any more ({why})"
             raise UserError(f"{photos.table.inside(path)}: {what}; put it back or start a new run")
         index[path] = row
-    if len(index) != len(rows) or [*map(nfc, classes)] != [*map(nfc, photos.classes)]:
+    if len(index) == len(rows) and [*map(nfc, classes)] != [*map(nfc, photos.classes)]:
+        raise UserError(
+            f"{photos.source}: its classes are {some(photos.classes)} now, and were {some(classes)} when the "
+            "run began; name them as they were, in that order, or start a new run"
+        )
+    if len(index) != len(rows):
         known = {*index.values()}
-        new = next((path for path, i in rows.items() if i not in known), "class folders")
+        new = next(path for path, i in rows.items() if i not in known)
         raise UserError(f"{photos.source}: {new} is new since the run began; remove it or start a new run")
-    return photos.subset([index[p] for p in train_paths]), photos.subset([index[p] for p in val_paths])
+    train, val = (photos.subset([index[p] for p in paths]) for paths in (train_paths, val_paths))
+    if content.get("labels", _labels(train, val)) != _labels(train, val):  # absent from earlier versions'
+        raise UserError(
+            f"{photos.source}: photos have other labels than when the run began; bring those back or start a "
+            "new run"
+        )
+    return train, val
+
+
+def _labels(train: Photos, val: Photos) -> str:
+    """A short digest of the labels of both halves, which paths need not tell."""
+    return hashlib.sha256(np.concatenate([train.labels, val.labels]).tobytes()).hexdigest()[:16]

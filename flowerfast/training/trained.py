@@ -220,7 +220,9 @@ def evaluate(
     batch_size = whole("batch_size", batch_size, 1)
     started, data, settings = time.perf_counter(), path("data", data), options or DataConfig()
     trained = load_run(run, device).at(EvalConfig() if protocol is None else protocol)
-    settings = settings.model_copy(update={"exif": trained.exif})
+    settings = settings.model_copy(
+        update={"exif": trained.exif, "classes": _classes(Path(run), half, settings)}
+    )
     photos = Photos.open(data, settings, progress, min_classes=1)
     check_classes(trained, photos)
     part = _half(Path(run), photos, half).with_classes(trained.classes)
@@ -253,7 +255,11 @@ def check_classes(trained: TrainedModel, photos: Photos) -> None:
     unknown = [name for name in photos.classes if nfc(name) not in known]
     if unknown:
         place, classes = photos.table.inside(unknown[0]), ", ".join(trained.classes)
-        raise UserError(f"{place}: the model knows no such class; it knows {classes}")
+        if photos.table.file is not None:
+            place = f"{photos.source}: {unknown[0]}"
+        raise UserError(
+            f"{place}: the model knows no such class; it knows {classes}; data.classes leaves others out"
+        )
 
 
 def evaluation_loader(trained: TrainedModel, photos: Photos, batch_size: int, options: DataConfig) -> Loader:
@@ -274,6 +280,14 @@ def answers(trained: TrainedModel, loader: Loader, amp: str = "auto") -> Evaluat
     """Loss, accuracy and confusion of a trained model on a loader's photos, labelled as its classes."""
     precision = Precision.choose(amp, trained.device)
     return evaluate_model(trained.model, loader.epoch(0), len(trained.classes), precision, trained.flip)
+
+
+def _classes(run: Path, half: Half, options: DataConfig) -> tuple[str, ...] | str | None:
+    """The classes to take: of a half of the run's split those that it was trained on."""
+    if half in ("train", "val") and options.classes is None:
+        folder = RunFolder(split_file(run).parent)
+        return folder.open().data.classes if folder.config.is_file() else None
+    return options.classes
 
 
 def _half(run: Path, photos: Photos, half: Half) -> Photos:

@@ -170,7 +170,7 @@ def test_a_row_takes_less_than_100_bytes(photo_folder: Write) -> None:
     assert shards.table.shards is not None
     values = [*vars(shards.table).values(), *vars(shards.table.shards).values()]
     arrays = [value for value in values if isinstance(value, np.ndarray)]
-    assert len(arrays) == 11
+    assert len(arrays) == 13
     assert sum(array.nbytes for array in arrays) / len(shards) < 100
 
 
