@@ -62,7 +62,7 @@ TAKES = {
 FLOWERS = ("train", "bench", "parity", "show")  # without DATA, of rendered flowers
 FEWER = {
     "bench": (("--quick",), ("--suite", "stages")),
-    "tune": (("--trials", "3"),),
+    "tune": (("--trials", "1"),),
     "parity": (("--samples", "4"),),
 }
 READER = "/home/ana"
