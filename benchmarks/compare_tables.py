@@ -168,17 +168,25 @@ def work(rows: Rows) -> str:
     return table("|".join(["loader", *(f"^{step}" for step in STEPS), "otherwise"]), lines)
 
 
-def headline(name: str, result: dict[str, Any]) -> str:
-    """README's table: the loaders of one results file, fastest first, without limits and variants."""
+def headline(name: str, result: dict[str, Any], short: bool = False) -> str:
+    """README's table: the loaders of one results file, fastest first, without limits and variants.
+
+    `short`: of others those alone that are the fastest at their resolution, and the paper's.
+    """
     env, rows = result["environment"], measured(result, "loader")
     base, lines = rows[PAPER]["images_per_sec"], []
+    best = {found[0] for size in RESOLUTION if (found := best_peer(rows, size))} | {PAPER}
     for loader, row in sorted(rows.items(), key=lambda item: -item[1]["images_per_sec"]):
         ours, rate = row["role"] == "ours", row["images_per_sec"]
-        if row["role"] == "limit" or (ours and loader not in GOALS):
+        if (
+            row["role"] == "limit"
+            or (ours and loader not in GOALS)
+            or (short and not ours and loader not in best)
+        ):
             continue
         without = ", ".join(step for step in row["leaves_out"] if step not in ("normalise", "decode"))
-        shown = f"**{loader}**" if ours else loader
-        lines.append([shown, RESOLUTION[row["photos"]], f"{rate:,.0f}", f"{rate / base:.1f}", without])
+        named = f"**{loader}**" if ours else loader
+        lines.append([named, RESOLUTION[row["photos"]], f"{rate:,.0f}", f"{rate / base:.1f}", without])
     columns = "loader|photos|>images/s|>× paper's recipe|leaves out"
     return (
         f"{machine(env)}, {photos(result['data'])} on average, {result['settings']['image_size']} px, "

@@ -101,6 +101,12 @@ def compare() -> str:
     return "\n\n".join(section(name, result, parity) for name, result in files)
 
 
+def first() -> str:
+    """README's first table: our loaders, the paper's recipe, and the best of the others."""
+    name = "compare-cpu-2cores-400x500.json"
+    return headline(name, dict(read(name))[name], short=True)
+
+
 def cpu() -> str:
     """README's table of loaders on a CPU."""
     files = [(name, result) for name, result in read("compare-*.json") if result["kind"] == "compare"]
@@ -237,7 +243,7 @@ def decoders() -> str:
 
 
 PAGES: dict[str, dict[str, Callable[[], str]]] = {
-    "README.md": {"cpu": cpu, "speed": speed, "accuracy": accuracy},
+    "README.md": {"first": first, "cpu": cpu, "speed": speed, "accuracy": accuracy},
     "docs/compare.md": {"compare": compare},
     "docs/cpu.md": {"builds": builds, "packing": packing, "growth": growth},
     "docs/decoders.md": {"decoders": decoders},

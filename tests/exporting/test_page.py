@@ -2,7 +2,6 @@
 
 import json
 import re
-import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -50,11 +49,3 @@ def test_the_script_is_that_of_the_card(
 ) -> None:
     card = (ff.export(run).folder / "README.md").read_text(encoding="utf-8")
     assert f"```python\n{SCRIPT}```" in card
-
-
-def test_commands_are_what_the_program_takes(cli: Callable[..., tuple[int, str, str]]) -> None:
-    commands = re.findall(r"^flowerfast (export .*?)\s*#", PAGE, re.MULTILINE)
-    assert len(commands) == 4
-    for command in commands:
-        code, _, err = cli(*shlex.split(command.replace("~/photos", ".")))
-        assert (code, "no trained model there" in err) == (2, True), err

@@ -1,16 +1,12 @@
 """Confident learning by hand, and a run asked about photos of which some carry a wrong label."""
 
-import re
 import shutil
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-import flowerfast as ff
 from flowerfast.config import DataConfig
 from flowerfast.photos.photos import Photos
 from flowerfast.scanning.labels import confident, trained_on
@@ -120,21 +116,3 @@ def test_a_run_of_other_classes_is_refused(
         ValueError, match=r"photos/pink: the model knows no such class; it knows blue, green, red"
     ):
         scan(tmp_path / "photos", run=learnt[0], device="cpu", options=PLAIN)
-
-
-def test_the_code_on_the_page_runs(
-    learnt: tuple[Path, Path],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    page = (Path(__file__).parents[2] / "docs/scan.md").read_text(encoding="utf-8")
-    (block,) = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
-    for name, folder in zip(("run", "photos"), learnt, strict=True):
-        shutil.copytree(folder, tmp_path / name)
-    shutil.copy(tmp_path / "photos/val/red/08.jpg", tmp_path / "photos/train/red/08.jpg")
-    monkeypatch.chdir(tmp_path)
-    exec(compile(block, "scan.md", "exec"), {"ff": SimpleNamespace(scan=partial(ff.scan, options=PLAIN))})
-    assert capsys.readouterr().out.startswith("True 37 ")
-    assert (tmp_path / "look-at-these/train/red/08.jpg").is_file()
-    assert (tmp_path / "scan.html").is_file()
