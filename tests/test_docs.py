@@ -283,6 +283,8 @@ def reader_folder(paint: Callable[[Path], Path], tmp_path_factory: pytest.TempPa
             kind.rename(kind.with_name(KINDS[kind.name]))
     for folder in ("holiday", "new"):
         shutil.copytree(root / "flowers/tulips", root / folder)
+    for file in [*(root / "new").iterdir()]:
+        file.rename(file.with_name(f"{int(file.stem)}.jpg"))
     (root / "benchmarks").symlink_to(ROOT / "benchmarks")
     (root / "weights").mkdir()
     save_file(timm.create_model("test_resnet").state_dict(), root / "weights/test_resnet.safetensors")
@@ -322,6 +324,8 @@ def reader(
     monkeypatch.setattr(timm, "create_model", tiny)
     monkeypatch.setattr(Architecture, "create_pretrained", Architecture.create)  # any weights will do here
     monkeypatch.setattr(run_module, "draw", lambda *_: None)
+    for module in ("pixels.executor", "pixels.finish_batch", "training.squares", "photos.photos"):
+        monkeypatch.setattr(f"flowerfast.{module}.loops_usable", lambda: False)  # to compile takes a minute
     for pace in ("QUICK", "FULL"):
         monkeypatch.setattr(suites, pace, Pace(rounds=5, seconds=0.03))
     return home
