@@ -20,3 +20,10 @@ def complete_config(incomplete: str) -> list[str]:
 
     names = sorted(file.stem for file in config_folder().glob("*.yaml"))
     return [name for name in names if name.startswith(incomplete)]
+
+
+def complete_data_set(incomplete: str) -> list[str]:
+    """Data sets that can be fetched and begin so."""
+    from flowerfast.fetching.datasets import DATASETS
+
+    return [name for name in DATASETS if name.startswith(incomplete)]

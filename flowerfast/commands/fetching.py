@@ -1,26 +1,27 @@
 """The command that fetches public photos."""
 
-from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from flowerfast.commands.completion import complete_data_set
 from flowerfast.commands.find import check_outputs
 from flowerfast.commands.options import JsonFile, LogJsonOption, QuietOption
 from flowerfast.commands.output import out, tell, write_json
 from flowerfast.commands.speech import choose_speech
 
 
-class Name(StrEnum):
-    """What can be fetched."""
-
-    flowers = "flowers"
-
-
 def fetch(
-    name: Annotated[Name, typer.Argument(help="flowers: 3,670 photos of five kinds, a download of 229 MB.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME",
+            help="flowers: 3,670 photos of five kinds, a download of 229 MB.",
+            autocompletion=complete_data_set,
+        ),
+    ],
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to make; an empty one is taken.")],
     url: Annotated[
         str | None, typer.Option(help="Another place of the same archive: https://, http:// or file://.")
@@ -42,7 +43,7 @@ def fetch(
 
     quietly = json_ == Path("-")
     say = (lambda _: None) if quietly else tell
-    result = fetch_photos(name.value, folder, url=url, say=say, bars=partial(progress_bar, out))
+    result = fetch_photos(name, folder, url=url, say=say, bars=partial(progress_bar, out))
     photos = sum(result.classes.values())
     if not quietly:
         done = "" if result.fresh else "there already: "

@@ -46,6 +46,7 @@ def complete(words: str, shell: str = "bash") -> list[str]:
         ("flowerfast scan ~/ph", []),
         ("flowerfast pack a b --format ", ["keep", "jpg"]),
         ("flowerfast train --qui", ["--quiet"]),
+        ("flowerfast fetch f", ["flowers"]),
     ],
 )
 def test_bash(words: str, offered: list[str]) -> None:

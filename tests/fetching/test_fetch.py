@@ -157,7 +157,8 @@ def test_another_content_is_thrown_away(cli: Cli, serve: Serve, tmp_path: Path) 
         (["flowers", "."], r"cannot be replaced while one is in it; name a new folder"),
         (["flowers", "s3://bucket/flowers"], r"s3://bucket/flowers: photos are fetched to this machine"),
         (["flowers", "taken"], r"/taken.partial: holds something else than a download"),
-        (["trees", "new"], r"'trees' is not 'flowers'|Invalid value"),
+        (["trees", "new"], r"fetch 'trees': no such data set; there is flowers\n"),
+        ([], r"Missing argument 'NAME'; see flowerfast fetch --help\n"),
     ],
 )
 def test_what_cannot_be_is_one_line_and_leaves_nothing(
