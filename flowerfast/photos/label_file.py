@@ -24,7 +24,7 @@ _KNOWN = {
 }
 """By what a column is for, the names by which it is known without being told."""
 _PARQUET = (".parquet", ".pq")
-_ROWS = 1 << 16  # of a piece
+_ROWS = 1 << 14  # of a piece
 _HEADER = 1 << 20  # characters of the line that names the columns, at most
 _SHOWN = 20  # columns that a message names
 
