@@ -12,8 +12,7 @@ import importlib
 import os
 import re
 import shutil
-import tomllib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,23 +20,19 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F
-import typer
 from safetensors.torch import save_file
-from torch.distributed.run import get_args_parser
 
 import flowerfast as ff
 from flowerfast.bench import suites
 from flowerfast.bench.measure import Pace
-from flowerfast.commands.cli import app
-from flowerfast.commands.options import chosen_settings
 from flowerfast.commands.usage import SHORT
 from flowerfast.config import known_keys
 from flowerfast.exporting.onnx_file import onnx_bytes
 from flowerfast.exporting.source import Source
-from flowerfast.settings import load_config
 from flowerfast.training import run as run_module
 from flowerfast.training.architecture import Architecture
 from tests.pages import PAGES, ROOT, SHELL, Block, Command, blocks, settings_of
+from tests.programs import check
 
 TINY = {
     "train.epochs": "1",
@@ -66,10 +61,7 @@ FEWER = {
     "parity": (("--samples", "4"),),
 }
 READER = "/home/ana"
-OTHERS = ("cd", "pre-commit", "ruff", "mypy", "lint-imports", "mkdocs")
-MODULES = ("pytest", "venv", "mkdocs")
 MAY_FIND = ("doctor", "scan", "bench")  # exit code 1: they found something
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 Cli = Callable[..., tuple[int, str, str]]
 SHELL_BLOCKS = [block for page in PAGES for block in blocks(page, *SHELL)]
 
@@ -80,68 +72,6 @@ def test_every_command_is_one_that_its_program_takes(block: Block) -> None:
     assert commands
     for command in commands:
         check(command.words)
-
-
-def check(words: Sequence[str]) -> None:
-    """Fail where a program has no such option, setting, target, script or extra."""
-    words = [*words]
-    while re.fullmatch(r"\w+=.*", words[0]):  # variables of the environment
-        del words[0]
-    program, rest = Path(words[0]).name, words[1:]
-    match program:
-        case "flowerfast":
-            check_flowerfast(rest)
-        case "torchrun":
-            parsed = get_args_parser().parse_args(rest)
-            assert (parsed.module, parsed.training_script) == (True, "flowerfast")
-            check_flowerfast(parsed.training_script_args)
-        case "srun":
-            check_flowerfast(rest[rest.index("flowerfast") + 1 :])
-        case "make":
-            targets = re.findall(
-                r"^(\w[\w-]*):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE
-            )
-            assert rest
-            assert set(rest) <= set(targets)
-        case "pip":
-            named = " ".join(rest)
-            extras = [name.strip() for group in re.findall(r"\[(.*?)\]", named) for name in group.split(",")]
-            assert rest[0] == "install"
-            assert set(extras) <= set(PROJECT["optional-dependencies"])
-        case "python" | "python3":
-            check_python(rest)
-        case _:
-            assert program in OTHERS, program
-
-
-def check_flowerfast(words: Sequence[str]) -> None:
-    """Parse a command line by the program's own parser, and its settings by their own rules."""
-    if words[0] in ("--help", "--version"):
-        return
-    command: Any = typer.main.get_command(app).commands[words[0]]  # type: ignore[attr-defined]
-    parsed = command.make_context(words[0], [*words[1:]]).params
-    given = {name: parsed.get(name) for name in ("epochs", "model", "lr", "batch_size", "image_size", "seed")}
-    config = parsed.get("config")
-    known = config is not None and (ROOT / "configs" / f"{config}.yaml").is_file()
-    load_config(config if known else None, (), chosen_settings(parsed.get("set_"), **given))
-
-
-def check_python(words: Sequence[str]) -> None:
-    """A script is there, and every option that is given stands in it."""
-    if words[0] == "-m":
-        script = ROOT / words[1].replace(".", "/")
-        assert (
-            words[1] in ("pytest", "venv", "pip", "mkdocs")
-            or script.is_dir()
-            or script.with_suffix(".py").is_file()
-        )
-        return
-    script = ROOT / words[0]
-    if not script.is_file():
-        assert words[0] == "answer.py"  # of docs/export.md, which says how it comes to be
-        return
-    options = {word for word in words if word.startswith("--")}
-    assert [option for option in options if f'"{option}"' not in script.read_text(encoding="utf-8")] == []
 
 
 def test_the_python_page_names_every_public_name() -> None:
@@ -195,7 +125,7 @@ def test_every_block_of_a_page_runs_in_order(
             if block.needs is not None or "sys.argv" in block.text:
                 check_names(block, names)
             else:
-                names |= defined(names, reader)
+                names |= given(block, names, reader)
                 exec(compile(block.text, block.place, "exec"), names)
     said = capsys.readouterr().out
     assert [text for text in SAID.get(page.name, ()) if text not in said] == []
@@ -263,13 +193,14 @@ def check_names(block: Block, names: dict[str, Any]) -> None:
     assert used - known == set(), block.place
 
 
-def defined(names: dict[str, Any], reader: Path) -> dict[str, Any]:
-    """What blocks may take as given where their page has not defined it: a loader and a model."""
+def given(block: Block, names: dict[str, Any], reader: Path) -> dict[str, Any]:
+    """A loader and a model for a block that speaks of them where its page has made none."""
+    wanted = {name for name in ("loader", "model") if re.search(rf"\b{name}\b", block.text)} - {*names}
     made: dict[str, Any] = {}
-    if "loader" not in names:
+    if "loader" in wanted:
         photos = ff.Photos(reader / "photos")
         made["loader"] = ff.Loader(photos, size=32, batch_size=4, augment=ff.Augment(mixup=0.2))
-    if "model" not in names:
+    if "model" in wanted:
         made["model"] = ff.with_normalisation(timm.create_model("test_resnet", num_classes=3))
     return made
 
