@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks.markdown import machine, made, table
+from benchmarks.markdown import machine, made, photos, table
 
 _NEAR = 10.0
 """Levels on average up to which colours are the same ones, mixed otherwise: chroma brought to full size by
@@ -77,3 +77,22 @@ def _versions(found: dict[str, Any]) -> str:
     for each in found.values():
         named |= each.get("versions", {})
     return ", ".join(f"{package} {version}" for package, version in named.items())
+
+
+def serving(name: str, result: dict[str, Any]) -> str:
+    """One trained run, its photos decoded and resized by each way."""
+    rows: list[Sequence[str]] = []
+    for way, row in result["ways"].items():
+        if "missing" in row:
+            rows.append([way, row["missing"], "", "", "", "", ""])
+            continue
+        shares = (f"{row[key]:.1%}" for key in ("top1", "changed"))
+        levels = (f"{row['differ']:.1%}", f"{row['mean']:.2f}", str(row["most"]))
+        rows.append([way, *shares, f"{row['shift']:.3f}", *levels])
+    env = result["environment"]
+    about = f"`{result['model']}`, {result['image_size']} px, {photos(result['data'])} on average"
+    columns = (
+        "decoder and resize|>top-1|>answers changed|>confidence shift|>values that differ"
+        "|>levels, on average|>levels, at most"
+    )
+    return f"{about}, {made(name, env, '../')}:\n\n{table(columns, rows)}"

@@ -242,11 +242,16 @@ def decoders() -> str:
     return "\n\n".join(decoder_tables.decoders(*each) for each in read("decoders.json"))
 
 
+def serving() -> str:
+    """One trained run by other people's decoders and resizes, from the results of `serving.py`."""
+    return "\n\n".join(decoder_tables.serving(*each) for each in read("serving.json"))
+
+
 PAGES: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {"first": first, "cpu": cpu, "speed": speed, "accuracy": accuracy},
     "docs/compare.md": {"compare": compare},
     "docs/cpu.md": {"builds": builds, "packing": packing, "growth": growth},
-    "docs/decoders.md": {"decoders": decoders},
+    "docs/decoders.md": {"decoders": decoders, "serving": serving},
     "docs/distributed.md": {"ranks": ranks},
     "docs/recipes.md": {"recipes": recipes},
     "docs/reliability.md": {"reliability": reliability},
