@@ -200,7 +200,7 @@ def predict(
     choose_speech("predict", quiet, log_json, json_, jsonl, csv)
     from flowerfast.settings import load_config, refuse_unused
 
-    refuse_unused(set_ or [], "predict", ("data.max_pixels", "data.path_column", *PROTOCOL))
+    refuse_unused(set_ or [], "predict", ("data.max_pixels", *PROTOCOL, "data.path_column"))
     config = load_config(None, set_ or [])
     files = {"json": json_, "jsonl": jsonl, "csv": csv}
     if [*files.values()].count(Path("-")) > 1:

@@ -50,6 +50,7 @@ MAY_CHANGE = (
 within the bounds of `flowerfast parity`, a compiled network within rounding; another cache must give the
 same pixels (`check_pixels`), and however the folder is read, it must hold the photos, labels and classes of
 split.json."""
+_PLACES = ("path", "classes", "path_column", "label_column", "split_column")
 
 
 def began_with(config: Config) -> str:
@@ -173,7 +174,8 @@ def check_length(config: Config, stored: Config, saved: Mapping[str, Any]) -> No
 def keep_changes(config: Config, folder: RunFolder) -> None:
     """Have config.yaml say how long a resumed run is now, and where its photos are."""
     stored = folder.open()
-    changed = change_config(stored, (), {"train.epochs": config.train.epochs, "data.path": config.data.path})
+    places = {f"data.{name}": getattr(config.data, name) for name in _PLACES}
+    changed = change_config(stored, (), {"train.epochs": config.train.epochs, **places})
     if changed != stored:
         folder.write_config(changed)
 

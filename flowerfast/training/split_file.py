@@ -78,8 +78,9 @@ def read_split(file: Path, photos: Photos) -> tuple[Photos, Photos]:
         if row is None:
             # Left out, it would give all after it other indices, and so other random parameters.
             bad = (b.error for b in photos.table.bad if nfc(b.path) == nfc(path))
-            why = next(bad, "no photo" if (photos.root / path).exists() else None)
-            what = "gone since the run began" if why is None else f"cannot be read any more ({why})"
+            there = "no photo" if photos.table.file is None else f"{photos.table.file.name} does not name it"
+            why = next(bad, there if (photos.root / path).exists() else None)
+            what = "gone since the run began" if why is None else f"cannot be taken any more ({why})"
             raise UserError(f"{photos.table.inside(path)}: {what}; put it back or start a new run")
         index[path] = row
     if len(index) == len(rows) and [*map(nfc, classes)] != [*map(nfc, photos.classes)]:

@@ -87,7 +87,7 @@ def test_a_photo_that_is_damaged_now_is_not_called_gone(
     (root / "a/a_001.jpg").rename(root / "a" / name)
     write_split(*Photos(root).split(0.3, 1), tmp_path / "split.json")
     (root / "a" / name).write_bytes(b"")
-    with pytest.raises(UserError, match=rf"a/{name}: cannot be read any more \(.+\); put it back"):
+    with pytest.raises(UserError, match=rf"a/{name}: cannot be taken any more \(.+\); put it back"):
         read_split(tmp_path / "split.json", Photos(root))
 
 
