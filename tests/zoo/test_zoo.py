@@ -123,8 +123,8 @@ class Way(NamedTuple):
 _LOOPS = {"backend": "cpu", "kernels": "numba"}
 _PLAIN = {"backend": "cpu", "kernels": "torchvision"}
 _DALI = {"backend": "dali-cpu"}
-# Measured with DALI 2.4.0, of the worst kind: evaluated 1 level at most, 0.188 on average; augmented 13
-# at most (tiff-group4: at the border, whose pixels DALI's resize repeats), 0.231 on average (jpeg-ycck-420).
+# Measured with DALI 2.4.0, of the worst kind: evaluated 1 level at most, 0.188 on average; augmented 13 at
+# most (tiff-group4, which is black and white), 0.231 on average (jpeg-ycck-420).
 _STILL = {"augment": False, "most": 1, "mean": 0.19}
 _APART = {"most": 13, "mean": 0.24}
 _RAM, _DISK = {"cache": "ram"}, {"cache": "disk"}
