@@ -19,6 +19,7 @@ _RUN_PARTS = frozenset(
     {
         "config.yaml",
         "split.json",
+        "metrics.csv",
         "metrics.jsonl",
         "summary.json",
         "report.html",
