@@ -20,7 +20,7 @@ def test_tables_agree_with_the_results_files() -> None:
 def test_every_setting_named_in_the_readme_exists() -> None:
     named = set(re.findall(r"(?:--set |`)([a-z]+\.[a-z_]+)(?:=|`)", readme()))
     assert "data.on_bad" in named
-    files = (".jsonl", ".json", ".html", ".yaml", ".pt")
+    files = (".jsonl", ".json", ".html", ".yaml", ".pt", ".csv")
     assert {name for name in named if not name.endswith(files)} <= set(known_keys())
 
 
