@@ -55,9 +55,10 @@ class Block(NamedTuple):
                 line, said = line[2:], []
             comment = _NEEDS.search(line)
             words = shlex.split(line, comments=True)
-            if words:
-                found.append(Command(words, comment[1] if comment else needs, said))
-            elif comment:
+            for part in " ".join(map(shlex.quote, words)).split(" '&&' "):
+                if given := shlex.split(part.partition(" '>' ")[0]):
+                    found.append(Command(given, comment[1] if comment else needs, said))
+            if comment and not words:
                 needs = comment[1]
         return found
 

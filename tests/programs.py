@@ -14,7 +14,7 @@ from flowerfast.commands.options import chosen_settings
 from flowerfast.settings import load_config
 from tests.pages import ROOT
 
-OTHERS = ("cd", "pre-commit", "ruff", "mypy", "lint-imports", "mkdocs")
+OTHERS = ("cd", "pre-commit", "ruff", "mypy", "lint-imports", "mkdocs", "tensorboard")
 MODULES = ("pytest", "venv", "mkdocs")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
@@ -53,7 +53,7 @@ def check(words: Sequence[str]) -> None:
 
 def check_flowerfast(words: Sequence[str]) -> None:
     """Parse a command line by the program's own parser, and its settings by their own rules."""
-    if words[0] in ("--help", "--version"):
+    if words[0] in ("--help", "--version", "--install-completion", "--show-completion"):
         return
     group: Any = typer.main.get_command(app)
     parsed = group.commands[words[0]].make_context(words[0], [*words[1:]]).params

@@ -162,7 +162,7 @@ def small(name: str, words: list[str]) -> list[str]:
     given = settings_of(words, SHORT)
     words = [NETWORKS.get(word, word) for word in words]
     new = not {"--from", "--resume"} & {*words}
-    if new and name in FLOWERS and not any(map(os.path.isdir, words)):
+    if new and name in FLOWERS and not any(map(os.path.exists, words)):
         words.insert(0, "flowers")  # which are rendered in a minute, but for this
     keys = [key for key in TAKES.get(name, ()) if key not in given]
     if name == "train" and ("--resume" in words or "--from" in words):
@@ -216,6 +216,9 @@ def reader_folder(paint: Callable[[Path], Path], tmp_path_factory: pytest.TempPa
         shutil.copytree(root / "flowers/tulips", root / folder)
     for file in [*(root / "new").iterdir()]:
         file.rename(file.with_name(f"{int(file.stem)}.jpg"))
+    named = [file.relative_to(root) for file in sorted((root / "flowers").glob("*/*"))]
+    rows = "".join(f"{file},{file.parent.name},{file.parent.name}\n" for file in named)
+    (root / "labels.csv").write_text(f"path,label,species\n{rows}")
     (root / "benchmarks").symlink_to(ROOT / "benchmarks")
     (root / "weights").mkdir()
     save_file(timm.create_model("test_resnet").state_dict(), root / "weights/test_resnet.safetensors")
@@ -255,7 +258,7 @@ def reader(
     monkeypatch.setattr(timm, "create_model", tiny)
     monkeypatch.setattr(Architecture, "create_pretrained", Architecture.create)  # any weights will do here
     monkeypatch.setattr(run_module, "draw", lambda *_: None)
-    for module in ("pixels.executor", "pixels.finish_batch", "training.squares", "photos.photos"):
+    for module in ("pixels.executor", "pixels.finish_batch", "training.squares", "photos.reading"):
         monkeypatch.setattr(f"flowerfast.{module}.loops_usable", lambda: False)  # to compile takes a minute
     for pace in ("QUICK", "FULL"):
         monkeypatch.setattr(suites, pace, Pace(rounds=5, seconds=0.03))

@@ -148,7 +148,7 @@ def _train(world: _World) -> Path:
         text = world.file(run / part)
         if part == "summary.json" and set(json.loads(text or '{"classes": []}')["classes"]) != {*world.names}:
             world.fail("summary.json: the names of the classes are others")
-        if part == "report.html" and "<script" in text:
+        if part == "report.html" and text.count("<script") > 1:  # its own sorts a table
             world.fail("report.html: a name became a tag")
     return run
 

@@ -101,9 +101,9 @@ def test_usual_jpegs_are_decoded_in_the_loops(
         Photos, "decode", lambda self, i, *a, **k: asked.append(self.path(i)) or decode(self, i, *a, **k)
     )
     execute(CompiledExecutor(photos, Files(photos, compiled=True)), random_plan(photos, 64))
-    usual = ("chroma", "grey.jpg", "exif", "progressive")
+    usual = ("chroma", "jpeg-grey", "jpeg-422", "jpeg-orientation", "jpeg-progressive")
     assert not [path for path in asked if any(name in path for name in usual)]
-    assert {"cmyk.jpg", "rgba.png"} <= {Path(path).name for path in asked}
+    assert {"jpeg-cmyk.jpg", "png-rgba.png"} <= {Path(path).name for path in asked}
 
 
 @pytest.fixture(scope="module")
