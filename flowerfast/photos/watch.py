@@ -46,8 +46,10 @@ class Watch:
             self._calls.clear()
 
     def close(self) -> None:
-        """Look no more. May be called twice."""
+        """Look no more, and wait for the thread to end. May be called twice."""
         self._dismiss()
+        if self._started and threading.current_thread() is not self._thread:
+            self._thread.join(workers.LEFT_AFTER)
 
 
 def _look(calls: list[np.ndarray], stop: threading.Event, where: Callable[[int], str], why: str) -> None:

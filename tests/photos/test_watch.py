@@ -51,6 +51,15 @@ def test_a_call_that_hangs_is_named_then_ends_the_process(
     assert last.endswith("it may hang; run the command again, with --resume if there is a save")
 
 
+def test_when_it_is_closed_its_thread_has_ended() -> None:
+    for _ in range(100):
+        looks = watch()
+        with looks.over(np.array([1])):
+            pass
+        looks.close()
+        assert not looks._thread.is_alive()
+
+
 def test_calls_that_come_back_are_not_told_of(exits: list[int], caplog: pytest.LogCaptureFixture) -> None:
     looks = watch()
     for sample in range(40):
