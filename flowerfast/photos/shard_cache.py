@@ -88,7 +88,8 @@ class ShardCache:
 
     def __init__(self, place: Mirror) -> None:
         self._folder, self._base, self._budget = place.folder, place.folder.parent, place.budget
-        self._lock, self._spare, self.is_full, self._told = threading.Lock(), 0, False, False
+        self._lock, self._spare, self._writing = threading.RLock(), 0, 0
+        self.is_full, self._told = False, False
         with _held(self._base):
             self._folder.mkdir(exist_ok=True)
             os.utime(self._folder)  # the time of last use
@@ -109,8 +110,13 @@ class ShardCache:
 
     def keep(self, shard: Shard, offset: int, content: bytes) -> bool:
         """Write bytes of a shard where they belong; False: there is no room for them."""
-        if self.is_full or not self.has_room(len(content) + _PAGES, take=True):
-            return False
+        size = len(content) + _PAGES
+        with self._lock:
+            self.is_full = self.is_full or not self.has_room(size)
+            if self.is_full:
+                return False
+            self._spare -= size
+            self._writing += size
         file = self._folder / shard.name
         try:
             file.parent.mkdir(exist_ok=True)  # of shards packed in parts
@@ -133,20 +139,20 @@ class ShardCache:
                 )
             self.is_full = True
             return False
+        finally:
+            with self._lock:
+                self._writing -= size
 
-    def has_room(self, size: int, take: bool = False) -> bool:
-        """Whether so many bytes may be written, which counts as done with `take`."""
+    def has_room(self, size: int) -> bool:
+        """Whether so many bytes may be written."""
         with self._lock:
             if self._spare < size:
-                left = self._budget - _taken(self._base)
+                # What other threads are writing may not be on the disk yet.
+                left = self._budget - self._writing - _taken(self._base)
                 if left < size:
                     left += _make_room(self._base, self._folder, size - left)
                 self._spare = min(left, max(_GRANT, size))
-            if self._spare < size:
-                self.is_full = self.is_full or take
-                return False
-            self._spare -= size if take else 0
-            return True
+            return self._spare >= size
 
 
 _WRITE = os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)

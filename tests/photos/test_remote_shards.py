@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +21,8 @@ from flowerfast.packing.pack import damaged, pack
 from flowerfast.packing.shard_writer import PackSettings
 from flowerfast.photos import remote, remote_shards, shard_cache
 from flowerfast.photos.photos import Photos
-from flowerfast.photos.shard_index import INDEX, STATE
+from flowerfast.photos.shard_cache import Mirror, ShardCache
+from flowerfast.photos.shard_index import INDEX, STATE, Shard
 from tests.photos.store import Store
 
 pytest.importorskip("aiohttp")
@@ -176,6 +178,31 @@ def test_the_cache_keeps_to_its_bounds(store: Store, shards: Path, tmp_path: Pat
     store.asked.clear()
     assert contents(far) == expected
     assert 0 < store.of_shards() <= len(far)  # but those that are there are not fetched
+
+
+def test_threads_that_write_at_once_keep_to_the_bounds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shard, content = Shard("shard-000000.tar", 1 << 20), bytes(30_000)
+    (tmp_path / "shards").mkdir()
+    cache = ShardCache(Mirror("", tmp_path / "shards" / "one", 60_000))
+    begun, go_on, opened = threading.Event(), threading.Event(), os.fdopen
+
+    def slow(*args: Any, **options: Any) -> Any:
+        begun.set()
+        assert go_on.wait(10)
+        return opened(*args, **options)
+
+    with monkeypatch.context() as patched, ThreadPoolExecutor(1) as pool:
+        patched.setattr(os, "fdopen", slow)
+        first = pool.submit(cache.keep, shard, 0, content)
+        assert begun.wait(10)
+        assert not cache.has_room(len(content))
+        assert not cache.keep(shard, len(content), content)
+        go_on.set()
+        assert first.result()
+    cache.look_again()
+    assert cache.keep(shard, len(content), bytes(1_000))
 
 
 def test_other_data_sets_make_room_unless_they_are_in_use(
