@@ -9,6 +9,7 @@ that crashes is started again with the next file.
 
 import argparse
 import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -134,7 +135,7 @@ def measure(decoder: str, kinds: list[Kind], folder: Path, out: Path) -> dict[st
         if answer["end"] == "pixels":
             answer |= judged(np.load(out / f"{kind.file}.npy"), references(folder / kind.file, kind))
         else:
-            answer["error"] = answer["error"].splitlines()[0][:120]
+            answer["error"] = re.sub(r" at 0x[0-9a-f]+", "", answer["error"].splitlines()[0])[:120]
         found["kinds"][kind.name] = answer
     return found
 

@@ -68,7 +68,7 @@ class Standing:
         mistakes: of that epoch, see `mistakes.confident_mistakes`; empty of an earlier version.
         commands: lines by which the run was started and resumed, see `machine.command_line`.
         seconds, waited: of the epoch under way, training only.
-        alone: samples left out so far because damaged files had left them alone in a batch.
+        alone: samples left out so far because each was alone in its batch, of which a network cannot learn.
         history: rows of metrics.jsonl.
     """
 

@@ -245,8 +245,8 @@ def _train(
                 run.name_bad()
                 if standing.alone:
                     said.append(
-                        f"left out: {standing.alone} times a photo that damaged files had left alone in its "
-                        "batch"
+                        f"left out: {standing.alone} times a photo that was alone in its batch: damaged "
+                        "files or several ranks had left no second one, which batch normalisation needs"
                     )
                 if run.refused:
                     said.append(f"saves that the disk had no room for: {run.refused}; the last one is whole")
