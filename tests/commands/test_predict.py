@@ -21,6 +21,7 @@ from flowerfast.pixels.reference import resize
 from flowerfast.training import trained as module
 from flowerfast.training.squares import Square, Squares
 from flowerfast.training.trained import Prediction, TrainedModel
+from tests.commands.runs import load, sets
 
 Cli = Callable[..., tuple[int, str, str]]
 FORMATS = ("json", "jsonl", "csv")
@@ -260,3 +261,39 @@ def test_a_full_disk_leaves_whole_lines_and_says_what_it_lacks(tmp_path: Path, f
         assert text.endswith("\n")
         assert rows_of(text, form) == [("photo.jpg", "daisy", "")] * len(rows_of(text, form))
         assert 500 < len(text) <= 1000
+
+
+def test_predict_tells_people_and_scripts(cli: Cli, trained: Any, tmp_path: Path) -> None:
+    red, blue = trained.photos / "red", trained.photos / "blue/00.jpg"
+    code, out, err = cli("predict", trained.run, red, "--json", "-", "--top-k", 2)
+    assert (code, err) == (0, "")
+    rows = json.loads(out)  # nothing else is printed
+    assert [row["path"] for row in rows] == [str(file) for file in sorted(red.iterdir())]
+    assert all(list(row) == ["path", "top"] and len(row["top"]) == 2 for row in rows)
+    assert sum(row["top"][0]["name"] == "red" for row in rows) >= 10
+    code, table, err = cli("predict", trained.run, red, "--json", "rows.json", "--top-k", 2)
+    assert (code, err) == (0, "")
+    assert load(tmp_path / "rows.json") == rows
+    assert "red" in table
+    code, out, _ = cli("predict", trained.run, blue)
+    assert (code, "blue" in out) == (0, True)
+    code, _, err = cli("predict", trained.run, blue, "--json", "rows.json/inside")
+    assert (code, len(err.splitlines())) == (2, 1)
+    assert err.startswith("flowerfast: error: --json rows.json/inside: cannot be written (")
+    assert "rows.json is no folder" in err
+
+
+def test_predict_names_what_it_skips(cli: Cli, trained: Any, tmp_path: Path) -> None:
+    (tmp_path / "junk.jpg").write_text("no photo")
+    code, out, err = cli("predict", trained.run, "junk.jpg", trained.photos / "red/00.jpg", "--json", "-")
+    assert (code, err) == (0, "skipped: junk.jpg: not an image\n1 of 2 files skipped\n")
+    bad, good = json.loads(out)
+    assert bad == {"path": "junk.jpg", "top": [], "error": "not an image"}
+    assert good["top"][0]["name"] == "red"
+    code, _, err = cli("predict", trained.run, "junk.jpg")
+    assert code == 2
+    assert err.splitlines()[-1] == (
+        "flowerfast: error: junk.jpg: none of 1 files can be read as a photo; give others"
+    )
+    code, _, err = cli("predict", trained.run, trained.photos / "red", *sets("data.max_pixels=100"))
+    assert (code, "56x48 pixels, more than data.max_pixels=100" in err) == (2, True)

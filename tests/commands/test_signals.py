@@ -6,14 +6,18 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from flowerfast.commands import signals as module
 from flowerfast.commands.signals import Interrupted, Interrupts, StopSignals
+from flowerfast.packing.shard_writer import ShardWriter
 
+Cli = Callable[..., tuple[int, str, str]]
 ALL = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 
@@ -185,3 +189,29 @@ def test_a_signal_after_the_work_ends_at_once(when: str, code: int, ends_with: i
         [sys.executable, "-c", LATE, when, str(code)], capture_output=True, text=True, timeout=60
     )
     assert (done.returncode, done.stdout, done.stderr) == (ends_with, "late\n", said)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_other_commands_end_at_a_signal_with_one_line_and_nothing_half_written(
+    cli: Cli, trained: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, signum: signal.Signals
+) -> None:
+    add, calls = ShardWriter.add, list[object]()
+
+    def stopping(*given: Any) -> None:
+        calls.append(given)
+        if len(calls) == 3:
+            signal.raise_signal(signum)
+        add(*given)
+
+    monkeypatch.setattr(ShardWriter, "add", stopping)
+    said = f"flowerfast: stopped by {signum.name}\n"
+    assert cli("pack", trained.photos, "out") == (128 + signum, "", said)
+    assert not [*tmp_path.rglob("*.partial"), *tmp_path.rglob("*.tar")]
+    assert cli("pack", trained.photos, "out")[0] == 0
+
+    def row(_: object) -> None:
+        signal.raise_signal(signum)
+
+    monkeypatch.setattr("flowerfast.commands.answers._row", row)
+    assert cli("predict", trained.run, trained.photos, "--json", "rows.json") == (128 + signum, "", said)
+    assert not [*tmp_path.glob("rows.json*")]
