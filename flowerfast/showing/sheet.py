@@ -17,7 +17,7 @@ from flowerfast.showing.cells import Cell, Row, Shown
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".pdf": "PDF"}
 MOST_SIDE, MOST_PIXELS = 65_000, 200_000_000
 """A JPEG, and so the page of a PDF, can have no more than 65,535 pixels a side; memory takes 3 bytes each."""
-_LEAST = 176  # pixels: width of a column, for the words
+_LEAST = 184  # pixels: width of a column, for the words
 _FONT, _LINE, _GAP, _MARGIN = 11, 15, 10, 16  # pixels
 _INK, _PALE, _PAPER = (24, 24, 24), (110, 110, 110), (255, 255, 255)
 # Okabe and Ito: told apart by the colour-blind too.
