@@ -18,14 +18,16 @@ from flowerfast.machine import Progress
 from flowerfast.photos.bad import BadFiles
 from flowerfast.photos.classes import class_names
 from flowerfast.photos.decode import ChangedError, DecodeError, decode
+from flowerfast.photos.kept_tables import forget
 from flowerfast.photos.label_file import Columns
 from flowerfast.photos.layout import TEST, Layout, nfc
+from flowerfast.photos.open_table import read_table
 from flowerfast.photos.orientation import turn
 from flowerfast.photos.reading import read_many, read_one
 from flowerfast.photos.remote_shards import RemoteShards
 from flowerfast.photos.shard_cache import mirror
 from flowerfast.photos.split import divide
-from flowerfast.photos.table import BadFile, forget, read_table
+from flowerfast.photos.table import BadFile
 from flowerfast.places import url_of
 
 _DEFAULTS = DataConfig()
