@@ -12,11 +12,13 @@ from flowerfast.errors import one_line
 from flowerfast.files import open_regular, replacing
 from flowerfast.machine import folder_problem, logger, user_cache_dir
 from flowerfast.photos.arrays import NPZ_ERRORS, read_npz
+from flowerfast.photos.label_sets import LabelSets
 from flowerfast.photos.table import COLUMNS, BadFile, Table
 from flowerfast.places import in_full
 
 _TEXTS = ("classes", "notes", "shut")
 _ARRAYS = (*COLUMNS, "bad_label", "bad_fold")
+_SETS = ("set_members", "set_ends")  # where photos have several labels
 
 
 def kept_file(place: Path, wanted: tuple[str, ...] | None) -> Path:
@@ -38,10 +40,11 @@ def load_kept(cache: Path, root: Path, file: Path | None, key: str) -> Table | N
             return None
         arrays: dict[str, Any] = {name: stored[name] for name in _ARRAYS}
         fingerprint = str(stored["fingerprint"])
+        sets = LabelSets(*(stored[name] for name in _SETS)) if _SETS[0] in stored else None
     except NPZ_ERRORS:
         return None  # no cache yet, or a damaged one: scanning again costs seconds
     arrays |= {"shut": texts["shut"], "notes": texts["notes"], "file": file}
-    return Table(root, texts["classes"], fingerprint=fingerprint, bad=bad, **arrays)
+    return Table(root, texts["classes"], fingerprint=fingerprint, bad=bad, sets=sets, **arrays)
 
 
 def store(cache: Path, table: Table, key: str) -> None:
@@ -49,6 +52,8 @@ def store(cache: Path, table: Table, key: str) -> None:
     if folder_problem(cache.parent) is not None:
         return  # said when the folder was chosen
     arrays = {name: getattr(table, name) for name in _ARRAYS}
+    if table.sets is not None:
+        arrays |= dict(zip(_SETS, (table.sets.members, table.sets.ends), strict=True))
     bad = np.array([(b.path, b.error) for b in table.bad], dtype=np.str_).reshape(-1, 2)
     try:
         arrays |= {name: np.array(getattr(table, name), np.str_) for name in (*_TEXTS, "fingerprint")}

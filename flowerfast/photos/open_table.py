@@ -55,8 +55,12 @@ def read_table(
         listing = list_photos(root, layout)
     if wanted is not None:
         listing = listed(listing, wanted, place)
+    if listing.sets is not None:
+        min_classes = min(min_classes, 1)  # yes or no is a question
     _check_classes(place, listing.classes, min_classes)
-    read_as = zlib.crc32(listing.label.data), zlib.crc32(listing.fold.data)
+    read_as: tuple[object, ...] = zlib.crc32(listing.label.data), zlib.crc32(listing.fold.data)
+    if listing.sets is not None:
+        read_as = (*read_as, listing.sets.digest())
     key, cache = listing.fingerprint(VERSION, max_pixels, *read_as), kept_file(place, wanted)
     table = load_kept(cache, root, file, key)
     if table is None:

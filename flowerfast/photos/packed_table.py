@@ -29,18 +29,20 @@ def packed_table(
     root = place.folder if isinstance(place, Mirror) else place
     source = str(root) if remote is None else remote.url
     index = read_index(root, source)
-    classes, columns, notes, fingerprint = index.classes, index.columns, list[str](), index.fingerprint
+    classes, columns, sets, notes = index.classes, index.columns, index.sets, list[str]()
+    fingerprint = index.fingerprint
     if wanted is not None:
-        classes, columns, notes = packed(classes, columns, wanted, source)
+        classes, columns, sets, notes = packed(classes, columns, sets, wanted, source)
         chosen = repr((fingerprint, classes)).encode("utf-8", "surrogateescape")
         fingerprint = hashlib.sha256(chosen).hexdigest()
-    if len(classes) < min_classes:
+    if len(classes) < min_classes and sets is None:
         where = "is packed there" if wanted is None else "of data.classes"
         raise UserError(f"{source}: only one class {where} ({classes[0]}); a classifier needs two or more")
     about = root, index.shards, columns["shard"], columns["offset"], columns["crc32"]
     shards = Shards(*about) if remote is None else RemoteShards(*about, columns["size"], remote)
     arrays: dict[str, Any] = {name: columns[name] for name in COLUMNS}
-    table = Table(root, classes, fingerprint=fingerprint, shards=shards, notes=tuple(notes), **arrays)
+    arrays |= {"shards": shards, "notes": tuple(notes), "sets": sets}
+    table = Table(root, classes, fingerprint=fingerprint, **arrays)
     large = np.flatnonzero(table.width.astype(np.int64) * table.height > max_pixels)
     if len(large):
         where = f"{shards.where(int(large[0]))} ({table.path(int(large[0]))})"

@@ -102,6 +102,7 @@ def scan(
         bad_label=bad_label,
         bad_fold=bad_fold,
         file=file,
+        sets=found.sets,
         shut=tuple(shut),
         notes=tuple(_scan_notes(others, empty, clipped)),
     )

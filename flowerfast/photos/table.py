@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from flowerfast.photos.label_sets import LabelSets
 from flowerfast.photos.listing import path_at, split_paths
 from flowerfast.photos.remote_shards import RemoteShards
 from flowerfast.photos.shards import Shards
@@ -35,7 +36,7 @@ class Table:
     Attributes:
         root: folder that the paths are relative to.
         classes: class names in ImageFolder's order (sorted); the label is the position.
-        label: int32 (n,).
+        label: int32 (n,); see `pairs`.
         width, height: int32 (n,), pixels of the photo as stored.
         orientation: uint8 (n,), by which it is to be turned, 1 to 8, see `photos.orientation`; 0: not known
             (of shards of earlier versions).
@@ -50,6 +51,7 @@ class Table:
             path that a photo had in the folder which was packed.
         bad_label, bad_fold: int32 and uint8 (len(bad),), what those of `bad` would be.
         file: the table that names the photos, None: a folder holds them.
+        sets: where photos have several labels, the sets of classes of which `label` is the place; else None.
     """
 
     root: Path
@@ -70,9 +72,29 @@ class Table:
     bad_label: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))
     bad_fold: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint8))
     file: Path | None = None
+    sets: LabelSets | None = None
 
     def __len__(self) -> int:
         return len(self.label)
+
+    def pairs(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(place in `rows`, class) of all classes that these samples have, int64 (m,) each, by place.
+
+        Of one label a photo they are as many as the rows.
+        """
+        if self.sets is None:
+            return np.arange(len(rows)), self.label[rows].astype(np.int64)
+        return self.sets.pairs(self.label[rows])
+
+    def counts(self, rows: np.ndarray) -> np.ndarray:
+        """How many of some samples have each class: int64 (classes,)."""
+        return np.bincount(self.pairs(rows)[1], minlength=len(self.classes))
+
+    def named(self, label: int) -> str:
+        """What a label stands for, for people."""
+        if self.sets is None:
+            return self.classes[label]
+        return ", ".join(self.classes[number] for number in self.sets[label]) or "no label"
 
     @property
     def source(self) -> str:

@@ -144,14 +144,14 @@ class Notes:
 
     def of(self, row: int, why: str = "", **more: Any) -> Noted:
         """Of one sample."""
-        label = self._photos.classes[int(self._photos.table.label[row])]
+        label = self._photos.table.named(int(self._photos.table.label[row]))
         return Noted(self._photos.path(row), row, label, self._halves[row], why, **more)
 
     def of_bad(self, place: int) -> Noted:
         """Of a file that is no sample, by its place in the table's `bad`."""
-        table, classes = self._photos.table, self._photos.classes
+        table = self._photos.table
         bad, half = table.bad[place], self._of_fold.get(int(table.bad_fold[place]), "")
-        return Noted(bad.path, None, classes[table.bad_label[place]], half, bad.error)
+        return Noted(bad.path, None, table.named(int(table.bad_label[place])), half, bad.error)
 
 
 def of_damage(photos: Photos, looks: Looks, notes: Notes) -> list[Finding]:
@@ -252,7 +252,7 @@ def of_groups(looks: Looks, notes: Notes, found: Iterable[np.ndarray]) -> list[F
         ("near", "nearly the same photo more than once", False, lambda group: not group.exact),
         (
             "two_classes",
-            "the same photo under two classes: one label is wrong",
+            "the same photo under two classes, or with other labels: one is wrong",
             True,
             lambda group: len({photo.label for photo in group.photos}) > 1,
         ),

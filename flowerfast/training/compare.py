@@ -26,7 +26,10 @@ _NEEDED = (
     *("model", "parameters", "best_val_acc", "best_epoch", "epochs_run", "train_samples", "val_samples"),
     *("images_per_sec", "data_wait", "seconds", "backend", "device"),
 )
-_MORE = ("accuracy_interval", "macro_f1", "test_acc", "cache", "ranks", "commands", "stopped_early")
+_MORE = (
+    *("best_val_map", "accuracy_interval", "macro_f1", "test_acc", "cache", "ranks", "commands"),
+    "stopped_early",
+)
 """What is taken over of a summary: all have the former, those of earlier versions not the latter."""
 _LARGE_SPLIT = 16 * MOST_JSON  # bytes: it names every photo
 
@@ -160,7 +163,8 @@ def _render(
             best=best,
             models=len({run["model"] for run in figures}) > 1,
             shown={
-                key: any(run[key] is not None for run in figures) for key in ("macro_f1", "test_acc", "ece")
+                key: any(run[key] is not None for run in figures)
+                for key in ("best_val_map", "macro_f1", "test_acc", "ece")
             },
         )
     except (LookupError, TypeError, ValueError, AttributeError, jinja2.UndefinedError) as error:
