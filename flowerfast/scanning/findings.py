@@ -135,7 +135,7 @@ class Notes:
     """
 
     def __init__(self, photos: Photos, halves: Sequence[str]) -> None:
-        self._photos, self._halves = photos, halves
+        self._photos, self._halves, self.are_sets = photos, halves, photos.multilabel
         self._of_fold = {}
         for fold in np.setdiff1d(photos.table.fold, [FREE]).tolist():
             alike = {halves[row] for row in np.flatnonzero(photos.table.fold == fold).tolist()}
@@ -252,7 +252,7 @@ def of_groups(looks: Looks, notes: Notes, found: Iterable[np.ndarray]) -> list[F
         ("near", "nearly the same photo more than once", False, lambda group: not group.exact),
         (
             "two_classes",
-            "the same photo under two classes, or with other labels: one is wrong",
+            f"the same photo {'with other labels' if notes.are_sets else 'under two classes'}: one label is wrong",
             True,
             lambda group: len({photo.label for photo in group.photos}) > 1,
         ),
