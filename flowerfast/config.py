@@ -163,8 +163,7 @@ class TrainConfig(Section):
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     """Label smoothing of the cross-entropy in training; of several labels a photo towards 0.5."""
     class_weights: Literal["none", "balanced"] = "none"
-    """Loss of a sample: alike, or balanced: times samples / (classes x samples of its class); of several
-    labels a photo, loss of a label that is there: times samples without it / samples with it."""
+    """Loss of a sample: alike, or balanced: times samples / (classes x samples of its class)."""
     sampling: Literal["natural", "balanced"] = "natural"
     """An epoch has each sample once, or balanced: as many samples, of all classes equally many."""
     schedule: Literal["step", "cosine", "cosine-batch", "onecycle", "constant"] = "step"

@@ -242,6 +242,7 @@ def of_groups(looks: Looks, notes: Notes, found: Iterable[np.ndarray]) -> list[F
     `found` are places in `looks`, as `alike.groups` gives them.
     """
     hashes, listed = looks.hashes, []
+    apart = "with other labels" if notes.are_sets else "under two classes"
     for places in found:
         far = int(distances(hashes[places], np.full(len(places), hashes[places[0]])).max())
         exact = len({looks.looks[place].digest for place in places.tolist()}) == 1
@@ -252,7 +253,7 @@ def of_groups(looks: Looks, notes: Notes, found: Iterable[np.ndarray]) -> list[F
         ("near", "nearly the same photo more than once", False, lambda group: not group.exact),
         (
             "two_classes",
-            f"the same photo {'with other labels' if notes.are_sets else 'under two classes'}: one label is wrong",
+            f"the same photo {apart}: one label is wrong",
             True,
             lambda group: len({photo.label for photo in group.photos}) > 1,
         ),

@@ -92,12 +92,13 @@ def panels(history: Sequence[Mapping[str, float]], best: int) -> Iterator[Panel]
     if "val_map" in history[0]:  # in training nobody ranks all photos
         line = {HALVES["val"]: _by_epoch(history, "val_map")}
         up = _share_axis(*_around(np.array(line[HALVES["val"]][1])))
-        yield _panel("Mean average precision", line, _epoch_axis(history), up, "epoch", star)
+        reached = history[best]["val_map"]
+        yield _panel("Mean average precision", line, _epoch_axis(history), up, "epoch", star, reached)
     for title, key in (("Accuracy", "acc"), ("Loss", "loss")):
         lines = {HALVES[half]: _by_epoch(history, f"{half}_{key}") for half in shown}
         values = [value for _, line in lines.values() for value in line]
         up = _share_axis(*accuracy_limits(history)) if key == "acc" else _up_from_0(values)
-        starred = history[best][f"val_{key}"] if key == "acc" else None
+        starred = history[best][f"val_{key}"] if key == "acc" and "val_map" not in history[0] else None
         yield _panel(title, lines, _epoch_axis(history), up, "epoch", star, starred)
 
 

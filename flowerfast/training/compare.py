@@ -152,7 +152,8 @@ def _render(
 ) -> str:
     try:
         panels = [*compared_panels([record.history for record in records])]
-        best = max(figures, key=lambda run: _finite(run["best_val_acc"]))["best_val_acc"]
+        by = "best_val_acc" if any(run["best_val_map"] is None for run in figures) else "best_val_map"
+        best = max(figures, key=lambda run: _finite(run[by]))[by]
         return render(
             "compare.html.j2",
             title=f"{len(records)} runs",
@@ -161,6 +162,7 @@ def _render(
             notes=notes,
             panels=panels,
             best=best,
+            by=by,
             models=len({run["model"] for run in figures}) > 1,
             shown={
                 key: any(run[key] is not None for run in figures)

@@ -13,7 +13,7 @@ from torch import nn
 from flowerfast.loaders.batch import Batch
 from flowerfast.training.calibration import MOST_LOGITS, Answers
 from flowerfast.training.label_scores import LabelScores
-from flowerfast.training.mistakes import confident_mistakes
+from flowerfast.training.mistakes import confident_mistakes, wrong_decisions
 from flowerfast.training.progress import sum_dtype
 from flowerfast.training.scores import Confusion, classification_report, intervals
 from flowerfast.training.state import Precision
@@ -63,10 +63,13 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class LabelEvaluation:
-    """Of photos with several labels: mean binary cross-entropy, and scores of the labels; else as that."""
+    """Of photos with several labels: mean binary cross-entropy, scores of the labels, `wrong_decisions`; else
+    as that.
+    """
 
     loss: float
     scores: LabelScores
+    mistakes: dict[str, list[Any]]
 
     @property
     def accuracy(self) -> float:
@@ -84,7 +87,7 @@ class LabelEvaluation:
 
     def kept(self) -> dict[str, Any]:
         """What a run keeps of its best epoch, by the names in `Standing`."""
-        return {"label_scores": self.scores.to_json()}
+        return {"label_scores": self.scores.to_json(), "mistakes": self.mistakes}
 
     def report(self, classes: Sequence[str]) -> dict[str, Any]:
         """The figures of `flowerfast evaluate`."""
@@ -116,19 +119,23 @@ def evaluate_labels(
     loss = torch.zeros((), dtype=sum_dtype(device), device=device)
     true = [torch.zeros(0, classes, dtype=torch.bool, device=device)]
     chances = [torch.zeros(0, classes, device=device)]
+    indices = [torch.zeros(0, dtype=torch.int64)]
     for batch in batches:
         if not len(batch):
             continue
+        indices.append(batch.indices)
         with precision.autocast(device):
             logits = answer(model, batch.images, flip, several=True)
         loss += F.binary_cross_entropy_with_logits(logits, batch.labels, reduction="sum") / classes
         true.append(batch.labels > 0.5)
         chances.append(logits.sigmoid())
     model.train(was_training)
-    parts = gather((loss.item(), torch.cat(true).cpu().numpy(), torch.cat(chances).cpu().numpy()))
-    losses, labels, answered = zip(*parts, strict=True)
-    scores = LabelScores.of(np.concatenate(labels), np.concatenate(answered), threshold)
-    return LabelEvaluation(sum(losses) / max(scores.samples, 1), scores)
+    columns = (torch.cat(each).cpu().numpy() for each in (true, chances, indices))
+    losses, *parts = zip(*gather((loss.item(), *columns)), strict=True)
+    labels, answered, samples = map(np.concatenate, parts)
+    scores = LabelScores.of(labels, answered, threshold)
+    worst = wrong_decisions(labels, answered, samples, threshold)
+    return LabelEvaluation(sum(losses) / max(len(labels), 1), scores, worst)
 
 
 @torch.inference_mode()

@@ -65,9 +65,10 @@ class Standing:
         best_epoch, best_val_acc, confusion, calibration: of the best epoch so far; -1 and empty before the
             first. The confusion is as `Confusion.to_json` has it, or the matrix that an earlier version
             wrote; the calibration as `Calibration.to_json`, empty of an earlier version.
-        mistakes: of that epoch, see `mistakes.confident_mistakes`; empty of an earlier version.
-        label_scores: of that epoch, where photos have several labels, in the place of all these, see
-            `LabelScores.to_json`.
+        mistakes: of that epoch, see `mistakes.confident_mistakes`, or where photos have several labels
+            `mistakes.wrong_decisions`; empty of an earlier version.
+        label_scores: of that epoch, where photos have several labels, in the place of confusion and
+            calibration, see `LabelScores.to_json`.
         commands: lines by which the run was started and resumed, see `machine.command_line`.
         seconds, waited: of the epoch under way, training only.
         alone: samples left out so far because damaged files had left them alone in a batch.

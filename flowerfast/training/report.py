@@ -74,7 +74,7 @@ def _draw_missing(record: RunRecord) -> None:
 
 def _render(record: RunRecord, pictures: Pictures) -> str:
     summary, history = record.summary, record.history
-    calibration = summary.get("calibration")
+    classes, calibration = summary["classes"], summary.get("calibration")
     several = "threshold" in summary
     best = next((n for n, row in enumerate(history) if row["epoch"] == summary["best_epoch"]), 0)
     halves = summary.get("data", {}).get("halves")
@@ -83,7 +83,7 @@ def _render(record: RunRecord, pictures: Pictures) -> str:
         title=record.path.resolve().name,
         summary=summary,
         history=history,
-        **({"mistakes": [], "mistaken": 0, "matrix": None} if several else _confusion(summary)),
+        **({"mistakes": [], "mistaken": 0, "matrix": None} if several else _confusion(summary, classes)),
         worst=summary.get("mistakes"),
         pictures=pictures,
         several=several,
@@ -102,9 +102,8 @@ def _render(record: RunRecord, pictures: Pictures) -> str:
     )
 
 
-def _confusion(summary: dict[str, Any]) -> dict[str, Any]:
+def _confusion(summary: dict[str, Any], classes: Sequence[str]) -> dict[str, Any]:
     """Which classes were taken for which; of several labels a photo there is nothing of the kind."""
-    classes = summary["classes"]
     confusion = Confusion.read(summary["confusion"], classes)
     return {
         "mistakes": _frequent_mistakes(confusion, classes),

@@ -74,7 +74,15 @@ def _of_classes(run: TrainingRun, standing: Standing) -> dict[str, Any]:
 def _of_labels(run: TrainingRun, standing: Standing) -> dict[str, Any]:
     """The same of several labels a photo: `threshold` tells that they are such."""
     report = LabelScores.read(standing.label_scores, run.classes).report(run.classes)
-    return {name: value for name, value in report.items() if name not in ("accuracy", "map")}
+    photos, worst = run.train_loader.photos, zip(*standing.mistakes.values(), strict=True)
+    mistakes = [
+        {"path": photos.path(index), "label": run.classes[label], "there": there, "probability": chance}
+        for index, label, there, chance in worst
+    ]
+    return {
+        **{name: value for name, value in report.items() if name not in ("accuracy", "map")},
+        "mistakes": mistakes,
+    }
 
 
 def _named(mistakes: dict[str, list[Any]], photos: Photos, classes: list[str]) -> list[dict[str, Any]]:

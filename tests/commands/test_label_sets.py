@@ -98,8 +98,11 @@ def test_the_report_ranks_classes_by_average_precision(
     page = (tmp_path / "run/report.html").read_text()
     for words in ("Best validation mAP", "Mean average precision", "<th>AP</th>", "Right decisions"):
         assert words in page
-    for words in ("Confusion matrix", "Calibration", "Mistakes of which"):
+    for words in ("Confusion matrix", "Calibration", "taken for"):
         assert words not in page
+    worst = load(tmp_path / "run/summary.json")["mistakes"]
+    assert page.count("<figcaption>labelled") == sum(row["there"] for row in worst)
+    assert page.count("<figcaption>not labelled") == sum(not row["there"] for row in worst) > 0
     assert not (tmp_path / "run/confusion_matrix.png").exists()
     assert cli("train", "tags.csv", *SHORT, *SPACE, *sets("train.epochs=1"), "--out", "other")[0] == 0
     code, out, _ = cli("report", "run", "other", "--html", "both.html", "--json", "-")
