@@ -36,6 +36,10 @@ class DataConfig(Section):
     """Column of a table (CSV, TSV, Parquet) with the photo's place; null: path, file, filename or image."""
     label_column: str | None = None
     """Column of a table with what is on the photo; null: label, class or target."""
+    label_separator: str | None = None
+    """Text between the labels of a photo with several, in its cell; space, tab; null: one label a photo."""
+    label_columns: tuple[str, ...] | str | None = None
+    """Columns of 0 and 1, one per class, of photos with several labels: names, or *: all but the others."""
     split_column: str | None = None
     """Column of a table with train, val or test; null: split, fold or set; layout=classes: none."""
     image_size: int = Field(default=224, ge=32, le=2048)
@@ -78,6 +82,20 @@ class DataConfig(Section):
     """Where dali decodes on a CUDA machine: gpu (nvJPEG), or cpu (exactly as the reference); auto: cpu."""
     gpu_kernels: Literal["auto", "triton", "dali"] = "auto"
     """Who augments on the GPU: triton (exactly as the reference) or dali; auto: triton if a trial passes."""
+
+    @field_validator("label_separator")
+    @classmethod
+    def _in_words(cls, value: str | None) -> str | None:
+        """A space is hard to type as a value."""
+        return {"space": " ", "tab": "\t"}.get(value or "", value)
+
+    @field_validator("label_columns")
+    @classmethod
+    def _one_form(cls, value: Any, info: ValidationInfo) -> Any:
+        named = [name for name in ("label_column", "label_separator") if info.data.get(name) is not None]
+        if value is not None and named:
+            raise ValueError(f"a table has its labels in one column or in many; drop this or {named[0]}")
+        return value
 
     @field_validator("backend", mode="before")
     @classmethod
@@ -143,7 +161,7 @@ class TrainConfig(Section):
     ema: float | None = Field(default=None, gt=0, lt=1)
     """Decay of a running average of the weights, which then is validated and kept; null: none."""
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
-    """Label smoothing of the cross-entropy in training."""
+    """Label smoothing of the cross-entropy in training; of several labels a photo towards 0.5."""
     class_weights: Literal["none", "balanced"] = "none"
     """Loss of a sample: alike, or balanced: times samples / (classes x samples of its class)."""
     sampling: Literal["natural", "balanced"] = "natural"
@@ -211,8 +229,10 @@ class EvalConfig(Section):
     """Side of the square image in evaluation, in pixels; null: data.image_size."""
     flip: bool = False
     """Answer by the mean of the probabilities of an image and its mirror image: twice the forward passes."""
-    best: Literal["accuracy", "macro_f1", "loss"] = "accuracy"
-    """What makes an epoch the best one, for best/ and train.patience, in validation."""
+    best: Literal["accuracy", "macro_f1", "loss", "map"] = "accuracy"
+    """What makes an epoch the best one, in validation; of several labels a photo accuracy becomes map."""
+    threshold: float = Field(default=0.5, gt=0, lt=1)
+    """Of several labels a photo, probability from which a label counts as given."""
 
 
 class CheckpointConfig(Section):

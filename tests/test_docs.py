@@ -219,6 +219,11 @@ def reader_folder(paint: Callable[[Path], Path], tmp_path_factory: pytest.TempPa
     named = [file.relative_to(root) for file in sorted((root / "flowers").glob("*/*"))]
     rows = "".join(f"{file},{file.parent.name},{file.parent.name}\n" for file in named)
     (root / "labels.csv").write_text(f"path,label,species\n{rows}")
+    flags = {"1,0,1": "daisy tulips", "0,1,0": "roses", "0,0,0": "", "0,0,1": "tulips"}
+    several = [*zip(named, [*flags] * len(named), strict=False)]
+    (root / "tags.csv").write_text("path,tags\n" + "".join(f"{file},{flags[has]}\n" for file, has in several))
+    rows = "".join(f"{file},{has}\n" for file, has in several)
+    (root / "flags.csv").write_text(f"path,daisy,roses,tulips\n{rows}")
     (root / "benchmarks").symlink_to(ROOT / "benchmarks")
     (root / "weights").mkdir()
     save_file(timm.create_model("test_resnet").state_dict(), root / "weights/test_resnet.safetensors")

@@ -242,7 +242,7 @@ def pack_sample(bench: Bench, max_side: int) -> Path:
     if bench.photos.table.shards is not None:
         raise UserError("the photos are packed already")
     for index in sample(bench.photos, min(bench.epoch, 300)).indices.tolist():
-        path, label = bench.photos.path(index), bench.photos.table.label[index]
+        path, label = bench.photos.path(index), bench.photos.table.label[index] % len(bench.photos.classes)
         # What a table calls its classes need be no name of a folder.
         link = folder / (path if bench.photos.table.file is None else f"{label}/{index}{Path(path).suffix}")
         link.parent.mkdir(parents=True, exist_ok=True)

@@ -18,21 +18,25 @@ if TYPE_CHECKING:
     from flowerfast.training.trained import Prediction
 
 Write = Callable[["Prediction"], None]
+_BETWEEN = "|"  # labels in a cell of CSV
 
 
 @contextmanager
-def answers(files: dict[str, Path | None], top: int) -> Iterator[Write]:
+def answers(files: dict[str, Path | None], top: int, several: bool = False) -> Iterator[Write]:
     """A function that tells of a prediction everywhere: to people, and in the files given by format.
 
     Args:
         files: of "json", "jsonl" and "csv"; None: not wanted, `-`: standard output, and no lines for people.
         top: classes per photo, at most.
+        several: whether a photo is given labels, any number of them.
 
     Raises UserError when a file cannot be written, WriteFailed or RunFailed where a disk is why.
     """
     with ExitStack() as stack:
         writers = [
-            stack.enter_context(_writer(form, file, top)) for form, file in files.items() if file is not None
+            stack.enter_context(_writer(form, file, top, several))
+            for form, file in files.items()
+            if file is not None
         ]
         quiet = Path("-") in files.values()
 
@@ -43,6 +47,8 @@ def answers(files: dict[str, Path | None], top: int) -> Iterator[Write]:
                 complain(f"skipped: {prediction.path}: {prediction.error}")
             elif not quiet:
                 named = ", ".join(f"{name} {chance:.1%}" for name, chance in prediction.top)
+                if prediction.labels is not None:
+                    named = f"{', '.join(prediction.labels) or 'no label'} ({named})"
                 with printing():
                     out.print_result(f"{prediction.path}: {named}")
             event("prediction", **_row(prediction))
@@ -51,10 +57,10 @@ def answers(files: dict[str, Path | None], top: int) -> Iterator[Write]:
 
 
 @contextmanager
-def _writer(form: str, file: Path, top: int) -> Iterator[Write]:
+def _writer(form: str, file: Path, top: int, several: bool) -> Iterator[Write]:
     """A function that writes a prediction to a file; only what this file itself refuses is said of it."""
     refused = printing if file == Path("-") else partial(writing_to, form, file)
-    with refused(), _opened(form, file) as stream, _WRITERS[form](stream, top) as write_row:
+    with refused(), _opened(form, file) as stream, _WRITERS[form](stream, top, several) as write_row:
 
         def write(prediction: "Prediction") -> None:
             with refused():  # before another output sees the error on its way out
@@ -90,7 +96,7 @@ def _whole_lines(file: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _json(stream: TextIO, _: int) -> Iterator[Write]:
+def _json(stream: TextIO, _: int, __: bool) -> Iterator[Write]:
     before = "[\n "
 
     def write(prediction: "Prediction") -> None:
@@ -104,7 +110,7 @@ def _json(stream: TextIO, _: int) -> Iterator[Write]:
 
 
 @contextmanager
-def _jsonl(stream: TextIO, _: int) -> Iterator[Write]:
+def _jsonl(stream: TextIO, _: int, __: bool) -> Iterator[Write]:
     def write(prediction: "Prediction") -> None:
         stream.write(to_json(_row(prediction)) + "\n")
         stream.flush()
@@ -113,17 +119,17 @@ def _jsonl(stream: TextIO, _: int) -> Iterator[Write]:
 
 
 @contextmanager
-def _csv(stream: TextIO, top: int) -> Iterator[Write]:
+def _csv(stream: TextIO, top: int, several: bool) -> Iterator[Write]:
     table = csv.writer(stream, lineterminator="\n")
     # Readers end a line at a carriage return too, which Python quotes only where it ends its own lines.
     quoting = csv.writer(stream, lineterminator="\n", quoting=csv.QUOTE_ALL)
-    table.writerow(
-        ["path", *(f"{what}_{k + 1}" for k in range(top) for what in ("name", "probability")), "error"]
-    )
+    ranked = [f"{what}_{k + 1}" for k in range(top) for what in ("name", "probability")]
+    table.writerow(["path", *(["labels"] if several else []), *ranked, "error"])
 
     def write(prediction: "Prediction") -> None:
         cells = [cell for pair in prediction.top for cell in pair]
-        row = [prediction.path, *cells, *[""] * (2 * top - len(cells)), prediction.error or ""]
+        given = [_BETWEEN.join(prediction.labels or ())] if several else []
+        row = [prediction.path, *given, *cells, *[""] * (2 * top - len(cells)), prediction.error or ""]
         # Scripts need names as they are; a terminal takes some for commands.
         if stream.isatty():
             row = [printable(c) if isinstance(c, str) else c for c in row]
@@ -136,7 +142,8 @@ def _csv(stream: TextIO, top: int) -> Iterator[Write]:
 def _row(prediction: "Prediction") -> dict[str, Any]:
     top = [{"name": name, "probability": chance} for name, chance in prediction.top]
     error = {} if prediction.error is None else {"error": prediction.error}
-    return {"path": prediction.path, "top": top, **error}
+    labels = {} if prediction.labels is None else {"labels": list(prediction.labels)}
+    return {"path": prediction.path, **labels, "top": top, **error}
 
 
 _WRITERS = {"json": _json, "jsonl": _jsonl, "csv": _csv}

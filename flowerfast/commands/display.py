@@ -25,7 +25,8 @@ from flowerfast.training.progress import Totals
 
 _LIVE_SECONDS, _PLAIN_SECONDS = 0.5, 10.0
 _FIGURES = (
-    *("train_loss", "train_acc", "val_loss", "val_acc", "val_macro_f1", "val_aug_loss", "val_aug_acc"),
+    *("train_loss", "train_acc", "val_loss", "val_acc", "val_map", "val_macro_f1", "val_micro_f1"),
+    *("val_aug_loss", "val_aug_acc", "val_aug_map"),
     *("lr", "images_per_sec", "data_wait"),
 )
 """What TensorBoard is given of an epoch, where it has them."""
@@ -100,7 +101,8 @@ class TrainDisplay:
     def _tell_epoch(self, row: dict[str, Any], best: bool) -> None:
         if self._live is not None:
             self._live.update(Text(""))
-        top5 = f" top-5 {row['val_top5']:.1%}" if "val_top5" in row else ""
+        more = f" top-5 {row['val_top5']:.1%}" if "val_top5" in row else ""
+        more += f" mAP {row['val_map']:.1%}" if "val_map" in row else ""
         augmented = (
             f", augmented loss {row['val_aug_loss']:.4f} accuracy {row['val_aug_acc']:.1%}"
             if "val_aug_acc" in row
@@ -109,7 +111,7 @@ class TrainDisplay:
         line = (
             f"epoch {row['epoch'] + 1}/{self._epochs}: "
             f"train loss {row['train_loss']:.4f} accuracy {row['train_acc']:.1%}, "
-            f"val loss {row['val_loss']:.4f} accuracy {row['val_acc']:.1%}{top5}{' (best)' if best else ''}"
+            f"val loss {row['val_loss']:.4f} accuracy {row['val_acc']:.1%}{more}{' (best)' if best else ''}"
             f"{augmented}, {row['images_per_sec']:,.0f} images/s, "
             f"{row['data_wait']:.0%} waiting for data, {row['seconds']:.1f} s"
         )

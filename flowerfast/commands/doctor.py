@@ -109,7 +109,7 @@ def _pixel_lines(backend: str, mend: str) -> Iterator["Line"]:
     from flowerfast.doctor.decoders import COMPILE, load_loops
     from flowerfast.doctor.line import Line
     from flowerfast.loaders.dali.probe import dali_problem
-    from flowerfast.photos.table import forget
+    from flowerfast.photos.kept_tables import forget
     from flowerfast.settings import load_config
 
     name, compiled = f"pixels of {backend}", load_loops() is not None

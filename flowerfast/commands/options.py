@@ -57,7 +57,10 @@ LogJsonOption = Annotated[
 
 
 # Settings that each command looks at; any other is refused, not ignored.
-LABELS = ("data.layout", "data.classes", "data.path_column", "data.label_column", "data.split_column")
+LABELS = (
+    *("data.layout", "data.classes", "data.path_column", "data.label_column", "data.split_column"),
+    *("data.label_separator", "data.label_columns"),
+)
 FILES = (*LABELS, "data.workers", "data.on_bad", "data.max_bad", "data.max_pixels")
 PACKING = (*FILES, "data.exif")
 LOADING = (
@@ -73,7 +76,7 @@ SCANNING = (
     *(*LABELS, "data.workers", "data.max_pixels", "data.exif", "data.val_fraction"),
     *("train.seed", "data.cache_dir", "data.cache_gb"),
 )
-PROTOCOL = ("eval.image_size", "eval.crop_pct", "eval.flip", "train.device")
+PROTOCOL = ("eval.image_size", "eval.crop_pct", "eval.flip", "eval.threshold", "train.device")
 PARITY = (
     *READING,
     "data.exif",

@@ -89,14 +89,24 @@ def print_text_alone() -> None:
 
 def print_evaluation(result: dict[str, Any], said: Sequence[str] = ()) -> None:
     """A table of classes, then accuracy, loss and calibration; notes but those that were `said` before."""
-    table = Table(Column("class", overflow="fold"), "precision", "recall", "F1", "photos")
+    several = ("average_precision",) if "map" in result else ()
+    keys = (*several, "precision", "recall", "f1")
+    heads = [*(["AP"] if several else []), "precision", "recall", "F1", "photos"]
+    table = Table(Column("class", overflow="fold"), *heads)
     for row in result["per_class"]:
-        scores = (f"{row[key]:.1%}" for key in ("precision", "recall", "f1"))
+        scores = ("–" if row[key] is None else f"{row[key]:.1%}" for key in keys)
         table.add_row(row["name"], *scores, str(row["support"]))
     out.print(table)
     say(note for note in result["notes"] if note not in said)
     for bad in result["bad_files"]:
         complain(f"skipped: {bad['path']}: {bad['error']}")
+    if several:
+        out.print_result(
+            f"mAP {result['map']:.2%}; at a probability of {result['threshold']:g} micro F1 "
+            f"{result['micro_f1']:.2%}, macro F1 {result['macro_f1']:.2%}, right decisions "
+            f"{result['accuracy']:.2%}; loss {result['loss']:.4f}, {result['samples']} photos"
+        )
+        return
     top5 = f"top-5 {result['top5']:.2%}, " if "top5" in result else ""
     out.print_result(
         f"accuracy {result['accuracy']:.2%}{_interval(result['accuracy_interval'])}, {top5}"
@@ -155,14 +165,15 @@ def print_packed(result: "Packed", folder: Path) -> None:
     )
     out.print(f"shards: {spelled(folder)}", soft_wrap=True)
     if result.suffixes:
-        out.print(_for_other_readers(result.suffixes), soft_wrap=True)
+        out.print(_for_other_readers(result.suffixes, result.labels), soft_wrap=True)
 
 
-def _for_other_readers(suffixes: dict[str, int]) -> str:
+def _for_other_readers(suffixes: dict[str, int], labels: str) -> str:
     """What webdataset, DALI and Hugging Face datasets find in shards with so many photos per suffix."""
     names = sorted(suffixes, key=lambda suffix: (-suffixes[suffix], suffix))
     if len(names) == 1:
-        return f"for other readers: every photo is KEY.{names[0]}, its label KEY.cls"
+        what = "label KEY.cls" if labels == "cls" else f"labels KEY.{labels}, the numbers of its classes"
+        return f"for other readers: every photo is KEY.{names[0]}, its {what}"
     counts = ", ".join(f"{suffixes[name]:,} .{name}" for name in names)
     return (
         f'for other readers: {counts}; webdataset and DALI want all suffixes named, "{";".join(names)}", and '

@@ -113,15 +113,18 @@ def train(
         raise display.lost
     event("result", result=result.summary, folder=str(result.folder))
     summary = result.summary
-    by = summary["best_by"]
-    best = "best validation accuracy" if by == "accuracy" else f"best epoch by {by}: validation accuracy"
+    by, figure = summary["best_by"], "accuracy"
+    if "best_val_map" in summary:
+        figure = f"mAP {summary['best_val_map']:.1%}, right decisions"
+    best = f"best epoch by {by}: validation" if by not in ("accuracy", "map") else "best validation"
     augmented = f", augmented {summary['best_val_aug_acc']:.1%}" if "best_val_aug_acc" in summary else ""
     lines = [
-        f"{best} {summary['best_val_acc']:.1%}{augmented} in epoch {summary['best_epoch'] + 1} "
+        f"{best} {figure} {summary['best_val_acc']:.1%}{augmented} in epoch {summary['best_epoch'] + 1} "
         f"of {summary['epochs_run']}, {summary['images_per_sec']:,.0f} images/s, {summary['seconds']:.0f} s"
     ]
     if summary["test_samples"]:
-        lines.append(f"test accuracy {summary['test_acc']:.1%} on {summary['test_samples']} photos of test/")
+        figure = f"mAP {summary['test_map']:.1%}, right decisions" if "test_map" in summary else "accuracy"
+        lines.append(f"test {figure} {summary['test_acc']:.1%} on {summary['test_samples']} photos of test/")
     if quiet:
         out.print_result(f"{result.folder}: {'; '.join(lines)}")
     for line in (*lines, f"report: {result.folder / 'report.html'}"):
@@ -146,7 +149,8 @@ def evaluate(
 ) -> None:
     """Measure a trained run on a folder: accuracy, scores per class, confusion matrix, calibration.
 
-    --set eval.image_size, eval.crop_pct and eval.flip ask it otherwise than it was validated.
+    --set eval.image_size, eval.crop_pct and eval.flip, and eval.threshold of several labels a photo, ask it
+    otherwise than it was validated.
     """
     choose_speech("evaluate", quiet, log_json, json_)
     from flowerfast.settings import load_config, refuse_unused
@@ -194,6 +198,7 @@ def predict(
 ) -> None:
     """Name what is on photos: the most likely classes with their probabilities.
 
+    A model of photos with several labels gives all whose probability is eval.threshold or more.
     A folder stands for all photos in it, a table for those that it names. Answers are written batch by batch,
     however many there are; files that cannot be read are named and counted. Exit code 2 when none can.
     """
@@ -216,7 +221,7 @@ def predict(
     trained = load_run(run, config.train.device).at(config.eval)
     seen, bad, first = 0, 0, None
     with (
-        answers(files, min(top_k, len(trained.classes))) as tell,
+        answers(files, min(top_k, len(trained.classes)), trained.multilabel) as tell,
         answers_bar(Path("-") in files.values()) as bar,
         closing(trained.predict_each(photos, top_k, config.data.max_pixels, batch_size)) as predictions,
     ):

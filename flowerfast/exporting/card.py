@@ -80,15 +80,18 @@ def _front_matter(source: Source, form: str, name: str) -> dict[str, Any]:
     if base is not None:
         front["base_model"] = base
     if summary is not None:
-        front["metrics"] = ["accuracy"]
-        accuracy, half = summary.best_val_acc, "validation"
-        if summary.test_acc is not None:
-            accuracy, half = summary.test_acc, "test"
+        metric, figure, tested = "accuracy", summary.best_val_acc, summary.test_acc
+        if summary.best_val_map is not None:
+            metric, figure, tested = "mean_average_precision", summary.best_val_map, summary.test_map
+        half = "validation"
+        if tested is not None:
+            figure, half = tested, "test"
+        front["metrics"] = [metric]
         photos = Path(source.config.data.path or "").name if source.config else ""
         result = {
             "task": {"type": "image-classification"},
             "dataset": {"type": "imagefolder", "name": printable(photos) or "photos", "split": half},
-            "metrics": [{"type": "accuracy", "value": round(accuracy, 4)}],
+            "metrics": [{"type": metric, "value": round(figure, 4)}],
         }
         front["model-index"] = [{"name": name, "results": [result]}]
     return front

@@ -53,7 +53,8 @@ def check_onnx(
     Raises RunFailed when a probability differs by more than `BOUND`, or the most likely class does, and when
     onnxruntime does not take the file.
     """
-    module, worst, others, seen = Probabilities(trained.model, trained.flip).eval(), 0.0, 0, 0
+    module, worst = Probabilities(trained.model, trained.flip, trained.multilabel).eval(), 0.0
+    others = seen = 0
     try:
         session = _session(content)
     except Exception as error:  # of classes of its own, by kind of fault

@@ -76,6 +76,8 @@ def _options(source: Source) -> DataConfig:
         path_column=run.path_column,
         label_column=run.label_column,
         split_column=run.split_column,
+        label_separator=run.label_separator,
+        label_columns=run.label_columns,
         max_pixels=run.max_pixels,
         max_bad=1,
         cache_dir=run.cache_dir,

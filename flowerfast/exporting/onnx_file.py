@@ -13,7 +13,7 @@ from torch import nn
 from flowerfast.errors import RunFailed, UserError, one_line
 from flowerfast.exporting.source import Source
 from flowerfast.machine import ignore_warnings, versions
-from flowerfast.training.evaluation import answer
+from flowerfast.training.evaluation import answer, probabilities
 
 INPUT, OUTPUT = "images", "probabilities"
 OPSET = 18
@@ -25,18 +25,19 @@ _LOGGERS = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")
 
 
 class Probabilities(nn.Module):
-    """Normalisation, network and softmax; with `flip` the mean over each image and its mirror image.
+    """Normalisation, network and softmax, of `several` labels a photo sigmoid; with `flip` the mean over each
+    image and its mirror image.
 
     Takes uint8 (N, 3, S, S), gives float32 (N, classes).
     """
 
-    def __init__(self, model: nn.Module, flip: bool) -> None:
+    def __init__(self, model: nn.Module, flip: bool, several: bool = False) -> None:
         super().__init__()
-        self.model, self.flip = model, flip
+        self.model, self.flip, self.several = model, flip, several
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Probabilities of each class."""
-        return answer(self.model, images, self.flip).softmax(1)
+        return probabilities(answer(self.model, images, self.flip, self.several), self.several)
 
 
 def check_packages() -> None:
@@ -61,7 +62,7 @@ def onnx_bytes(source: Source) -> bytes:
             f"--format onnx: {weights:,} bytes of weights, and an ONNX file holds 2 GiB; "
             "give --format safetensors"
         )
-    module = Probabilities(trained.model, trained.flip).eval()
+    module = Probabilities(trained.model, trained.flip, trained.multilabel).eval()
     size = trained.image_size
     # Two images: of one, the exporter would take the size of the batch for a constant.
     images = torch.zeros(2, 3, size, size, dtype=torch.uint8)
@@ -96,9 +97,11 @@ def about(source: Source) -> dict[str, str]:
     """What an ONNX file of a model says of it: `metadata_props`, all ASCII.
 
     `resize` is the short side in pixels to which photos are resized before the square of `image_size` pixels
-    is cut from their centre; `exif` says whether they are turned upright first.
+    is cut from their centre; `exif` says whether they are turned upright first. `threshold`, from which a
+    label counts as given, is there where a photo may have several.
     """
     trained = source.model
+    several = {} if trained.threshold is None else {"threshold": str(trained.threshold)}
     return {
         "classes": json.dumps(trained.classes),
         "architecture": source.described.architecture,
@@ -109,6 +112,7 @@ def about(source: Source) -> dict[str, str]:
         "exif": trained.exif,
         "flip": json.dumps(trained.flip),
         "layout": "NCHW, RGB",
+        **several,
     }
 
 

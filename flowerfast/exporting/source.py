@@ -29,6 +29,7 @@ class ClassFigures(BaseModel, extra="ignore", allow_inf_nan=False):
     recall: float = _Share
     f1: float = _Share
     support: int = Field(ge=0)
+    average_precision: float | None = Field(default=None, ge=0, le=1)
 
 
 class Scaling(BaseModel, extra="ignore", allow_inf_nan=False):
@@ -44,6 +45,7 @@ class Summary(BaseModel, extra="ignore", allow_inf_nan=False):
     classes: list[str]
     best_epoch: int = Field(ge=0)
     best_val_acc: float = _Share
+    best_val_map: float | None = Field(default=None, ge=0, le=1)
     epochs_run: int = Field(ge=1)
     train_samples: int = Field(ge=0)
     val_samples: int = Field(ge=0)
@@ -51,9 +53,12 @@ class Summary(BaseModel, extra="ignore", allow_inf_nan=False):
     accuracy_interval: _Interval = None
     macro_f1: float | None = None
     macro_f1_interval: _Interval = None
+    micro_f1: float | None = None
+    threshold: float | None = None
     val_protocol: str = "clean"
     calibration: Scaling | None = None
     test_acc: float | None = None
+    test_map: float | None = None
     test_acc_interval: _Interval = None
     test_samples: int = 0
     device: str | None = None

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 
 from flowerfast.photos.photos import Photos
@@ -17,9 +16,10 @@ class Batch:
 
     Attributes:
         images: uint8 (N, 3, S, S), RGB, channels_last strides, on the training device.
-        labels: int64 (N,), on the training device.
+        labels: int64 (N,), on the training device; where photos have several, float32 (N, classes), 1 for
+            each that one has.
         indices: int64 (N,), sample indices into the folder, on the CPU.
-        partner_labels: int64 (N,), where samples are mixed: label of the sample that each is mixed with, its
+        partner_labels: as `labels`, where samples are mixed: label of the sample that each is mixed with, its
             own where it is not. On the training device.
         weight: float32 (N,), there too: share of the sample's own label, 0 to 1; its partner's has the rest.
         mix: how the samples are to be mixed; None: not at all, or it is done.
@@ -42,7 +42,7 @@ class Batch:
 
 def place_batch(images: torch.Tensor, photos: Photos, plan: Plan) -> Batch:
     """Batch of a plan's images, uint8 (n, S, S, 3), that are where it is wanted; its labels go there too."""
-    labels = torch.from_numpy(photos.table.label[plan.indices].astype(np.int64))
+    labels = torch.from_numpy(photos.targets(plan.indices))
     if images.is_cuda:
         labels = labels.pin_memory().to(images.device, non_blocking=True)
     return Batch(images.permute(0, 3, 1, 2), labels, torch.from_numpy(plan.indices), mix=plan.mix)

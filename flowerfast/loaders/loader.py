@@ -134,6 +134,11 @@ class Loader:
                 f"which no processes share; give a batch_size of {2 * world_size - 1} or more, or turn off "
                 "mixup and cutmix"
             )
+        if photos.multilabel and sampling == "balanced":
+            raise UserError(
+                f"train.sampling=balanced: {photos.source} has several labels a photo, which cannot all come "
+                "equally often; use natural, and train.class_weights=balanced where rare ones are to count"
+            )
         shuffled = augment is not None if shuffle is None else bool(shuffle)
         self.photos = photos
         self.plan_sampler = Sampler(

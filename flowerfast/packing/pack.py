@@ -60,6 +60,7 @@ class Packed:
         seekable: photos whose codes were written anew, without loss.
         suffixes: photos per suffix of their members, by which other readers find them; empty where an earlier
             version packed.
+        labels: suffix of the labels' members: cls, or json where photos have several.
         bytes_before, bytes_after: of the photos' files, and of the shards.
         bad: photos that were left out.
         notes: what else was left out, and how the folder was read.
@@ -72,6 +73,7 @@ class Packed:
     seekable: int
     shards: int
     suffixes: dict[str, int]
+    labels: str
     bytes_before: int
     bytes_after: int
     bad: tuple[BadFile, ...]
@@ -319,6 +321,7 @@ def _result(table: Table, rows: np.ndarray, index: Index, notes: tuple[str, ...]
         seekable=index.seekable,
         shards=len(index.shards),
         suffixes=index.suffixes,
+        labels="cls" if index.sets is None else "json",
         bytes_before=int(table.size[rows].sum()),
         bytes_after=sum(shard.size for shard in index.shards),
         bad=tuple(BadFile(path, why) for path, why in index.bad),

@@ -108,6 +108,7 @@ def _joined(parts: list[tuple[str, Index]]) -> Index:
             suffixes[suffix] = suffixes.get(suffix, 0) + number
     return Index(
         classes=indexes[0].classes,
+        sets=indexes[0].sets,
         shards=tuple(
             Shard(f"{name}/{shard.name}", shard.size) for name, index in parts for shard in index.shards
         ),

@@ -21,7 +21,7 @@ from flowerfast.documents import read_json
 from flowerfast.errors import RunFailed, UserError, WriteFailed, one_line
 from flowerfast.files import sync_folder, write_text, writing
 from flowerfast.locks import is_still
-from flowerfast.packing.tar_shard import ROW, OpenShard, Photo
+from flowerfast.packing.tar_shard import ROW, Label, OpenShard, Photo
 from flowerfast.photos.arrays import NPZ_ERRORS, load_arrays, save_arrays
 from flowerfast.photos.shard_index import (
     BRING_BACK,
@@ -41,7 +41,7 @@ from flowerfast.photos.table import Table
 
 _FOLD_NAMES = ("shard", "train", "val", "test")
 _NOTED = ("fold", "done", "bad", "suffixes", "recoded", "seekable")  # of a part, as they are
-_FIRST_MEMBER = re.compile(rb"\d{9}\.cls\0|\Z")  # or empty: nothing of it was written
+_FIRST_MEMBER = re.compile(rb"\d{9}\.(cls|json)\0|\Z")  # or empty: nothing of it was written
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ class ShardWriter:
 
     def add(self, row: int, photo: Photo) -> None:
         """Write the next sample. Raises OSError; RunFailed, see `check_there`."""
-        label, fold = int(self.table.label[row]), int(self.table.fold[row])
+        label, fold = Label.of(self.table, row), int(self.table.fold[row])
         if self._open is not None:
             grown = self._open.bytes_with(label, photo)
             if fold != self._open.fold or grown > self.settings.shard_bytes:
@@ -228,6 +228,7 @@ class ShardWriter:
             recoded,
             seekable,
             None if self.part is None else rows,
+            m.sets,
         )
 
 

@@ -1,5 +1,6 @@
 """One shard being written: a tar as WebDataset has it, and where in it each photo lies."""
 
+import json
 import os
 import tarfile
 import zlib
@@ -7,11 +8,13 @@ from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from flowerfast.files import sync_folder, writing
 from flowerfast.photos.shard_index import Shard
+from flowerfast.photos.table import Table
 
 ROW = {
     "row": np.int64,
@@ -47,6 +50,21 @@ class Photo:
     seekable: bool = False
 
 
+class Label(NamedTuple):
+    """What a photo's label is for other readers: a member of the tar beside it, its suffix and content."""
+
+    suffix: str
+    content: bytes
+
+    @classmethod
+    def of(cls, table: Table, row: int) -> "Label":
+        """Of a row: the number of its class; where photos have several labels, a list of them in JSON."""
+        label = int(table.label[row])
+        if table.sets is None:
+            return cls("cls", str(label).encode())
+        return cls("json", json.dumps(table.sets[label]).encode())
+
+
 class OpenShard:
     """A tar file under its temporary name."""
 
@@ -64,12 +82,12 @@ class OpenShard:
         # A time with a fraction, as webdataset's own default, would cost each member a header of its own.
         self._tar = TarWriter(self._out, user="", group="", mode=0o644, mtime=0, encoder=False)
 
-    def add(self, row: int, label: int, photo: Photo) -> None:
+    def add(self, row: int, label: Label, photo: Photo) -> None:
         """Append a photo and its label. Raises OSError."""
         key, encoded = f"{row:09d}", photo.encoded.data
         # One call per member, in this order: what a single call writes is sorted by extension.
         with writing(self.file, self.bytes_with(label, photo)):
-            self._tar.write({"__key__": key, "cls": str(label).encode()})
+            self._tar.write({"__key__": key, label.suffix: label.content})
             self._tar.write({"__key__": key, photo.extension: encoded})
         self.end = self._tar.tarstream.offset
         offset = self.end - _blocks(len(encoded))
@@ -79,7 +97,7 @@ class OpenShard:
         self.recoded += photo.recoded
         self.seekable += photo.seekable
 
-    def bytes_with(self, label: int, photo: Photo) -> int:
+    def bytes_with(self, label: Label, photo: Photo) -> int:
         """Size of the finished file if this photo were its last."""
         return _tar_bytes(self.end + _entry_bytes(photo, label))
 
@@ -111,6 +129,6 @@ def _tar_bytes(end: int) -> int:
     return -(-(end + 2 * tarfile.BLOCKSIZE) // tarfile.RECORDSIZE) * tarfile.RECORDSIZE
 
 
-def _entry_bytes(photo: Photo, label: int) -> int:
+def _entry_bytes(photo: Photo, label: Label) -> int:
     """Bytes that a photo and its label take in a tar, with a header each."""
-    return 2 * tarfile.BLOCKSIZE + _blocks(len(photo.encoded)) + _blocks(len(str(label)))
+    return 2 * tarfile.BLOCKSIZE + _blocks(len(photo.encoded)) + _blocks(len(label.content))

@@ -10,6 +10,7 @@ from flowerfast.documents import shown
 from flowerfast.errors import UserError, one_line
 from flowerfast.files import open_regular
 from flowerfast.nearest import did_you_mean, nearest
+from flowerfast.photos.label_sets import LabelSets
 from flowerfast.photos.layout import nfc
 from flowerfast.photos.listing import Listing, gathered
 from flowerfast.photos.walk import some
@@ -71,8 +72,16 @@ def places(there: Sequence[str], wanted: Sequence[str], source: Path | str) -> n
 
 
 def listed(listing: Listing, wanted: Sequence[str], source: Path | str) -> Listing:
-    """The rows of the classes wanted, labelled in their order. Raises UserError for one that is not there."""
+    """The rows of the classes wanted, labelled in their order; where photos have several labels, all rows.
+
+    Raises UserError for a class that is not there.
+    """
     place = places(listing.classes, wanted, source)
+    if listing.sets is not None:
+        sets, place_of_set = listing.sets.placed(place)
+        notes = (*listing.notes, *passed_over(listing.classes, listing.sets, listing.label, place))
+        label, classes = place_of_set[listing.label], _in_order(listing.classes, place)
+        return replace(listing, label=label, sets=sets, classes=classes, notes=notes)
     label = place[listing.label]
     chosen = replace(
         listing.only(label >= 0), label=label[label >= 0], classes=_in_order(listing.classes, place)
@@ -81,10 +90,18 @@ def listed(listing: Listing, wanted: Sequence[str], source: Path | str) -> Listi
 
 
 def packed(
-    classes: tuple[str, ...], columns: dict[str, np.ndarray], wanted: Sequence[str], source: Path | str
-) -> tuple[tuple[str, ...], dict[str, np.ndarray], list[str]]:
-    """(classes, columns, notes) of the rows of the classes wanted, of columns as an index has them."""
+    classes: tuple[str, ...],
+    columns: dict[str, np.ndarray],
+    sets: LabelSets | None,
+    wanted: Sequence[str],
+    source: Path | str,
+) -> tuple[tuple[str, ...], dict[str, np.ndarray], LabelSets | None, list[str]]:
+    """(classes, columns, sets, notes) of the classes wanted, as `listed`, of what an index has."""
     place = places(classes, wanted, source)
+    if sets is not None:
+        notes = passed_over(classes, sets, columns["label"], place)
+        fewer, place_of_set = sets.placed(place)
+        return _in_order(classes, place), {**columns, "label": place_of_set[columns["label"]]}, fewer, notes
     label = place[columns["label"]]
     rows = np.flatnonzero(label >= 0)
     lengths = np.diff(columns["path_ends"], prepend=0)
@@ -94,7 +111,7 @@ def packed(
     }
     chosen = {name: column[rows] for name, column in columns.items() if name not in paths}
     notes = left_out(classes, columns["label"], place, "photos")
-    return _in_order(classes, place), {**chosen, **paths, "label": label[rows]}, notes
+    return _in_order(classes, place), {**chosen, **paths, "label": label[rows]}, None, notes
 
 
 def _in_order(classes: Sequence[str], place: np.ndarray) -> tuple[str, ...]:
@@ -110,3 +127,8 @@ def left_out(classes: Sequence[str], label: np.ndarray, place: np.ndarray, what:
     count = int((place[label] < 0).sum())
     kinds = "1 other class" if len(others) == 1 else f"{len(others)} other classes"
     return [f"data.classes: {count:,} {what} of {kinds} are left out: {some(others)}"]
+
+
+def passed_over(classes: Sequence[str], sets: LabelSets, label: np.ndarray, place: np.ndarray) -> list[str]:
+    """The same where photos have several labels: those of other classes are, and no photo is left out."""
+    return left_out(classes, sets.pairs(label)[1], place, "labels")

@@ -23,6 +23,11 @@ _KNOWN = {
     SPLIT: ("split", "fold", "set", "subset"),
 }
 """By what a column is for, the names by which it is known without being told."""
+_PLURAL = ("labels", "tags", "classes", "targets", "categories")  # of labels too, where a photo has several
+ALL = ("*",)
+"""As names of the columns of 0 and 1: all that are for nothing else."""
+_OF_CLASS = "class "  # before the name of such a column: what it is for
+_ELEMENTS = "\0"  # between the labels of a column of lists: no label holds it
 _PARQUET = (".parquet", ".pq")
 _ROWS = 1 << 14  # of a piece
 _HEADER = 1 << 20  # characters of the line that names the columns, at most
@@ -31,16 +36,27 @@ _SHOWN = 20  # columns that a message names
 
 @dataclass(frozen=True)
 class Columns:
-    """Names of the columns of a table; None: the usual ones."""
+    """Names of the columns of a table; None: the usual ones.
+
+    Attributes:
+        path, label, split: of these.
+        separator: between the labels of a photo that has several; None: each has one.
+        classes: of one column of 0 and 1 per class, in the place of a column of labels; or `ALL`.
+    """
 
     path: str | None = None
     label: str | None = None
     split: str | None = None
+    separator: str | None = None
+    classes: tuple[str, ...] | None = None
 
     @classmethod
     def of(cls, data: DataConfig) -> "Columns":
         """Those that the settings name."""
-        return cls(data.path_column, data.label_column, data.split_column)
+        named = data.label_columns
+        if isinstance(named, str):
+            named = tuple(name.strip() for name in named.split(","))
+        return cls(data.path_column, data.label_column, data.split_column, data.label_separator, named)
 
 
 @dataclass(frozen=True)
@@ -49,7 +65,8 @@ class Piece:
 
     Attributes:
         numbers: the line of each row, or of Parquet the row, from 1 on.
-        columns: by PATH, LABEL and, where there is one, SPLIT: the text of each row.
+        columns: by PATH, LABEL and, where there is one, SPLIT: the text of each row; of columns of 0 and 1
+            there is one per class, see `LabelFile.classes`.
     """
 
     numbers: list[int]
@@ -65,12 +82,24 @@ class LabelFile:
         unit: what its rows are called in messages: line, or row.
         names: by PATH, LABEL and SPLIT, the names of the columns that are read.
         pieces: the rows, to be taken once.
+        separator: between the labels in a cell of a photo that has several; None: each has one.
     """
 
     file: Path
     unit: str
     names: dict[str, str]
     pieces: Iterator[Piece]
+    separator: str | None = None
+
+    @property
+    def has_several(self) -> bool:
+        """Whether a photo may have several labels, or none."""
+        return self.separator is not None or bool(self.classes)
+
+    @property
+    def classes(self) -> dict[str, str]:
+        """Of columns of 0 and 1 the class of each, by its place in the `columns` of pieces."""
+        return {role: name for role, name in self.names.items() if role.startswith(_OF_CLASS)}
 
     def wrong(self, number: int, what: str) -> UserError:
         """The error that names a row."""
@@ -115,14 +144,29 @@ def _choose(
     file: Path, there: Sequence[str], columns: Columns, wanted: Sequence[str], also: Sequence[str]
 ) -> dict[str, int]:
     """Places of the columns, by what they are for. Raises UserError."""
-    return {
+    many, several = columns.classes if LABEL in wanted else None, columns.separator is not None
+    places = {
         role: place
         for role in (*wanted, *also)
-        if (place := _place(file, there, role, getattr(columns, role), role in wanted)) is not None
+        if (role != LABEL or many is None)
+        and (place := _place(file, there, role, getattr(columns, role), role in wanted, several)) is not None
     }
+    if many == ALL:
+        many = tuple(name for place, name in enumerate(there) if place not in places.values())
+    for name in many or ():
+        place = _place(file, there, LABEL, name, True)
+        assert place is not None
+        if place in places.values():
+            raise UserError(
+                f"{file}: column {shown(name)} holds something else; name others in data.label_columns"
+            )
+        places[_OF_CLASS + there[place]] = place
+    return places
 
 
-def _place(file: Path, there: Sequence[str], role: str, named: str | None, needed: bool) -> int | None:
+def _place(
+    file: Path, there: Sequence[str], role: str, named: str | None, needed: bool, several: bool = False
+) -> int | None:
     setting = f"data.{role}_column"
     listed = ", ".join(map(repr, there[:_SHOWN])) + (", ..." if len(there) > _SHOWN else "")
     if named is not None:
@@ -134,7 +178,8 @@ def _place(file: Path, there: Sequence[str], role: str, named: str | None, neede
                 f"{listed}"
             )
     else:
-        places = [place for place, name in enumerate(there) if name.casefold() in _KNOWN[role]]
+        known = (*_KNOWN[role], *(_PLURAL if several and role == LABEL else ()))
+        places = [place for place, name in enumerate(there) if name.casefold() in known]
     if len(places) > 1:
         names = " and ".join(dict.fromkeys(repr(there[place]) for place in places))
         raise UserError(f"{file}: {len(places)} columns could be the {role}: {names}; set {setting}")
@@ -166,7 +211,8 @@ def _text(file: Path, columns: Columns, wanted: Sequence[str], also: Sequence[st
             raise _no_csv(file, before + rows.line_num, error) from None
         places = _choose(file, there, columns, wanted, also)
         names = {role: there[place] for role, place in places.items()}
-        yield LabelFile(file, "line", names, _pieces(file, rows, places, len(there), before))
+        pieces = _pieces(file, rows, places, len(there), before)
+        yield LabelFile(file, "line", names, pieces, columns.separator)
 
 
 def _pieces(file: Path, rows: Any, places: dict[str, int], width: int, before: int) -> Iterator[Piece]:
@@ -214,14 +260,16 @@ def _parquet(file: Path, columns: Columns, wanted: Sequence[str], also: Sequence
         with os.fdopen(open_regular(file), "rb") as stream, parquet.ParquetFile(stream) as table:
             there = table.schema_arrow.names
             places = _choose(file, [name.strip() for name in there], columns, wanted, also)
-            names = {role: there[place] for role, place in places.items()}
+            names, separator = {role: there[place] for role, place in places.items()}, columns.separator
             for role, name in names.items():
                 kind = table.schema_arrow.field(name).type
                 if pyarrow.types.is_dictionary(kind):
                     kind = kind.value_type
+                if role == LABEL and (pyarrow.types.is_list(kind) or pyarrow.types.is_large_list(kind)):
+                    kind, separator = kind.value_type, _ELEMENTS
                 if not any(test(kind) for test in _kinds(pyarrow.types, role)):
                     raise UserError(f"{file}: column {name!r} holds {kind}; give it as text")
-            yield LabelFile(file, "row", names, _batches(table, names))
+            yield LabelFile(file, "row", names, _batches(table, names), separator)
     except pyarrow.ArrowException as error:
         raise UserError(f"{file}: not Parquet ({one_line(error)}); write it again") from None
 
@@ -229,15 +277,23 @@ def _parquet(file: Path, columns: Columns, wanted: Sequence[str], also: Sequence
 def _kinds(types: Any, role: str) -> list[Any]:
     """Tests of the types that a column may have: whole numbers are names of classes, too."""
     text = [types.is_string, types.is_large_string, types.is_string_view]
-    return text if role == PATH else [*text, types.is_integer, types.is_boolean]
+    if role == PATH:
+        return text
+    return [*text, types.is_integer, types.is_boolean, *([types.is_floating] if role not in _KNOWN else [])]
 
 
 def _batches(table: Any, names: dict[str, str]) -> Iterator[Piece]:
     first = 1
     for batch in table.iter_batches(batch_size=_ROWS, columns=[*names.values()]):
         columns = {
-            role: ["" if value is None else str(value) for value in batch.column(name).to_pylist()]
+            role: [_as_text(value) for value in batch.column(name).to_pylist()]
             for role, name in names.items()
         }
         yield Piece([*range(first, first + batch.num_rows)], columns)
         first += batch.num_rows
+
+
+def _as_text(value: Any) -> str:
+    if isinstance(value, list):
+        return _ELEMENTS.join(_as_text(each) for each in value)
+    return "" if value is None else str(value)

@@ -16,8 +16,9 @@ import numpy as np
 from flowerfast.documents import shown
 from flowerfast.errors import UserError
 from flowerfast.nearest import did_you_mean, nearest
+from flowerfast.photos.label_cells import Labels, OneLabel, SetsOfLabels
 from flowerfast.photos.label_file import LABEL, PATH, SPLIT, Columns, LabelFile, Piece, opened
-from flowerfast.photos.layout import FREE, SPELLINGS, Layout, nfc
+from flowerfast.photos.layout import FREE, SPELLINGS, Layout
 from flowerfast.photos.listing import (
     NUMBERS,
     Listing,
@@ -28,8 +29,6 @@ from flowerfast.photos.listing import (
     split_paths,
     under,
 )
-
-_LONGEST = 255  # characters of a class's name: of folders it is as many bytes
 
 
 def list_rows(file: Path, columns: Columns, layout: Layout = "auto") -> tuple[Path, Listing]:
@@ -42,8 +41,8 @@ def list_rows(file: Path, columns: Columns, layout: Layout = "auto") -> tuple[Pa
     """
     also = () if layout == "classes" else (SPLIT,)
     wanted = (PATH, LABEL, *(also if layout == "split" else ()))
-    rows = _Rows(file)
     with opened(file, columns, wanted, also if layout == "auto" else ()) as table:
+        rows = _Rows(file, SetsOfLabels(table) if table.has_several else OneLabel(table))
         for piece in table.pieces:
             rows.add(table, piece)
         listing = rows.listing(table)
@@ -116,22 +115,18 @@ class _Places:
 
 
 class _Rows:
-    """Rows as they are read: arrays of each piece, and the names of classes met so far."""
+    """Rows as they are read: arrays of each piece."""
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, labels: Labels) -> None:
         self.file, self.places = file, _Places(file)
-        self._classes: dict[str, int] = {}
-        self._labels: dict[str, int] = {}  # as they are written
+        self._labels = labels
         self._folds: dict[str, int] = {}
         self._kept: list[tuple[np.ndarray, ...]] = []
         self._paths: list[bytes] = []
 
     def add(self, table: LabelFile, piece: Piece) -> None:
         """Take the rows of a piece. Raises UserError."""
-        label = [
-            self._labels[text] if text in self._labels else self._label(table, number, text)
-            for number, text in zip(piece.numbers, piece.columns[LABEL], strict=True)
-        ]
+        label = self._labels.of(piece)
         fold = [FREE] * len(label)
         if SPLIT in piece.columns:
             fold = [
@@ -167,15 +162,6 @@ class _Rows:
             found[rows] = numbers_of(at, [places[row][1] for row in rows])
         return found
 
-    def _label(self, table: LabelFile, number: int, text: str) -> int:
-        name = text.strip()
-        if not name:
-            raise table.wrong(number, f"no {table.names[LABEL]}; give one, or remove the {table.unit}")
-        if len(name) > _LONGEST or "\0" in name:
-            raise table.wrong(number, f"{shown(name)} is no name of a class; mend it")
-        self._labels[text] = self._classes.setdefault(nfc(name), len(self._classes))
-        return self._labels[text]
-
     def _fold(self, table: LabelFile, number: int, text: str) -> int:
         word = text.strip().casefold()
         if word not in SPELLINGS:
@@ -192,14 +178,15 @@ class _Rows:
             raise UserError(f"{self.file}: no rows below its first line; name photos there")
         number, label, fold, lengths, hashes, numbers = map(np.concatenate, zip(*self._kept, strict=True))
         paths, lengths = self._joined(lengths)
-        classes = sorted(self._classes)
-        position = np.argsort(np.argsort(np.array([*self._classes], np.object_)))
-        label = position[label].astype(np.int32)
+        classes, position, sets = self._labels.classes()
+        label = position[label]
         ends = np.cumsum(lengths)
         once = self._once(table, number, label, fold, hashes, paths, ends)
-        order = _order(paths, ends, label, fold, once)
+        # Of sets of labels none comes before another.
+        order = _order(paths, ends, label if sets is None else np.zeros_like(label), fold, once)
         listing = Listing(
-            classes=tuple(classes),
+            classes=classes,
+            sets=sets,
             label=label[order],
             fold=fold[order],
             size=numbers[order, 0],
@@ -251,14 +238,22 @@ class _Rows:
         return np.flatnonzero(keep)
 
     def _notes(self, table: LabelFile, twice: int) -> list[str]:
-        read = ", ".join(f"{role} from column {name!r}" for role, name in table.names.items())
+        of_class = table.classes
+        read = ", ".join(
+            f"{role} from column {name!r}" for role, name in table.names.items() if role not in of_class
+        )
+        if of_class:
+            read += f", labels from {len(of_class)} columns of 0 and 1"
+        elif table.separator is not None:
+            read += ", of which a photo may have several"
         again = f"{twice} rows name a photo that an earlier one names, with the same label: taken once"
         return [f"{self.file.name}: {read}", *([again] if twice else [])]
 
 
 def labels_digest(listing: Listing) -> str:
     """Hex digest of labels and halves, which the paths of a table do not say."""
-    return hashlib.sha256(listing.label.tobytes() + listing.fold.tobytes()).hexdigest()
+    sets = b"" if listing.sets is None else listing.sets.digest().encode()
+    return hashlib.sha256(listing.label.tobytes() + listing.fold.tobytes() + sets).hexdigest()
 
 
 def _order(

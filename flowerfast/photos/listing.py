@@ -15,6 +15,7 @@ import numpy as np
 
 from flowerfast.errors import UserError
 from flowerfast.photos.formats import FORMATS, is_raw, not_photos
+from flowerfast.photos.label_sets import LabelSets
 from flowerfast.photos.layout import Fold, Layout, find_folds, nfc
 from flowerfast.photos.walk import ENDINGS, Walk, opens, some
 
@@ -39,6 +40,7 @@ class Listing:
             between folders, and where each one ends.
         named: bool (n,), whether the name is that of a photo; of others only the content can tell.
         notes: what was left out, and how the folder was read, a line each.
+        sets: where photos have several labels, the sets of classes of which `label` is the place; else None.
     """
 
     classes: tuple[str, ...]
@@ -50,6 +52,7 @@ class Listing:
     path_ends: np.ndarray
     named: np.ndarray
     notes: tuple[str, ...] = ()
+    sets: LabelSets | None = None
 
     def __len__(self) -> int:
         return len(self.label)
@@ -67,13 +70,19 @@ class Listing:
         return digest.hexdigest()
 
     def only(self, keep: np.ndarray) -> "Listing":
-        """The rows of a mask, bool (n,). A class without rows is none: labels stay dense."""
+        """The rows of a mask, bool (n,). A class without rows is none: labels stay dense.
+
+        Where photos have several labels, and a table has said which classes there are, these stay.
+        """
         if keep.all():
             return self
         lengths = np.diff(self.path_ends, prepend=0)
-        used, label = np.unique(self.label[keep], return_inverse=True)
+        classes, label = self.classes, self.label[keep]
+        if self.sets is None:
+            used, label = np.unique(label, return_inverse=True)
+            classes = tuple(self.classes[i] for i in used)
         return Listing(
-            classes=tuple(self.classes[i] for i in used),
+            classes=classes,
             label=label.astype(np.int32),
             fold=self.fold[keep],
             size=self.size[keep],
@@ -82,6 +91,7 @@ class Listing:
             path_ends=np.cumsum(lengths[keep]),
             named=self.named[keep],
             notes=self.notes,
+            sets=self.sets,
         )
 
 

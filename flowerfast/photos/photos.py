@@ -18,14 +18,16 @@ from flowerfast.machine import Progress
 from flowerfast.photos.bad import BadFiles
 from flowerfast.photos.classes import class_names
 from flowerfast.photos.decode import ChangedError, DecodeError, decode
+from flowerfast.photos.kept_tables import forget
 from flowerfast.photos.label_file import Columns
 from flowerfast.photos.layout import TEST, Layout, nfc
+from flowerfast.photos.open_table import read_table
 from flowerfast.photos.orientation import turn
 from flowerfast.photos.reading import read_many, read_one
 from flowerfast.photos.remote_shards import RemoteShards
 from flowerfast.photos.shard_cache import mirror
 from flowerfast.photos.split import divide
-from flowerfast.photos.table import BadFile, forget, read_table
+from flowerfast.photos.table import BadFile
 from flowerfast.places import url_of
 
 _DEFAULTS = DataConfig()
@@ -45,6 +47,9 @@ class Photos:
             halves where class folders are in them. Of a table "classes" leaves out its column of splits.
         classes: those to take, in the order of their labels, or a file of a name per line; None: all.
         path_column, label_column, split_column: of a table; None: those of the usual names.
+        label_separator: of a table, text between the labels of a photo that has several; None: each has one.
+        label_columns: of a table, columns of 0 and 1, one per class, of photos with several labels: their
+            names, or "*" for all but those of path and split.
         max_pixels: photos of more pixels count as bad.
         exif: "apply": photos are turned upright as their EXIF orientation says, and so are their sizes;
             "ignore": they are taken as they are stored.
@@ -71,6 +76,8 @@ class Photos:
         path_column: str | None = None,
         label_column: str | None = None,
         split_column: str | None = None,
+        label_separator: str | None = None,
+        label_columns: Sequence[str] | str | None = None,
         max_pixels: int = _DEFAULTS.max_pixels,
         exif: Exif = _DEFAULTS.exif,
         on_bad: Literal["skip", "fail"] = _DEFAULTS.on_bad,
@@ -86,6 +93,8 @@ class Photos:
             "path_column": path_column,
             "label_column": label_column,
             "split_column": split_column,
+            "label_separator": label_separator,
+            "label_columns": label_columns,
             "max_pixels": max_pixels,
             "exif": exif,
             "on_bad": on_bad,
@@ -123,6 +132,8 @@ class Photos:
             path_column=data.path_column,
             label_column=data.label_column,
             split_column=data.split_column,
+            label_separator=data.label_separator,
+            label_columns=data.label_columns,
             max_pixels=data.max_pixels,
             exif=data.exif,
             on_bad=data.on_bad,
@@ -156,9 +167,27 @@ class Photos:
 
     @property
     def labels(self) -> np.ndarray:
-        """Labels of this set's samples: int64 (n,)."""
-        labels: np.ndarray = self.table.label[self.indices].astype(np.int64)
-        return labels
+        """Labels of this set's samples: int64 (n,); where photos have several, bool (n, classes)."""
+        return self._labels(self.indices, np.bool_)
+
+    @property
+    def multilabel(self) -> bool:
+        """Whether a photo may have several labels, or none."""
+        return self.table.sets is not None
+
+    def targets(self, indices: np.ndarray) -> np.ndarray:
+        """What a model is to answer of samples: int64 (m,), the class of each; or float32 (m, classes), 1 for
+        each that it has.
+        """
+        return self._labels(indices, np.float32)
+
+    def _labels(self, indices: np.ndarray, kind: type) -> np.ndarray:
+        place, label = self.table.pairs(indices)
+        if self.table.sets is None:
+            return label
+        hot: np.ndarray = np.zeros((len(indices), len(self.classes)), kind)
+        hot[place, label] = 1
+        return hot
 
     @property
     def bad(self) -> tuple[BadFile, ...]:
@@ -280,9 +309,11 @@ class Photos:
             raise UserError(
                 f"with_classes: class {absent!r} of {self.source} is not among {shown(classes)}; add it"
             )
-        position = np.array([known[nfc(name)] for name in self.classes], np.int32)
+        position, sets = np.array([known[nfc(name)] for name in self.classes], np.int32), self.table.sets
+        if sets is not None:
+            sets, position = sets.placed(position)
         labels = {"label": position[self.table.label], "bad_label": position[self.table.bad_label]}
-        same.table = replace(self.table, classes=tuple(classes), **labels)
+        same.table = replace(self.table, classes=tuple(classes), sets=sets, **labels)
         return same
 
     # -------------------------------------------------------------------------------------------- bytes

@@ -16,6 +16,7 @@ from pydantic import BaseModel, NonNegativeInt
 from flowerfast.documents import conform, shown
 from flowerfast.errors import UserError, one_line
 from flowerfast.photos.arrays import NPZ_ERRORS, load_arrays, save_arrays
+from flowerfast.photos.label_sets import LabelSets
 
 INDEX = "flowerfast-index.npz"
 STATE = "flowerfast-pack.json"
@@ -26,6 +27,8 @@ SHARD_NAME = re.compile(r"(shard|train|val|test)-\d{6}\.tar")
 PART_FOLDER = re.compile(r"part-(\d{3,6})-of-(\d{3,6})")
 """Folder of the shards that one of many jobs packs, a folder of shards itself."""
 INDEX_VERSION = 1
+SETS_VERSION = 2
+"""Of an index of photos with several labels, which earlier versions would take for classes."""
 COLUMNS = {
     "label": np.int32,
     "width": np.int32,
@@ -39,6 +42,7 @@ COLUMNS = {
     "path_bytes": np.uint8,
     "path_ends": np.int64,
 }
+_SETS = ("set_members", "set_ends")
 """Arrays of the index: those of `Table`, and where each photo's bytes lie, with their checksum.
 
 Earlier versions wrote no orientations; they are read as 0, not known."""
@@ -83,6 +87,7 @@ class Index:
         seekable: photos whose codes were written anew, see `packing.seekable`.
         columns: arrays named in COLUMNS, one row per photo (the paths: one run of bytes, and their ends).
         rows: int64 (n,), of one part of many: which rows of the whole table these are.
+        sets: where photos have several labels, the sets of classes of which `label` is the place; else None.
     """
 
     classes: tuple[str, ...]
@@ -94,11 +99,18 @@ class Index:
     recoded: int = 0
     seekable: int = 0
     rows: np.ndarray | None = None
+    sets: LabelSets | None = None
+
+    @property
+    def version(self) -> int:
+        """Of the file."""
+        return INDEX_VERSION if self.sets is None else SETS_VERSION
 
     @property
     def fingerprint(self) -> str:
         """Hex digest of all that is packed: labels, paths and checksums of the photos, not where they lie."""
-        digest = hashlib.sha256(repr((INDEX_VERSION, self.classes)).encode("utf-8", "surrogateescape"))
+        about = (self.version, self.classes, *([] if self.sets is None else [self.sets.digest()]))
+        digest = hashlib.sha256(repr(about).encode("utf-8", "surrogateescape"))
         for name in ("label", "width", "height", "size", "fold", "crc32", "path_bytes", "path_ends"):
             digest.update(np.ascontiguousarray(self.columns[name]).data)
         return digest.hexdigest()
@@ -107,7 +119,7 @@ class Index:
 def write_index(index: Index, folder: Path) -> None:
     """Write the index; with it the folder is complete. Raises OSError."""
     about = {
-        "version": INDEX_VERSION,
+        "version": index.version,
         "classes": index.classes,
         "shards": [(shard.name, shard.size) for shard in index.shards],
         "settings": index.settings,
@@ -120,6 +132,8 @@ def write_index(index: Index, folder: Path) -> None:
     columns = {name: index.columns[name].astype(kind, copy=False) for name, kind in COLUMNS.items()}
     if index.rows is not None:
         columns["row"] = index.rows
+    if index.sets is not None:
+        columns |= dict(zip(_SETS, (index.sets.members, index.sets.ends), strict=True))
     save_arrays(folder / INDEX, about, columns)
 
 
@@ -131,8 +145,10 @@ def read_index(folder: Path, source: str | None = None) -> Index:
     try:
         about, columns = load_arrays(folder / INDEX)
         columns.setdefault("orientation", np.zeros(len(columns["label"]), np.uint8))
-        if about["version"] != INDEX_VERSION:
-            raise ValueError(f"version {shown(about['version'])}, this flowerfast reads {INDEX_VERSION}")
+        if about["version"] not in (INDEX_VERSION, SETS_VERSION):
+            known_ones = f"{INDEX_VERSION} and {SETS_VERSION}"
+            raise ValueError(f"version {shown(about['version'])}, this flowerfast reads {known_ones}")
+        several = about["version"] == SETS_VERSION
         known = conform(_About, about)
         index = Index(
             classes=known.classes,
@@ -144,6 +160,7 @@ def read_index(folder: Path, source: str | None = None) -> Index:
             recoded=known.recoded,
             seekable=known.seekable,
             rows=columns.get("row"),
+            sets=LabelSets(*(columns[name] for name in _SETS)) if several else None,
         )
         _check_rows(index)
         if known.fingerprint != index.fingerprint:
@@ -175,7 +192,10 @@ def _check_rows(index: Index) -> None:
     left = sizes[c["shard"]] - c["offset"]
     if c["offset"].min() < TAR_BLOCK or c["size"].min() < 1 or (left < c["size"]).any():
         raise ValueError("a photo lies outside its shard")
-    highest = {"label": len(index.classes) - 1, "fold": 3, "orientation": 8}
+    if index.sets is not None:
+        index.sets.check(len(index.classes))
+    labels = len(index.classes if index.sets is None else index.sets)
+    highest = {"label": labels - 1, "fold": 3, "orientation": 8}
     if any(c[name].max() > most for name, most in highest.items()) or c["label"].min() < 0:
         raise ValueError("a label, fold or orientation that there is not")
     if min(c["width"].min(), c["height"].min()) < 1:

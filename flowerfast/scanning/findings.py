@@ -135,7 +135,7 @@ class Notes:
     """
 
     def __init__(self, photos: Photos, halves: Sequence[str]) -> None:
-        self._photos, self._halves = photos, halves
+        self._photos, self._halves, self.are_sets = photos, halves, photos.multilabel
         self._of_fold = {}
         for fold in np.setdiff1d(photos.table.fold, [FREE]).tolist():
             alike = {halves[row] for row in np.flatnonzero(photos.table.fold == fold).tolist()}
@@ -144,14 +144,14 @@ class Notes:
 
     def of(self, row: int, why: str = "", **more: Any) -> Noted:
         """Of one sample."""
-        label = self._photos.classes[int(self._photos.table.label[row])]
+        label = self._photos.table.named(int(self._photos.table.label[row]))
         return Noted(self._photos.path(row), row, label, self._halves[row], why, **more)
 
     def of_bad(self, place: int) -> Noted:
         """Of a file that is no sample, by its place in the table's `bad`."""
-        table, classes = self._photos.table, self._photos.classes
+        table = self._photos.table
         bad, half = table.bad[place], self._of_fold.get(int(table.bad_fold[place]), "")
-        return Noted(bad.path, None, classes[table.bad_label[place]], half, bad.error)
+        return Noted(bad.path, None, table.named(int(table.bad_label[place])), half, bad.error)
 
 
 def of_damage(photos: Photos, looks: Looks, notes: Notes) -> list[Finding]:
@@ -242,6 +242,7 @@ def of_groups(looks: Looks, notes: Notes, found: Iterable[np.ndarray]) -> list[F
     `found` are places in `looks`, as `alike.groups` gives them.
     """
     hashes, listed = looks.hashes, []
+    apart = "with other labels" if notes.are_sets else "under two classes"
     for places in found:
         far = int(distances(hashes[places], np.full(len(places), hashes[places[0]])).max())
         exact = len({looks.looks[place].digest for place in places.tolist()}) == 1
@@ -252,7 +253,7 @@ def of_groups(looks: Looks, notes: Notes, found: Iterable[np.ndarray]) -> list[F
         ("near", "nearly the same photo more than once", False, lambda group: not group.exact),
         (
             "two_classes",
-            "the same photo under two classes: one label is wrong",
+            f"the same photo {apart}: one label is wrong",
             True,
             lambda group: len({photo.label for photo in group.photos}) > 1,
         ),

@@ -179,6 +179,12 @@ def scan(
         photos = data if isinstance(data, Photos) else Photos.open(given, settings, bar, min_classes=1)
     halves, split = _halves(photos, settings.val_fraction, seed)
     if folder is not None:
+        if photos.multilabel or trained.multilabel:
+            which = given if photos.multilabel else folder
+            raise UserError(
+                f"scan --run {folder}: {which} has several labels a photo, and confident learning takes one; "
+                "scan without --run, and see the AP of each class in evaluate"
+            )
         check_classes(trained, photos)
         learnt = labels.trained_on(folder, photos)
         if learnt.whole:
@@ -194,6 +200,9 @@ def scan(
         *of_oddities(photos, looks, notes, tiny, huge),
     ]
     said, figures = [*photos.notes, *([_CROWDED] if crowded else [])], None
+    if photos.multilabel:
+        bare = len(looks.rows) - len(np.unique(photos.table.pairs(looks.rows)[0]))
+        said.append(f"classes are counted by label: {bare} of {len(looks.rows)} photos have none")
     if folder is not None and len(looks.rows):
         with bars("asking the run") as bar:
             chosen = photos.subset(looks.rows).with_classes(trained.classes)
@@ -232,13 +241,14 @@ def _halves(photos: Photos, val_fraction: float, seed: int) -> tuple[list[str], 
 def _figures(photos: Photos, looks: Looks, halves: Sequence[str]) -> dict[str, Any]:
     """Counts and sizes of the photos that can be decoded."""
     table, rows = photos.table, looks.rows
-    labels, of_half = table.label[rows], np.array([halves[row] for row in rows.tolist()], np.str_)
+    of_half = np.array([halves[row] for row in rows.tolist()], np.str_)
+    place, labels = table.pairs(rows)
     classes = []
     for label, name in enumerate(photos.classes):
-        mine = labels == label
+        mine = place[labels == label]
         parts = Counter(of_half[mine].tolist())
         counts = {half: parts[half] for half in _FOLDS[1:] if half in parts}
-        classes.append(ClassCount(name, int(mine.sum()), int(table.size[rows[mine]].sum()), counts))
+        classes.append(ClassCount(name, len(mine), int(table.size[rows[mine]].sum()), counts))
     many = [count.photos for count in classes]
     return {
         "classes": tuple(classes),

@@ -202,7 +202,7 @@ def _row(
                 cells.append(Cell(heading, lines, pixels, epoch, step, name, numbers(part, 0)))
             for name, pixels in zip(names[1:], pictures[1:], strict=True):
                 cells.append(_difference(name, names[0], pixels, pictures[0], epoch, step))
-    label = photos.classes[int(photos.table.label[index])]
+    label = photos.table.named(int(photos.table.label[index]))
     return Row(photos.path(index), label, photos.decode(index), windows, tuple(cells))
 
 

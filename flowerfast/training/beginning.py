@@ -18,7 +18,7 @@ from flowerfast.places import in_full, is_table, url_of
 from flowerfast.ranks import check_device, from_first
 from flowerfast.settings import DEMO, change_config
 from flowerfast.training.architecture import FOLDER
-from flowerfast.training.loss import balanced_weights
+from flowerfast.training.loss import balanced_weights, label_weights
 from flowerfast.training.optimizer import check_optimizer
 from flowerfast.training.parent import split_photos
 from flowerfast.training.run_folder import RunFolder
@@ -62,6 +62,18 @@ def open_photos(config: Config, bars: ProgressBars) -> Photos:
         return Photos.open(str(config.data.path), config.data, bar)
 
 
+def with_best(config: Config, photos: Photos) -> Config:
+    """The settings with what makes an epoch the best one of such photos. Raises UserError."""
+    if photos.multilabel:
+        return change_config(config, (), {"eval.best": "map"}) if config.eval.best == "accuracy" else config
+    if config.eval.best == "map":
+        raise UserError(
+            f"eval.best=map: {photos.source} has one label a photo; use accuracy, macro_f1 or loss, or see "
+            "data.label_separator and data.label_columns"
+        )
+    return config
+
+
 def split_halves(config: Config, resumed: RunFolder | None, photos: Photos) -> tuple[Photos, Photos, str]:
     """See `split_photos`; the first rank reads the files that say how."""
 
@@ -97,4 +109,6 @@ def start_model(config: Config, resumed: RunFolder | None) -> ModelConfig:
 def class_weights(config: Config, photos: Photos) -> torch.Tensor | None:
     if config.train.class_weights == "none":
         return None
-    return balanced_weights(photos.table.label[photos.indices], len(photos.classes))
+    if photos.multilabel:
+        return label_weights(photos.table.counts(photos.indices), len(photos))
+    return balanced_weights(photos.labels, len(photos.classes))

@@ -84,14 +84,21 @@ Lines = Mapping[str, tuple[Sequence[float], Sequence[float]]]
 
 
 def panels(history: Sequence[Mapping[str, float]], best: int) -> Iterator[Panel]:
-    """Accuracy and loss of the rows of metrics.jsonl; `best` is the row of the best epoch."""
+    """Accuracy and loss of the rows of metrics.jsonl, and where photos have several labels their mean average
+    precision; `best` is the row of the best epoch.
+    """
     shown = halves(history)
     star = history[best]["epoch"] + 1
+    if "val_map" in history[0]:  # in training nobody ranks all photos
+        line = {HALVES["val"]: _by_epoch(history, "val_map")}
+        up = _share_axis(*_around(np.array(line[HALVES["val"]][1])))
+        reached = history[best]["val_map"]
+        yield _panel("Mean average precision", line, _epoch_axis(history), up, "epoch", star, reached)
     for title, key in (("Accuracy", "acc"), ("Loss", "loss")):
         lines = {HALVES[half]: _by_epoch(history, f"{half}_{key}") for half in shown}
         values = [value for _, line in lines.values() for value in line]
         up = _share_axis(*accuracy_limits(history)) if key == "acc" else _up_from_0(values)
-        starred = history[best][f"val_{key}"] if key == "acc" else None
+        starred = history[best][f"val_{key}"] if key == "acc" and "val_map" not in history[0] else None
         yield _panel(title, lines, _epoch_axis(history), up, "epoch", star, starred)
 
 
@@ -111,10 +118,13 @@ def compared_panels(histories: Sequence[Sequence[Mapping[str, float]]]) -> Itera
     longest = max(histories, key=lambda history: history[-1]["epoch"])
     times = [np.cumsum([row["seconds"] for row in history]).tolist() for history in histories]
     clock, unit = _time_axis(max(max(line) for line in times))
-    for title, key in (("Validation accuracy", "val_acc"), ("Validation loss", "val_loss")):
+    shown = [("Validation accuracy", "val_acc"), ("Validation loss", "val_loss")]
+    if all("val_map" in history[0] for history in histories):
+        shown = [("Validation mAP", "val_map"), *shown]
+    for title, key in shown:
         columns = [_by_epoch(history, key) for history in histories]
         values = np.array([value for _, line in columns for value in line])
-        up = _share_axis(*_around(values)) if key == "val_acc" else _up_from_0(values)
+        up = _up_from_0(values) if key == "val_loss" else _share_axis(*_around(values))
         lines = {f"run-{n}": column for n, column in enumerate(columns)}
         yield _panel(title, lines, _epoch_axis(longest), up, "epoch")
         lines = {name: (time, column[1]) for (name, column), time in zip(lines.items(), times, strict=True)}

@@ -12,6 +12,7 @@ from flowerfast.machine import command_line
 from flowerfast.photos.layout import TEST
 from flowerfast.ranks import from_first
 from flowerfast.training.callbacks import Callbacks, RunFacts
+from flowerfast.training.label_scores import LabelScores
 from flowerfast.training.lockstep import Lockstep
 from flowerfast.training.mistakes import check_mistakes
 from flowerfast.training.progress import Reporter, Spent, Standing, Stop, Totals
@@ -67,6 +68,11 @@ class TrainingRun:
         self.standing.note_command(command_line())
         self.totals = Totals(self.state.device)
         self.lockstep = Lockstep(self.stop, self.train_loader.photos, self.state.least_batch)
+
+    @property
+    def has_several(self) -> bool:
+        """Whether a photo may have several labels."""
+        return self.train_loader.photos.multilabel
 
     def facts(self) -> RunFacts:
         """What callbacks are told of the run."""
@@ -142,7 +148,8 @@ class TrainingRun:
 
     def _save_best(self, epoch: int) -> None:
         network, config = self.state.model.network, self.config
-        self.folder.save_best(network, self.classes, epoch, config.data.exif, config.eval.flip)
+        how = config.data.exif, config.eval.flip, config.eval.threshold if self.has_several else None
+        self.folder.save_best(network, self.classes, epoch, *how)
 
     def name_bad(self) -> None:
         """Have the files named that turned out to be bad since this was last called."""
@@ -169,7 +176,9 @@ class TrainingRun:
             self.standing.note_command(command_line())
             self._check_step()
             check_mistakes(self.standing.mistakes, len(self.val_loader.photos.table), len(self.classes))
-            if self.standing.history:
+            if self.standing.history and self.has_several:
+                LabelScores.read(self.standing.label_scores, self.classes)
+            elif self.standing.history:
                 Confusion.read(self.standing.confusion, self.classes)
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             raise UserError(

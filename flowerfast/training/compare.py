@@ -26,7 +26,10 @@ _NEEDED = (
     *("model", "parameters", "best_val_acc", "best_epoch", "epochs_run", "train_samples", "val_samples"),
     *("images_per_sec", "data_wait", "seconds", "backend", "device"),
 )
-_MORE = ("accuracy_interval", "macro_f1", "test_acc", "cache", "ranks", "commands", "stopped_early")
+_MORE = (
+    *("best_val_map", "accuracy_interval", "macro_f1", "test_acc", "cache", "ranks", "commands"),
+    "stopped_early",
+)
 """What is taken over of a summary: all have the former, those of earlier versions not the latter."""
 _LARGE_SPLIT = 16 * MOST_JSON  # bytes: it names every photo
 
@@ -149,7 +152,8 @@ def _render(
 ) -> str:
     try:
         panels = [*compared_panels([record.history for record in records])]
-        best = max(figures, key=lambda run: _finite(run["best_val_acc"]))["best_val_acc"]
+        by = "best_val_acc" if any(run["best_val_map"] is None for run in figures) else "best_val_map"
+        best = max(figures, key=lambda run: _finite(run[by]))[by]
         return render(
             "compare.html.j2",
             title=f"{len(records)} runs",
@@ -158,9 +162,11 @@ def _render(
             notes=notes,
             panels=panels,
             best=best,
+            by=by,
             models=len({run["model"] for run in figures}) > 1,
             shown={
-                key: any(run[key] is not None for run in figures) for key in ("macro_f1", "test_acc", "ece")
+                key: any(run[key] is not None for run in figures)
+                for key in ("best_val_map", "macro_f1", "test_acc", "ece")
             },
         )
     except (LookupError, TypeError, ValueError, AttributeError, jinja2.UndefinedError) as error:

@@ -51,6 +51,7 @@ class Described(BaseModel, extra="ignore", allow_inf_nan=False):
         model_args: what the network is built with beside its defaults.
         exif: as its photos were read, see `DataConfig.exif`.
         flip: whether it was validated on mirror images too, see `EvalConfig.flip`.
+        threshold: where its photos have several labels, see `EvalConfig.threshold`; None: they have one.
     """
 
     architecture: str = Field(pattern=r"^\w[\w-]*$", max_length=200)
@@ -61,6 +62,7 @@ class Described(BaseModel, extra="ignore", allow_inf_nan=False):
     model_args: dict[str, Any] = {}
     exif: str = "ignore"
     flip: bool = False
+    threshold: float | None = Field(default=None, gt=0, lt=1)
 
     @field_validator("model_args")
     @classmethod

@@ -14,13 +14,9 @@ def describe_photos(train: Photos, val: Photos) -> dict[str, Any]:
     """
     test = np.flatnonzero(train.table.fold == TEST)
     halves = {"train": train.indices, "val": val.indices, "test": test}
-    count = len(train.classes)
     three = sizes(train, np.concatenate([*halves.values()]))
     return {
-        "halves": {
-            half: np.bincount(train.table.label[rows], minlength=count).tolist()
-            for half, rows in halves.items()
-        },
+        "halves": {half: train.table.counts(rows).tolist() for half, rows in halves.items()},
         "sizes": {
             name: dict(zip(("min", "median", "max"), values, strict=True)) for name, values in three.items()
         },

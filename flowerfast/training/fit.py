@@ -19,9 +19,8 @@ from flowerfast.photos.walk import some
 from flowerfast.photos.workers import WaitStopped, stopping
 from flowerfast.ranks import current, from_first, gather, naming
 from flowerfast.training.checkpointing import TrainingRun
-from flowerfast.training.evaluation import Evaluation, evaluate
+from flowerfast.training.evaluation import Evaluation, LabelEvaluation, evaluate, evaluate_labels
 from flowerfast.training.finite import BadLoss, LossWatch, all_finite
-from flowerfast.training.mistakes import confident_mistakes
 from flowerfast.training.progress import Standing, Totals, is_better
 from flowerfast.training.state import TrainState
 from flowerfast.training.waiting import WaitClock
@@ -76,13 +75,13 @@ def _stopped_while_waiting(run: TrainingRun) -> Iterator[None]:
         raise Stopped(signum) from None
 
 
-def validate(run: TrainingRun, loader: Loader) -> Evaluation:
+def validate(run: TrainingRun, loader: Loader) -> Evaluation | LabelEvaluation:
     """How the model does on a loader's photos; on some of them when a stop is asked for."""
     state, step = run.state, run.lockstep
     state.agree()
     batches = takewhile(lambda _: step.stop() is None, step.batches(loader.epoch(run.standing.epoch)))
-    flip = run.config.eval.flip
-    return evaluate(state.evaluated, batches, len(run.classes), state.precision, flip, gather)
+    asked = state.evaluated, batches, len(run.classes), state.precision, run.config.eval.flip, gather
+    return evaluate_labels(*asked, state.threshold) if run.has_several else evaluate(*asked)
 
 
 def train_epoch(run: TrainingRun) -> None:
@@ -139,7 +138,12 @@ def train_step(state: TrainState, batch: Batch) -> tuple[torch.Tensor, torch.Ten
     return loss if norm is None else loss.where(norm.isfinite(), math.nan), correct
 
 
-def close_epoch(run: TrainingRun, result: Evaluation, also: Evaluation | None, eval_seconds: float) -> None:
+def close_epoch(
+    run: TrainingRun,
+    result: Evaluation | LabelEvaluation,
+    also: Evaluation | LabelEvaluation | None,
+    eval_seconds: float,
+) -> None:
     """Note the epoch's figures, move on to the next, have the files written.
 
     `also` is the validation on augmented photos beside `result`, the one on clean ones.
@@ -150,11 +154,8 @@ def close_epoch(run: TrainingRun, result: Evaluation, also: Evaluation | None, e
         "epoch": standing.epoch,
         "train_loss": totals.loss(),
         "train_acc": totals.accuracy(),
-        "val_loss": result.loss,
-        "val_acc": result.accuracy,
-        "val_macro_f1": result.confusion.macro_f1(),
-        **({"val_top5": result.top5} if result.top5 is not None else {}),
-        **({"val_aug_loss": also.loss, "val_aug_acc": also.accuracy} if also is not None else {}),
+        **{f"val_{name}": value for name, value in result.figures().items()},
+        **_augmented(also),
         "lr": max(group["lr"] for group in state.optimizer.param_groups),
         "images_per_sec": totals.samples / seconds,
         "data_wait": min(standing.waited / seconds, 1.0),
@@ -165,9 +166,8 @@ def close_epoch(run: TrainingRun, result: Evaluation, also: Evaluation | None, e
     best = so_far is None or is_better(row, so_far, run.config.eval.best)
     if best:
         standing.best_epoch, standing.best_val_acc = standing.epoch, result.accuracy
-        standing.confusion = result.confusion.to_json()
-        standing.calibration = result.answers.calibration().to_json()
-        standing.mistakes = confident_mistakes(result.answers)
+        for name, value in result.kept().items():
+            setattr(standing, name, value)
     standing.history.append(row)
     standing.epoch += 1
     standing.batch, standing.seconds, standing.waited = 0, 0.0, 0.0
@@ -176,6 +176,12 @@ def close_epoch(run: TrainingRun, result: Evaluation, also: Evaluation | None, e
     run.name_bad()
     run.save(finished=True, best=best)
     from_first(partial(run.callbacks.epoch, row, run.folder.path))
+
+
+def _augmented(also: Evaluation | LabelEvaluation | None) -> dict[str, float]:
+    """What is told of a validation on augmented photos beside that on clean ones."""
+    figures = {} if also is None else also.figures()
+    return {f"val_aug_{name}": figures[name] for name in ("loss", "acc", "map") if name in figures}
 
 
 def _check_finite(run: TrainingRun, watch: LossWatch) -> None:

@@ -65,7 +65,10 @@ class Standing:
         best_epoch, best_val_acc, confusion, calibration: of the best epoch so far; -1 and empty before the
             first. The confusion is as `Confusion.to_json` has it, or the matrix that an earlier version
             wrote; the calibration as `Calibration.to_json`, empty of an earlier version.
-        mistakes: of that epoch, see `mistakes.confident_mistakes`; empty of an earlier version.
+        mistakes: of that epoch, see `mistakes.confident_mistakes`, or where photos have several labels
+            `mistakes.wrong_decisions`; empty of an earlier version.
+        label_scores: of that epoch, where photos have several labels, in the place of confusion and
+            calibration, see `LabelScores.to_json`.
         commands: lines by which the run was started and resumed, see `machine.command_line`.
         seconds, waited: of the epoch under way, training only.
         alone: samples left out so far because each was alone in its batch, of which a network cannot learn.
@@ -83,6 +86,7 @@ class Standing:
     confusion: dict[str, list[int]] | list[list[int]] = field(default_factory=dict)
     calibration: dict[str, Any] = field(default_factory=dict)
     mistakes: dict[str, list[Any]] = field(default_factory=dict)
+    label_scores: dict[str, Any] = field(default_factory=dict)
     commands: list[str] = field(default_factory=list)
 
     def note_command(self, command: str | None) -> None:
@@ -96,7 +100,12 @@ class Standing:
 
 
 _COMMANDS = 10  # of a run, at most
-_BY = {"accuracy": ("val_acc", 1), "macro_f1": ("val_macro_f1", 1), "loss": ("val_loss", -1)}
+_BY = {
+    "accuracy": ("val_acc", 1),
+    "macro_f1": ("val_macro_f1", 1),
+    "map": ("val_map", 1),
+    "loss": ("val_loss", -1),
+}
 
 
 def is_better(row: dict[str, Any], than: dict[str, Any], by: str) -> bool:

@@ -29,7 +29,8 @@ def check_parts(batch_size: int, least: int, ranks: Ranks) -> None:
 def check_same_photos(photos: Photos) -> None:
     """Raise UserError when a rank's folder holds other photos than that of the first."""
     table = photos.table
-    number = zlib.crc32(repr((table.classes, len(table))).encode("utf-8", "surrogateescape"))
+    sets = () if table.sets is None else (table.sets.digest(),)
+    number = zlib.crc32(repr((table.classes, len(table), *sets)).encode("utf-8", "surrogateescape"))
     for column in (table.path_bytes, table.label, table.width, table.height, table.fold):
         number = zlib.crc32(np.ascontiguousarray(column).data, number)
     numbers = gather(number, patient=True)

@@ -25,7 +25,7 @@ from flowerfast.training.run_record import RunRecord
 from flowerfast.training.samples import Pictures, run_pictures
 from flowerfast.training.scores import Confusion
 
-BEST_BY = {"accuracy": "accuracy", "macro_f1": "macro F1", "loss": "loss"}
+BEST_BY = {"accuracy": "accuracy", "macro_f1": "macro F1", "map": "mAP", "loss": "loss"}
 """What `eval.best` is called."""
 MISTAKES = 8  # most frequent mistakes in the table
 
@@ -68,14 +68,14 @@ def _draw_missing(record: RunRecord) -> None:
     run, summary = record.path, record.summary
     if not (run / CURVES_PNG).exists():
         plot_curves(record.history, run / CURVES_PNG, summary["best_epoch"])
-    if not (run / CONFUSION_PNG).exists():
+    if "confusion" in summary and not (run / CONFUSION_PNG).exists():
         plot_confusion(summary["confusion"], summary["classes"], run / CONFUSION_PNG)
 
 
 def _render(record: RunRecord, pictures: Pictures) -> str:
     summary, history = record.summary, record.history
     classes, calibration = summary["classes"], summary.get("calibration")
-    confusion = Confusion.read(summary["confusion"], classes)
+    several = "threshold" in summary
     best = next((n for n, row in enumerate(history) if row["epoch"] == summary["best_epoch"]), 0)
     halves = summary.get("data", {}).get("halves")
     return render(
@@ -83,15 +83,14 @@ def _render(record: RunRecord, pictures: Pictures) -> str:
         title=record.path.resolve().name,
         summary=summary,
         history=history,
-        mistakes=_frequent_mistakes(confusion, classes),
+        **({"mistakes": [], "mistaken": 0, "matrix": None} if several else _confusion(summary, classes)),
         worst=summary.get("mistakes"),
-        mistaken=int(confusion.count[confusion.true != confusion.predicted].sum()),
         pictures=pictures,
+        several=several,
         config=record.config,
         best_row=best,
         panels=panels(history, best),
         speeds=speed_panels(history),
-        matrix=matrix(confusion.true, confusion.predicted, confusion.count, len(classes)),
         augmented=summary.get("val_protocol") == "augmented",
         nan=math.nan,  # of epochs of an earlier version, that a run has been resumed from
         best_by=BEST_BY[summary.get("best_by", "accuracy")],
@@ -101,6 +100,16 @@ def _render(record: RunRecord, pictures: Pictures) -> str:
         imbalance=_imbalance(halves) if halves else None,
         commands=summary.get("commands", []),
     )
+
+
+def _confusion(summary: dict[str, Any], classes: Sequence[str]) -> dict[str, Any]:
+    """Which classes were taken for which; of several labels a photo there is nothing of the kind."""
+    confusion = Confusion.read(summary["confusion"], classes)
+    return {
+        "mistakes": _frequent_mistakes(confusion, classes),
+        "mistaken": int(confusion.count[confusion.true != confusion.predicted].sum()),
+        "matrix": matrix(confusion.true, confusion.predicted, confusion.count, len(classes)),
+    }
 
 
 def _imbalance(halves: dict[str, list[int]]) -> str:

@@ -27,6 +27,8 @@ MAY_CHANGE = (
     "data.path_column",
     "data.label_column",
     "data.split_column",
+    "data.label_separator",
+    "data.label_columns",
     "data.backend",
     "data.workers",
     "data.kernels",
@@ -50,7 +52,10 @@ MAY_CHANGE = (
 within the bounds of `flowerfast parity`, a compiled network within rounding; another cache must give the
 same pixels (`check_pixels`), and however the folder is read, it must hold the photos, labels and classes of
 split.json."""
-_PLACES = ("path", "classes", "path_column", "label_column", "split_column")
+_PLACES = (
+    *("path", "classes", "path_column", "label_column", "split_column"),
+    *("label_separator", "label_columns"),
+)
 
 
 def began_with(config: Config) -> str:

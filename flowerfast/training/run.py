@@ -36,6 +36,7 @@ from flowerfast.training.beginning import (
     run_name,
     split_halves,
     start_model,
+    with_best,
     with_photos,
 )
 from flowerfast.training.callbacks import Callback, Callbacks
@@ -165,6 +166,7 @@ def _train(
     check_parts(config.train.batch_size, least, ranks)
     photos = first_on_node(partial(open_photos, config, bars))
     check_same_photos(photos)
+    config = from_first(partial(with_best, config, photos))
     train_photos, val_photos, note = split_halves(config, resumed, photos)
     crop_pct = own_crop_pct(start.name) if config.eval.crop_pct is None else config.eval.crop_pct
     with ExitStack() as held, ExitStack() as stack:
@@ -195,7 +197,8 @@ def _train(
             network = build_network(start, photos.classes, size, crop_pct, say, config.eval.image_size)
             model = place_model(with_normalisation(network), config.train, device)
             weights = class_weights(config, train_photos)
-            return TrainState(model, config.train, device, len(train_loader), least, weights)
+            about = least, weights, config.eval.threshold
+            return TrainState(model, config.train, device, len(train_loader), *about)
 
         state = first_on_node(build)
         state.full_batch = train_loader.plan_sampler.full_batch
@@ -304,7 +307,8 @@ def draw(folder: RunFolder, history: list[dict[str, Any]], summary: dict[str, An
     folder.check_there()
     plot_curves(history, folder.curves, summary["best_epoch"])
     folder.check_there()
-    plot_confusion(summary["confusion"], summary["classes"], folder.confusion)
+    if "confusion" in summary:
+        plot_confusion(summary["confusion"], summary["classes"], folder.confusion)
     folder.check_there()
     write_report(folder.path, photos=photos)
 

@@ -145,12 +145,19 @@ class RunFolder(RunPlace):
             old.unlink()
 
     def save_best(
-        self, network: nn.Module, classes: Sequence[str], epoch: int, exif: Exif, flip: bool = False
+        self,
+        network: nn.Module,
+        classes: Sequence[str],
+        epoch: int,
+        exif: Exif,
+        flip: bool = False,
+        threshold: float | None = None,
     ) -> None:
         """Make the saved weights of an epoch best/: config.json and weights, which timm loads by itself.
 
-        Beside what timm reads stand the names of the classes, `exif` as the photos were read with it, and
-        `flip` where they were validated together with their mirror images.
+        Beside what timm reads stand the names of the classes, `exif` as the photos were read with it, `flip`
+        where they were validated together with their mirror images, and `threshold` where they have several
+        labels.
 
         Of the network only its settings are read, so that it may be training meanwhile.
         """
@@ -161,7 +168,9 @@ class RunFolder(RunPlace):
         shutil.rmtree(fresh, ignore_errors=True)
         settings = copy.copy(network)
         vars(settings)["state_dict"] = dict  # timm writes weights and settings; here, no weights
-        about = {"label_names": list(classes), "exif": exif, **({"flip": True} if flip else {})}
+        about: dict[str, Any] = {"label_names": list(classes), "exif": exif}
+        about |= {"flip": True} if flip else {}
+        about |= {} if threshold is None else {"threshold": threshold}
         weights = self.epoch_file(epoch)
         try:
             with writing(self.best, weights.stat().st_size):

@@ -20,6 +20,7 @@ from flowerfast.photos.workers import one_by_one
 from flowerfast.places import url_of
 from flowerfast.ranks import current
 from flowerfast.training.half_loaders import training_loader
+from flowerfast.training.loss import several_targets
 from flowerfast.training.page import short
 from flowerfast.training.run_folder import RunFolder
 from flowerfast.training.seal import Damaged
@@ -104,7 +105,7 @@ def _opened(config: Config, bars: ProgressBars) -> Photos:
     place = config.data.path
     if place is None:
         raise UserError("config.yaml names no photos")
-    if url_of(place) is None and not Path(place).is_dir():
+    if url_of(place) is None and not Path(place).exists():
         raise UserError(f"{place}: the photos of this run are not there any more")
     settings = config.data.model_copy(update={"on_bad": "skip", "max_bad": 1.0})
     with bars("reading headers") as bar:
@@ -135,6 +136,9 @@ def _samples(config: Config, train: Photos, summary: dict[str, Any]) -> list[tup
             return []
         batch = mixed(place_batch(torch.from_numpy(loader.execute(plan)), train, plan))
         pictures = [data_uri(one, SAMPLE_SIDE) for one in batch.images.permute(0, 2, 3, 1).numpy()]
+    if train.multilabel:
+        named = [_labels(train.classes, row) for row in several_targets(batch).tolist()]
+        return list(zip(pictures, named, strict=True))
     labels = batch.labels.tolist()
     partners = labels if batch.partner_labels is None else batch.partner_labels.tolist()
     weights = [1.0] * len(labels) if batch.weight is None else batch.weight.tolist()
@@ -148,3 +152,13 @@ def _label(classes: tuple[str, ...], own: int, partner: int, weight: float) -> s
     if own == partner or weight == 1:
         return short(classes[own])
     return f"{short(classes[own])} {weight:.0%}, {short(classes[partner])} {1 - weight:.0%}"
+
+
+def _labels(classes: tuple[str, ...], shares: list[float]) -> str:
+    """Of a photo with several labels, 0 to 1 each: those that are not 0, with what is not whole."""
+    named = [
+        short(name) + (f" {share:.0%}" if share < 1 else "")
+        for name, share in zip(classes, shares, strict=True)
+        if share > 0
+    ]
+    return ", ".join(named) or "no label"

@@ -103,4 +103,7 @@ def read_split(file: Path, photos: Photos) -> tuple[Photos, Photos]:
 
 def _labels(train: Photos, val: Photos) -> str:
     """A short digest of the labels of both halves, which paths need not tell."""
+    if train.multilabel:
+        pairs = train.table.pairs(np.concatenate([train.indices, val.indices]))
+        return hashlib.sha256(np.stack(pairs).tobytes()).hexdigest()[:16]
     return hashlib.sha256(np.concatenate([train.labels, val.labels]).tobytes()).hexdigest()[:16]

@@ -17,7 +17,7 @@ from flowerfast.ranks import Ranks
 from flowerfast.training.allocator import keep_freed_memory
 from flowerfast.training.fitting import check_alike
 from flowerfast.training.freezing import Freezing
-from flowerfast.training.loss import batch_loss
+from flowerfast.training.loss import batch_loss, right_answers
 from flowerfast.training.model import Classifier
 from flowerfast.training.optimizer import load_optimizer, make_optimizer
 from flowerfast.training.schedule import goes_by_step, make_schedule
@@ -58,6 +58,7 @@ class TrainState:
     Attributes:
         least_batch: a batch of fewer samples, 1 or 2, is none to train on (`image_size.least_batch`).
         class_weights: of the loss, float32 (classes,), or None.
+        threshold: of several labels a photo, probability from which one counts as given.
         forward: the model as training steps call it: itself, or what `compile_network` made of it.
         average, averaged: with `train.ema` the running average of the model's weights, and of how many steps.
         full_batch: samples that this rank has of a full batch.
@@ -69,6 +70,7 @@ class TrainState:
     batches_per_epoch: int
     least_batch: int = 1
     class_weights: torch.Tensor | None = None
+    threshold: float = 0.5
     precision: Precision = field(init=False)
     optimizer: torch.optim.Optimizer = field(init=False)
     scheduler: LRScheduler = field(init=False)
@@ -137,7 +139,7 @@ class TrainState:
         with stage("forward"), self.precision.autocast(self.device):
             logits = self.forward(batch.images)
             loss, counts = batch_loss(logits, batch, c.label_smoothing, self.class_weights)
-            correct = (logits.detach().argmax(1) == batch.labels).sum()
+            correct = right_answers(logits.detach(), batch.labels, self.threshold)
         with stage("backward"):
             if c.accumulate == 1:
                 self.scaler.scale(loss).backward()
@@ -160,7 +162,7 @@ class TrainState:
                 if here:
                     loss, counts = batch_loss(logits, batch, c.label_smoothing, self.class_weights)
                     sums[0], sums[1] = loss.detach() * counts, counts
-                    sums[2] = (logits.detach().argmax(1) == batch.labels).sum()
+                    sums[2] = right_answers(logits.detach(), batch.labels, self.threshold)
             adding = shared.add_up(sums)
             with stage("backward"):
                 self.scaler.scale(loss * (counts * self._ranks.world_size / c.batch_size)).backward()

@@ -27,13 +27,18 @@ from flowerfast.photos.photos import Photos
 from flowerfast.places import spelled
 from flowerfast.training.allocator import keep_freed_memory
 from flowerfast.training.described import WEIGHTS, Described, check_shapes, on_meta
-from flowerfast.training.evaluation import Evaluation, answer
+from flowerfast.training.evaluation import (
+    Evaluation,
+    LabelEvaluation,
+    answer,
+    evaluate_labels,
+    probabilities,
+)
 from flowerfast.training.evaluation import evaluate as evaluate_model
 from flowerfast.training.image_size import check_eval_size
 from flowerfast.training.model import Classifier, with_normalisation
 from flowerfast.training.pictures import batches
 from flowerfast.training.run_folder import RunFolder
-from flowerfast.training.scores import classification_report, intervals
 from flowerfast.training.seal import Damaged, check
 from flowerfast.training.split_file import read_split
 from flowerfast.training.squares import Picture, Squares, checked, square
@@ -53,11 +58,14 @@ class Prediction:
         path: the file, or the place in the sequence of what was no file.
         top: (class, probability), most likely first; empty when the file cannot be read.
         error: why it cannot be read, in one line, or None.
+        labels: of a model that gives several labels a photo those whose probability is its threshold or more,
+            most likely first; else None.
     """
 
     path: str
     top: tuple[tuple[str, float], ...]
     error: str | None = None
+    labels: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -71,6 +79,7 @@ class TrainedModel:
         device: where the model is.
         exif: whether photos are turned upright as their EXIF orientation says, as in training.
         flip: whether the probabilities of a photo and of its mirror image are averaged, as in validation.
+        threshold: of several labels a photo, probability from which one counts as given; None: one a photo.
     """
 
     model: Classifier
@@ -80,14 +89,28 @@ class TrainedModel:
     device: torch.device
     exif: Exif
     flip: bool = False
+    threshold: float | None = None
+
+    @property
+    def multilabel(self) -> bool:
+        """Whether it gives a photo any number of labels."""
+        return self.threshold is not None
 
     def at(self, protocol: EvalConfig) -> "TrainedModel":
-        """The same model, asked as those fields say that `protocol` was given: image_size, crop_pct, flip.
+        """The same model, asked as those fields say that `protocol` was given: image_size, crop_pct, flip,
+        threshold.
 
-        Raises UserError for an image size that the network does not take.
+        Raises UserError for an image size that the network does not take, and for a threshold where it gives
+        one label a photo.
         """
         of_kind("at: protocol", protocol, EvalConfig, "ff.EvalConfig(...)")
-        given = protocol.model_dump(include={"image_size", "crop_pct", "flip"} & protocol.model_fields_set)
+        fields = {"image_size", "crop_pct", "flip", "threshold"}
+        given = protocol.model_dump(include=fields & protocol.model_fields_set)
+        if "threshold" in given and not self.multilabel:
+            raise UserError(
+                f"eval.threshold={given['threshold']:g}: the model gives a photo one label, the most likely; "
+                "drop it"
+            )
         changed = replace(self, **{name: value for name, value in given.items() if value is not None})
         if changed.image_size != self.image_size:
             check_eval_size(self.model.network, "the model", changed.image_size)
@@ -123,22 +146,31 @@ class TrainedModel:
             for names, made in ready:
                 answers = self._answer([one for one in made if not isinstance(one, str)], top_k)
                 for name, one in zip(names, made, strict=True):
-                    yield (
-                        Prediction(name, (), one) if isinstance(one, str) else Prediction(name, next(answers))
-                    )
+                    if isinstance(one, str):
+                        yield Prediction(name, (), one)
+                        continue
+                    top, labels = next(answers)
+                    yield Prediction(name, top, labels=labels)
 
     @torch.inference_mode()
-    def _answer(self, squares: list[np.ndarray], top_k: int) -> Iterator[tuple[tuple[str, float], ...]]:
-        """The most likely classes of each square."""
+    def _answer(
+        self, squares: list[np.ndarray], top_k: int
+    ) -> Iterator[tuple[tuple[tuple[str, float], ...], tuple[str, ...] | None]]:
+        """The most likely classes of each square, and the labels that it is given, see `Prediction`."""
         if not squares:
             return iter(())
         images = torch.from_numpy(np.stack(squares)).permute(0, 3, 1, 2)
-        chances = answer(self.model, images.to(self.device), self.flip).softmax(1)
-        best = chances.topk(min(top_k, len(self.classes)))
-        rows = zip(best.indices.tolist(), best.values.tolist(), strict=True)
-        return iter(
-            [tuple((self.classes[i], chance) for i, chance in zip(*row, strict=True)) for row in rows]
-        )
+        logits = answer(self.model, images.to(self.device), self.flip, self.multilabel)
+        chances = probabilities(logits, self.multilabel)
+        best = chances.topk(len(self.classes) if self.multilabel else min(top_k, len(self.classes)))
+        answers = []
+        for row in zip(best.indices.tolist(), best.values.tolist(), strict=True):
+            ranked = tuple((self.classes[i], chance) for i, chance in zip(*row, strict=True))
+            labels = None
+            if self.threshold is not None:
+                labels = tuple(name for name, chance in ranked if chance >= self.threshold)
+            answers.append((ranked[:top_k], labels))
+        return iter(answers)
 
     def prepare(self, photo: np.ndarray) -> torch.Tensor:
         """A photo, uint8 (h, w, 3), as the model takes it: uint8 (3, S, S), resized and cut."""
@@ -177,6 +209,7 @@ def load_run(run: Path | str, device: str | torch.device = "auto") -> TrainedMod
         where,
         "apply" if exif == "apply" else "ignore",  # earlier versions ignored it
         stored.flip,
+        stored.threshold,
     )
 
 
@@ -204,14 +237,16 @@ def evaluate(
         device: auto, cpu or cuda.
         options: settings of section `data`: backend, workers, on_bad, ...; the image size and whether EXIF
             orientation is applied are the model's.
-        protocol: settings of section `eval`: those of image_size, crop_pct and flip that it was given take
-            the place of the model's.
+        protocol: settings of section `eval`: those of image_size, crop_pct, flip and threshold that it was
+            given take the place of the model's.
         progress: is told (files looked at, files in all) at the first scan.
 
     Returns the content of `flowerfast evaluate --json`: loss, accuracy, top5 (of more than five classes),
     macro_f1 and per class precision, recall and f1 as shares of 1, accuracy_interval and macro_f1_interval
     (`scores.intervals`, seed 0), calibration (`calibration.Calibration`), confusion (the pairs of classes
-    that occur: places in `classes` of the true and the predicted one, and the count), bad_files, notes.
+    that occur: places in `classes` of the true and the predicted one, and the count), bad_files, notes. Of
+    several labels a photo: loss, accuracy (share of right decisions), map, macro_f1, micro_f1, and per class
+    average_precision too (None: no photo has it), counts at `threshold`; no confusion, no calibration.
     Raises UserError when a folder is no class of the model, or the photos are not those of the split.
     """
     if half not in get_args(Half):
@@ -223,6 +258,8 @@ def evaluate(
     settings = settings.model_copy(
         update={"exif": trained.exif, "classes": _classes(Path(run), half, settings)}
     )
+    if trained.multilabel:
+        settings = _as_labelled(Path(run), settings)
     photos = Photos.open(data, settings, progress, min_classes=1)
     check_classes(trained, photos)
     part = _half(Path(run), photos, half).with_classes(trained.classes)
@@ -231,17 +268,12 @@ def evaluate(
     return {
         "data": spelled(data),
         "half": half,
-        "samples": int(result.confusion.count.sum()),
-        "loss": result.loss,
-        **({"top5": result.top5} if result.top5 is not None else {}),
-        **classification_report(result.confusion, trained.classes),
-        **intervals(result.confusion, 0),
-        "calibration": result.answers.calibration().to_json(),
+        "samples": result.samples,
+        **result.report(trained.classes),
         "image_size": trained.image_size,
         "crop_pct": trained.crop_pct,
         "flip": trained.flip,
         "classes": list(trained.classes),
-        "confusion": result.confusion.to_json(),
         "bad_files": [{"path": b.path, "error": b.error} for b in photos.bad],
         "notes": loader.notes,
         "backend": loader.backend,
@@ -250,12 +282,20 @@ def evaluate(
 
 
 def check_classes(trained: TrainedModel, photos: Photos) -> None:
-    """Raise UserError where photos are of a class that the model does not know."""
+    """Raise UserError where photos are of a class that the model does not know, or have one label a photo
+    where it gives several, or the other way round.
+    """
+    if photos.multilabel != trained.multilabel:
+        there, here = ("several labels", "one") if photos.multilabel else ("one label", "several")
+        raise UserError(
+            f"{photos.source}: {there} a photo, and the model gives {here}; see data.label_separator and "
+            "data.label_columns"
+        )
     known = {*map(nfc, trained.classes)}
     unknown = [name for name in photos.classes if nfc(name) not in known]
     if unknown:
         place, classes = photos.table.inside(unknown[0]), ", ".join(trained.classes)
-        if photos.table.file is not None:
+        if photos.table.file is not None or photos.multilabel:
             place = f"{photos.source}: {unknown[0]}"
         raise UserError(
             f"{place}: the model knows no such class; it knows {classes}; data.classes leaves others out"
@@ -276,10 +316,26 @@ def evaluation_loader(trained: TrainedModel, photos: Photos, batch_size: int, op
     )
 
 
-def answers(trained: TrainedModel, loader: Loader, amp: str = "auto") -> Evaluation:
-    """Loss, accuracy and confusion of a trained model on a loader's photos, labelled as its classes."""
+def answers(trained: TrainedModel, loader: Loader, amp: str = "auto") -> Evaluation | LabelEvaluation:
+    """Loss and scores of a trained model on a loader's photos, labelled as its classes."""
     precision = Precision.choose(amp, trained.device)
-    return evaluate_model(trained.model, loader.epoch(0), len(trained.classes), precision, trained.flip)
+    asked = trained.model, loader.epoch(0), len(trained.classes), precision, trained.flip
+    if trained.threshold is not None:
+        return evaluate_labels(*asked, threshold=trained.threshold)
+    return evaluate_model(*asked)
+
+
+def _as_labelled(run: Path, options: DataConfig) -> DataConfig:
+    """The settings with how the run's table said which labels photos have, unless they say so themselves."""
+    folder = RunFolder(split_file(run).parent)
+    said = options.label_separator is not None or options.label_columns is not None
+    if said or not folder.config.is_file():
+        return options
+    own = folder.open().data
+    if options.label_column is not None:  # another column, and no columns of 0 and 1
+        return options.model_copy(update={"label_separator": own.label_separator})
+    names = ("label_column", "label_separator", "label_columns")
+    return options.model_copy(update={name: getattr(own, name) for name in names})
 
 
 def _classes(run: Path, half: Half, options: DataConfig) -> tuple[str, ...] | str | None:

@@ -26,7 +26,9 @@ from flowerfast.files import to_json, write_text
 from flowerfast.locks import only_writer
 from flowerfast.machine import Progress, ProgressBars, no_bars
 from flowerfast.philox import generator
-from flowerfast.places import in_full
+from flowerfast.photos.photos import Photos
+from flowerfast.photos.shard_index import INDEX
+from flowerfast.places import in_full, is_table, url_of
 from flowerfast.settings import PRESET_SECTION, change_config, start_config
 from flowerfast.training.at_hand import weights_at_hand
 from flowerfast.training.progress import Silent, Stop, Totals
@@ -104,11 +106,26 @@ def tune(
     trials, folder = whole("trials", trials, 1, 10_000), path("out", out)
     given = {**({} if data is None else {"data.path": in_full(path("data", data))}), **(settings or {})}
     base = start_config(config, given)
+    _refuse_several(base, progress_bars(bars))
     models = weights_at_hand(weights) if base.model.name == AUTO else [{}]
     drawn = [_draw(number, base, models[number % len(models)]) for number in range(trials)]
     with only_writer(folder, "choose another --out"):
         search = _Search(folder, base, drawn)
         return search.run(minutes, say, stop or (lambda: nullcontext(lambda: None)), progress_bars(bars))
+
+
+def _refuse_several(base: Config, bars: ProgressBars) -> None:
+    """Raise UserError where photos have several labels: the search compares accuracies."""
+    place = base.data.path
+    if place is None or not (is_table(place) or url_of(place) is not None or (Path(place) / INDEX).is_file()):
+        return  # class folders
+    with bars("reading headers") as bar:
+        photos = Photos.open(place, base.data, bar)
+    if photos.multilabel:
+        raise UserError(
+            f"tune: {photos.source} has several labels a photo, and the search compares accuracies of one; "
+            "compare runs of train by report instead"
+        )
 
 
 def _draw(number: int, base: Config, model: Mapping[str, Any]) -> dict[str, Any]:

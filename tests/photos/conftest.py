@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from flowerfast.photos import table as module
+from flowerfast.photos import scan as module
 from flowerfast.photos.header import Header, read_header
 
 

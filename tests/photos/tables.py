@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from flowerfast.config import DataConfig
-from flowerfast.photos import table as module
+from flowerfast.photos import open_table as module
 from flowerfast.photos.shard_index import INDEX
 from flowerfast.photos.table import Table
 

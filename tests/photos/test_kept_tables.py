@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from flowerfast.photos import formats
-from flowerfast.photos import table as module
+from flowerfast.photos import kept_tables as module
 from flowerfast.photos.decode import DecodeError
 from flowerfast.photos.photos import Photos
 from tests.photos.tables import read_table, same

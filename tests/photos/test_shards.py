@@ -20,8 +20,8 @@ from flowerfast.config import DataConfig
 from flowerfast.errors import UserError
 from flowerfast.packing.pack import pack
 from flowerfast.packing.shard_writer import PackSettings
+from flowerfast.photos import packed_table
 from flowerfast.photos import shards as module
-from flowerfast.photos import table as table_module
 from flowerfast.photos.arrays import load_arrays, save_arrays
 from flowerfast.photos.photos import Photos
 from flowerfast.photos.shard_index import INDEX, STATE, read_index
@@ -376,8 +376,8 @@ def test_shards_of_earlier_versions_are_looked_through_once(
     without_orientations(now.root)
     stored = Photos(now.root, exif="ignore")
     assert not stored.table.orientation.any()
-    looked, read = [], table_module.read_header
-    monkeypatch.setattr(table_module, "read_header", lambda *given: looked.append(given) or read(*given))
+    looked, read = [], packed_table.read_header
+    monkeypatch.setattr(packed_table, "read_header", lambda *given: looked.append(given) or read(*given))
     for _ in range(2):
         then = Photos(now.root)
         assert np.array_equal(then.table.orientation, now.table.orientation)

@@ -1,12 +1,14 @@
 """Which photo is in which half: stratified and seeded."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from flowerfast.errors import UserError
+from flowerfast.photos.label_sets import LabelSets
 from flowerfast.photos.photos import Photos
 from flowerfast.photos.split import divide
 from flowerfast.photos.table import Table
@@ -133,3 +135,52 @@ def test_an_empty_train_or_val_folder_is_named(photo_folder: Write, part: str) -
     (root / part).mkdir()
     with pytest.raises(UserError, match=rf"photos/{part}: no readable photos"):
         Photos(root, max_bad=1).split()
+
+
+def make_sets(sets: list[list[int]], classes: int) -> Table:
+    """A table of photos with these labels, without files."""
+    found, label = LabelSets.numbered(sets)
+    table = make_table({"photos": len(sets)})
+    names = tuple(f"c{number}" for number in range(classes))
+    return replace(table, classes=names, label=label, sets=found)
+
+
+def test_several_labels_are_held_out_as_near_as_can_be() -> None:
+    """Of each the share asked for, within one photo; frequent ones, rare ones, and photos without any."""
+    draw = np.random.default_rng(0)
+    chance = np.array([0.5, 0.3, 0.1, 0.03, 0.01])
+    sets = [np.flatnonzero(draw.random(5) < chance).tolist() for _ in range(400)]
+    table = make_sets(sets, 5)
+    for seed in (0, 1):
+        train, val = halves(table, 0.2, seed)
+        assert sorted([*train, *val]) == list(range(400))
+        assert abs(len(val) - 80) <= 8
+        assert (np.abs(table.counts(val) - 0.2 * table.counts(np.arange(400))) <= 2).all()
+        assert (table.counts(train) > 0).all()
+        assert (table.counts(val) > 0).all()
+        again = halves(table, 0.2, seed)
+        assert [each.tolist() for each in again] == [train.tolist(), val.tolist()]
+    assert halves(table, 0.2, 0)[1].tolist() != halves(table, 0.2, 1)[1].tolist()
+
+
+def test_a_label_of_one_photo_is_trained_on() -> None:
+    table = make_sets([[0], [0], [0], [0, 1], [0]], 2)
+    for seed in range(5):
+        train, val = halves(table, 0.2, seed)
+        assert 3 in train
+        assert len(val) == 1
+
+
+def test_no_label_is_held_out_altogether() -> None:
+    """Of two rare ones that come together with a third, each would give the validation its only photo."""
+    table = make_sets([[0, 2], [0], [1, 2], [1], [], []], 3)
+    for seed in range(8):
+        train, _ = halves(table, 0.5, seed)
+        assert (table.counts(train) > 0).all()
+
+
+def test_several_labels_that_cannot_be_divided_are_refused() -> None:
+    with pytest.raises(UserError, match=r"1 photos cannot be divided into two halves; add some, or say in a"):
+        halves(make_sets([[0]], 1), 0.2)
+    with pytest.raises(UserError, match=r"class 'c1' has no photos to train on; add some to train"):
+        halves(make_sets([[0], [0], []], 2), 0.2)

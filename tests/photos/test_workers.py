@@ -18,7 +18,7 @@ from flowerfast.errors import RunFailed
 from flowerfast.loaders.loader import Loader
 from flowerfast.packing.pack import pack
 from flowerfast.packing.shard_writer import PackSettings
-from flowerfast.photos import table
+from flowerfast.photos import packed_table, scan
 from flowerfast.photos import workers as module
 from flowerfast.photos.photos import Photos, iter_chunks
 from flowerfast.photos.workers import WaitStopped, Workers, in_order, leave, results, stopping
@@ -175,13 +175,13 @@ def test_the_first_look_at_headers_names_what_hangs_and_ends(
         pack(folder, tmp_path / "shards", PackSettings(), DataConfig())
         without_orientations(folder := tmp_path / "shards")
     monkeypatch.setattr("flowerfast.photos.workers.usable_cores", lambda: 1)  # so that they come in turn
-    read, looked = table.read_header, []
+    read, looked = scan.read_header, []
 
     def fake(*given: object) -> object:
         looked.append(given)
         return read(*given) if len(looked) < 30 else hang.wait()
 
-    monkeypatch.setattr(table, "read_header", fake)
+    monkeypatch.setattr(packed_table if packed else scan, "read_header", fake)
     said = (
         r"nothing made of one or more of 16 photos, (\S+ \()?a/a_016\.jpg\)? to .+ for 0.3 s: .+; see to it"
     )
@@ -189,5 +189,5 @@ def test_the_first_look_at_headers_names_what_hangs_and_ends(
         Photos(folder, progress=lambda *done: told.append(done))
     assert "a_016.jpg" in caplog.text
     assert "still waiting" in caplog.text
-    monkeypatch.setattr(table, "read_header", read)
+    monkeypatch.setattr(packed_table if packed else scan, "read_header", read)
     assert len(Photos(folder)) == 40  # nothing of it was kept

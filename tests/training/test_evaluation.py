@@ -8,7 +8,8 @@ from torch import nn
 
 from flowerfast.loaders.batch import Batch
 from flowerfast.training import evaluation as module
-from flowerfast.training.evaluation import evaluate
+from flowerfast.training.evaluation import answer, evaluate, evaluate_labels, probabilities
+from flowerfast.training.label_scores import LabelScores
 from flowerfast.training.mistakes import confident_mistakes
 from flowerfast.training.state import Precision
 
@@ -111,3 +112,39 @@ def test_answers_are_kept_and_logits_up_to_a_bound(
     assert (answers.logits is not None) == kept
     if answers.logits is not None:
         assert torch.equal(answers.logits.softmax(1).argmax(1), chances.argmax(1))
+
+
+def test_several_labels_of_all_ranks_are_ranked_together() -> None:
+    """The average precision of a whole is no mean of those of its parts."""
+    generator = torch.Generator().manual_seed(1)
+    images = torch.randint(0, 2, (9, 3, 4, 4), dtype=torch.uint8, generator=generator)
+    labels = (torch.rand(9, 3, generator=generator) < 0.5).float()
+    rows = [slice(4), slice(4, 4), slice(4, 9)]
+    batches = [Batch(images[each], labels[each], torch.arange(9)[each]) for each in rows]
+    model = Brightest()
+    whole = evaluate_labels(model, batches, 3, Precision(None), threshold=0.6)
+    logits = model(images)
+    assert whole.loss == pytest.approx(nn.functional.binary_cross_entropy_with_logits(logits, labels).item())
+    expected = LabelScores.of(labels.bool().numpy(), logits.sigmoid().detach().numpy(), 0.6)
+    assert whole.scores.to_json() == expected.to_json()
+    parts: list[Any] = []
+    for part in (batches[:1], batches[1:], []):
+        evaluate_labels(model, part, 3, Precision(None), gather=lambda mine: parts.append(mine) or [mine])
+    again = evaluate_labels(model, batches[:1], 3, Precision(None), gather=lambda _: parts, threshold=0.6)
+    assert again.scores.to_json() == whole.scores.to_json()
+    assert again.loss == pytest.approx(whole.loss)
+    assert model.training
+    assert evaluate_labels(model, [], 3, Precision(None)).figures()["map"] == 0
+
+
+def test_a_mirror_image_is_averaged_label_by_label() -> None:
+    class Left(Brightest):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return (images[..., 0].float().mean(2) - 90) * self.weight
+
+    generator, model = torch.Generator().manual_seed(2), Left()
+    images = torch.randint(0, 256, (5, 3, 4, 4), dtype=torch.uint8, generator=generator)
+    expected = (model(images).sigmoid() + model(images.flip(-1)).sigmoid()) / 2
+    torch.testing.assert_close(
+        probabilities(answer(model, images, True, several=True), several=True), expected, atol=1e-6, rtol=1e-5
+    )

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from flowerfast.loaders.batch import Batch
-from flowerfast.training.loss import balanced_weights, batch_loss
+from flowerfast.training.loss import balanced_weights, batch_loss, label_weights, right_answers
 
 LOGITS = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
 LABELS, PARTNERS = torch.tensor([0, 1, 2, 2, 0]), torch.tensor([1, 1, 0, 2, 2])
@@ -59,3 +59,36 @@ def test_balanced_weights_give_each_class_the_same_part() -> None:
     assert weights.dtype == torch.float32
     assert (weights * torch.tensor([6, 0, 2, 4, 0])).tolist() == pytest.approx([4, 0, 4, 4, 0])
     assert weights[[1, 4]].tolist() == [0, 0]
+
+
+HOT = torch.tensor([[1, 0, 1], [0, 0, 0], [0, 1, 0], [1, 1, 1], [0, 0, 1]]).float()
+
+
+def several(mixed: bool) -> Batch:
+    images, indices = torch.zeros(5, 3, 1, 1, dtype=torch.uint8), torch.arange(5)
+    return Batch(images, HOT, indices, *((HOT.flip(0), SHARES) if mixed else ()))
+
+
+@pytest.mark.parametrize(("mixed", "weights"), [*product([False, True], [None, WEIGHTS])])
+def test_several_labels_are_as_many_questions(mixed: bool, weights: torch.Tensor | None) -> None:
+    """Each of them a cross-entropy of two classes: that it is there, and that it is not."""
+    loss, counted = batch_loss(LOGITS, several(mixed), 0.1, weights)
+    share = SHARES[:, None] if mixed else torch.ones(5, 1)
+    there = (share * HOT + (1 - share) * HOT.flip(0)) * 0.9 + 0.05
+    both = torch.stack([LOGITS, torch.zeros(5, 3)], -1).log_softmax(-1)
+    each = -(there * both[..., 0] * (1 if weights is None else weights) + (1 - there) * both[..., 1])
+    torch.testing.assert_close(loss, each.mean())
+    assert counted == 5
+
+
+def test_a_label_that_is_there_weighs_as_all_that_are_without_it() -> None:
+    weights = label_weights(np.array([5, 2, 10, 0]), 10)
+    assert (weights.dtype, weights.tolist()) == (torch.float32, [1.0, 4.0, 1.0, 1.0])
+
+
+def test_right_answers_of_several_labels_are_the_share_of_right_decisions() -> None:
+    logits = torch.tensor([[2.0, -2, -2], [1.0, -1, -1]])
+    labels = torch.tensor([[1.0, 0, 1], [0, 0, 0]])
+    assert right_answers(logits, labels).item() == pytest.approx(4 / 3)
+    assert right_answers(logits, labels, threshold=0.8).item() == pytest.approx(5 / 3)
+    assert right_answers(logits, torch.tensor([0, 1])).item() == 1

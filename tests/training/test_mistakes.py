@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from flowerfast.training.calibration import Answers
-from flowerfast.training.mistakes import check_mistakes, confident_mistakes
+from flowerfast.training.mistakes import check_mistakes, confident_mistakes, wrong_decisions
 
 
 def test_the_surest_wrong_answers_come_first_whatever_the_order() -> None:
@@ -53,3 +53,21 @@ def test_what_a_save_cannot_have_said_is_refused(change: dict[str, Any]) -> None
         check_mistakes({**GOOD, **change}, samples=4, classes=2)
     with pytest.raises(KeyError):
         check_mistakes({"index": []}, samples=4, classes=2)
+
+
+DECISIONS: dict[str, list[Any]] = {
+    "index": [5, 7, 7], "label": [1, 0, 1], "there": [True, False, False], "probability": [0.0, 0.75, 0.5],
+}  # fmt: skip
+
+
+def test_the_surest_wrong_decisions_come_first_given_or_missed() -> None:
+    true = np.array([[False, False], [True, True], [True, False]])
+    chances = np.array([[0.75, 0.5], [0.9, np.nan], [0.5, 0.25]], np.float32)
+    for order in (np.arange(3), np.array([2, 0, 1])):
+        columns = true[order], chances[order], np.array([7, 5, 6])[order]
+        assert wrong_decisions(*columns, threshold=0.5) == DECISIONS
+        assert wrong_decisions(*columns, threshold=0.5, most=1)["index"] == [5]
+    check_mistakes(DECISIONS, samples=8, classes=2)
+    for change in ({"there": [1, 0, 0]}, {"label": [2, 0, 1]}, {"index": [8, 7, 7]}, {"probability": [0.5]}):
+        with pytest.raises(ValueError, match=r"mistakes: "):
+            check_mistakes({**DECISIONS, **change}, samples=8, classes=2)
