@@ -67,7 +67,7 @@ class Place:
             job = Job(str(self._photos), str(made), rank, ranks, workers, BATCH)
             orders = {
                 "epochs": epochs, "epoch": EPOCH, "at": AT, "state": str(save / str(rank)) if save else None,
-                "load": str(_kept(load, rank)) if load else None,
+                "load": str(self._kept(load, rank)) if load else None,
             }  # fmt: skip
             started.append(processes.start("rank", self.peer, job, folder, port, **orders))
         end = time.monotonic() + processes.LIMIT
@@ -84,15 +84,10 @@ class Place:
             processes.kill(process)
         return [processes.read(log) for _, log in started]
 
-
-def _kept(load: Path, rank: int) -> Path:
-    """The state of the same rank; rank 0's where there was none."""
-    return load / str(rank) if (load / str(rank)).exists() else load / "0"
-
-
-def _first(ranks: list[Lines]) -> float:
-    """Seconds until all ranks had their first batch, from after the imports on."""
-    return max(line["seconds"] for lines in ranks for line in lines if "seconds" in line)
+    def _kept(self, load: Path, rank: int) -> Path:
+        """The state that a rank loads."""
+        own = load / str(rank)
+        return load / "0" if PEERS[self.peer].shared or not own.exists() else own
 
 
 def measure(peer: str, photos: Path, folder: Path, rounds: int, say: Callable[[str], None]) -> dict[str, Any]:
@@ -109,8 +104,7 @@ def measure(peer: str, photos: Path, folder: Path, rounds: int, say: Callable[[s
     before, seen = Drawn.of(killed), undisturbed.ids(EPOCH, end=AT)
     found: dict[str, Any] = {
         "drawn": undisturbed.ids(EPOCH).total(),
-        "repeats": {place: ids for place, ids in before.batches.items() if place[1] < AT}
-        == {place: undisturbed.batches[place] for place in before.batches if place[1] < AT},
+        "repeats": all(undisturbed.batches.get(at) == ids for at, ids in before.batches.items()),
         "state_bytes": {
             "of a rank": (state / "0").stat().st_size,
             "of all": sum(file.stat().st_size for file in state.iterdir()),
@@ -132,11 +126,14 @@ def measure(peer: str, photos: Path, folder: Path, rounds: int, say: Callable[[s
 
 
 def _seconds(place: Place, state: Path, rounds: int) -> dict[str, Any]:
-    """Seconds to the first batch of a new run and of a resumed one, in turns."""
+    """Seconds from after the imports until all ranks have their first batch, of new and of resumed runs."""
     taken: dict[str, list[float]] = {"new": [], "resumed": []}
     for _ in range(rounds):
-        taken["new"].append(_first(place.run(GRID, epochs=1)))
-        taken["resumed"].append(_first(place.run(GRID, load=state, epochs=EPOCH + 1)))
+        for name, options in (("new", {"epochs": 1}), ("resumed", {"load": state, "epochs": EPOCH + 1})):
+            ranks = place.run(GRID, **options)
+            if trouble := processes.error(ranks):
+                return {"error": trouble}
+            taken[name].append(max(line["seconds"] for lines in ranks for line in lines if "seconds" in line))
     medians = {name: statistics.median(each) for name, each in taken.items()}
     return {"rounds": taken, **medians, "ratio": medians["resumed"] / medians["new"]}
 

@@ -30,12 +30,14 @@ class Peer:
         packages: distributions that it needs, whose versions are kept.
         way: how its documentation says to resume, as it is done here.
         augments: whose random numbers make the pixels: those of the tool, of a user's transform, or none.
+        shared: all ranks load the state of rank 0; else each its own, and rank 0's where there was none.
     """
 
     name: str
     packages: tuple[str, ...]
     way: str
     augments: Literal["tool", "transform", "nobody"]
+    shared: bool = False
 
 
 PEERS = {
@@ -65,6 +67,7 @@ PEERS = {
         "`clean_stale_shared_memory()` at each start; `StreamingDataLoader.state_dict()` of rank 0 is "
         "loaded by all",
         "transform",
+        shared=True,
     ),
     "grain_dataset": Peer(
         "Grain Dataset",
@@ -79,6 +82,7 @@ PEERS = {
         "experimental; over `MapDataset.seed().shuffle().random_map().repeat()`; `get_state()` of rank 0 is "
         "set by all",
         "tool",
+        shared=True,
     ),
     "dali_pipeline": Peer(
         "DALI CPU operators",
@@ -100,9 +104,10 @@ PEERS = {
         ("flowerfast",),
         "`Loader.state_dict()` of rank 0 is loaded by all; workers are threads",
         "tool",
+        shared=True,
     ),
 }
-"""By file. A rank that was not there before loads the state of rank 0, if states are by rank."""
+"""By file."""
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,6 @@ class Loader:
             # The index came by a connection which forked workers of 0.13.0 would all go on to use: over plain
             # HTTP they take each other's answers. A new client is opened by each.
             stream._downloader.clean_up()
-        self._rank = job.rank
         self._loader = StreamingDataLoader(
             samples, batch_size=job.own_batch, num_workers=job.workers, drop_last=True
         )
@@ -52,8 +51,8 @@ class Loader:
         return batches(self._loader)
 
     def save(self) -> Any:
-        """The loader's state; rank 0's is that of all."""
-        return self._loader.state_dict() if self._rank == 0 else None
+        """The loader's state."""
+        return self._loader.state_dict()
 
     def load(self, state: Any, epoch: int, batch: int) -> None:
         """As documented, before the first iteration."""
