@@ -65,29 +65,28 @@ class _Answer(BaseHTTPRequestHandler):
         if file is None:
             self._send(404, b"<Error><Code>NoSuchKey</Code></Error>")
             return
-        content = file.read_bytes()
-        start, end = self._range(len(content))
+        size = file.stat().st_size
+        start, end = self._range(size)
         about = {"ETag": self._etag(file), "Last-Modified": formatdate(file.stat().st_mtime, usegmt=True)}
-        if start is None:
-            self._send(200, content, **about)
-        else:
-            about["Content-Range"] = f"bytes {start}-{end - 1}/{len(content)}"
-            self._send(206, content[start:end], **about)
+        if "Range" in self.headers:
+            about["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
+        with file.open("rb") as opened:
+            opened.seek(start)
+            self._send(206 if "Range" in self.headers else 200, opened.read(end - start), **about)
 
     def do_HEAD(self) -> None:
         """An object's size."""
         self.do_GET()
 
-    def _range(self, size: int) -> tuple[int | None, int]:
-        unit, _, span = self.headers.get("Range", "").partition("=")
-        if unit != "bytes":
-            return None, size
-        first, _, last = span.partition("-")
+    def _range(self, size: int) -> tuple[int, int]:
+        """Where what is asked for begins and ends."""
+        first, _, last = self.headers.get("Range", "bytes=0-").removeprefix("bytes=").partition("-")
         if not first:
             return max(0, size - int(last)), size
         return int(first), min(int(last) + 1, size) if last else size
 
     def _listed(self, path: str, prefix: str) -> bytes:
+        """All objects of a bucket whose keys begin so."""
         bucket = self.server.folder / path.strip("/").partition("/")[0]
         files = sorted(file for file in bucket.rglob("*") if file.is_file())
         keys = {file.relative_to(bucket).as_posix(): file for file in files}
@@ -103,6 +102,7 @@ class _Answer(BaseHTTPRequestHandler):
         ).encode()
 
     def _file(self, path: str) -> Path | None:
+        """The object's file, if there is one and it lies in the folder."""
         file = (self.server.folder / unquote(path).lstrip("/")).resolve()
         return file if file.is_file() and file.is_relative_to(self.server.folder.resolve()) else None
 
@@ -111,6 +111,7 @@ class _Answer(BaseHTTPRequestHandler):
         return f'"{file.stat().st_size:x}-{file.stat().st_mtime_ns:x}"'
 
     def _send(self, code: int, content: bytes, counted: bool = True, **about: str) -> None:
+        """Answer, and count it."""
         self.send_response(code)
         self.send_header("Content-Length", str(len(content)))
         self.send_header("Accept-Ranges", "bytes")
@@ -118,9 +119,9 @@ class _Answer(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
         body = b"" if self.command == "HEAD" else content
-        self.wfile.write(body)
-        if counted:
+        if counted:  # before it goes: who has the answer may ask for the counts
             self.server.count(len(body))
+        self.wfile.write(body)
 
     def handle(self) -> None:
         """A client that is killed hangs up."""

@@ -172,10 +172,10 @@ def main(arguments: list[str] | None = None) -> int:
     """Measure and write down."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("data", type=Path, help="folder of photos")
-    parser.add_argument("--photos", type=int, default=3000, help="how many of them at most")
+    parser.add_argument("--photos", type=int, default=2048, help="how many of them at most")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--latency-ms", type=float, default=20.0, help="that each request waits")
-    parser.add_argument("--shard-mb", type=float, default=4.0, help="size of a shard or chunk at most")
+    parser.add_argument("--shard-mb", type=float, default=2.0, help="size of a shard or chunk at most")
     parser.add_argument("--only", help="files of benchmarks/resuming, separated by commas")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "streaming.json")
     measure(parser.parse_args(arguments))
