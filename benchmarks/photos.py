@@ -8,6 +8,7 @@ of N photos of each folder DATA, evenly spread over its classes.
 
 import argparse
 import hashlib
+import shutil
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -82,6 +83,16 @@ def like_the_web(photos: Photos, folder: Path) -> None:
         return ImageOps.fit(image, size, Image.Resampling.BICUBIC)
 
     _fill(photos, folder, change, f"{photos.root.name}-", quality=WEB_QUALITY)
+
+
+def numbered(data: Path, count: int, folder: Path) -> Photos:
+    """Copies `count` photos, spread over the classes, to CLASS/ID.jpg with ids in order, and says which."""
+    chosen = sample(Photos(data), count)
+    for number, index in enumerate(chosen.indices):
+        file = folder / f"class-{chosen.table.label[index]:03d}" / f"{number:06d}.jpg"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(chosen.root / chosen.path(index), file)
+    return chosen
 
 
 def _changed(photos: Photos, folder: Path, change: Change, **options: Any) -> Path:

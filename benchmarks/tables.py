@@ -14,7 +14,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks import decoder_tables
+from benchmarks import decoder_tables, resume_tables
 from benchmarks.compare_chart import draw, is_drawn_from
 from benchmarks.compare_tables import PAPER, headline, section
 from benchmarks.markdown import machine, made, photos, table
@@ -247,6 +247,17 @@ def serving() -> str:
     return "\n\n".join(decoder_tables.serving(*each) for each in read("serving.json"))
 
 
+def resume() -> str:
+    """Loaders killed and resumed, from the results of `resume.py`."""
+    return "\n\n".join(resume_tables.resume(*each) for each in read("resume.json"))
+
+
+def streaming() -> str:
+    """Loaders on one bucket, from the results of `streaming.py`."""
+    resumed = next((result for _, result in read("resume.json")), None)
+    return "\n\n".join(resume_tables.streaming(*each, resumed) for each in read("streaming.json"))
+
+
 PAGES: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {"first": first, "cpu": cpu, "speed": speed, "accuracy": accuracy},
     "docs/compare.md": {"compare": compare},
@@ -255,7 +266,8 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
     "docs/distributed.md": {"ranks": ranks},
     "docs/recipes.md": {"recipes": recipes},
     "docs/reliability.md": {"reliability": reliability},
-    "docs/remote.md": {"remote": remote},
+    "docs/remote.md": {"remote": remote, "streaming": streaming},
+    "docs/resume.md": {"resume": resume},
 }
 """Tables of each page, by the name in its comment."""
 

@@ -1,0 +1,10 @@
+"""flowerfast's Loader on shards, whose first epoch shuffles shards and then the photos within each."""
+
+from benchmarks.resuming.ours import Loader as Ours
+from benchmarks.resuming.ours import prepare as prepare
+
+
+class Loader(Ours):
+    """One loader for all epochs."""
+
+    order = "blocks-first"
