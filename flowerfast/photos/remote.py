@@ -3,12 +3,13 @@
 https://filesystem-spec.readthedocs.io
 """
 
+import ssl
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from flowerfast.errors import RunFailed, UserError, one_line
+from flowerfast.errors import RunFailed, Said, UserError, one_line
 from flowerfast.machine import free_disk, logger
 
 T = TypeVar("T")
@@ -24,6 +25,7 @@ _TOLD_AFTER = 3  # tries: of single failures, which every store has, nobody need
 _PIECE = 8 << 20  # bytes of one request for an object that is read whole
 _FINAL = (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError)
 _FINAL_STATUS = (400, 401, 403, 404, 405, 410, 416)  # of HTTP
+_WHOLE, _RANGE = 200, 206  # of HTTP
 
 
 class NotServed(RunFailed):
@@ -45,7 +47,7 @@ class Remote:
         try:
             from fsspec.core import url_to_fs  # only now: who has folders needs none of it
 
-            self._files, self._root = url_to_fs(url)
+            self._files, self._root = url_to_fs(url, **_options(url))
         except ImportError as error:
             raise UserError(
                 f'{url}: {one_line(error)}; what URLs need is not installed: pip install "flowerfast[remote]"'
@@ -110,9 +112,15 @@ class Remote:
             session = await self._files.set_session()
             options = {**self._files.kwargs}
             headers = {**options.pop("headers", {}), "Range": f"bytes={start}-{end - 1}"}
+            headers["Accept-Encoding"] = "identity"  # a server that compresses gives all, and no range
             content = bytearray()
             async with session.get(self._files.encode_url(path), headers=headers, **options) as answer:
                 self._files._raise_not_found_for_status(answer, path)
+                if answer.status != _RANGE and (start or answer.status != _WHOLE):
+                    raise RunFailed(
+                        f"{path}: the server gives no ranges of bytes (HTTP {answer.status} for one); take a "
+                        "server that does, or copy the shards to a folder"
+                    )
                 while len(content) <= end - start and (
                     some := await answer.content.read(end - start + 1 - len(content))
                 ):
@@ -142,9 +150,17 @@ class Remote:
         for tried in range(1, TRIES + 1):
             try:
                 return request()
+            except Said:
+                raise
             except Exception as error:
-                why = one_line(_met(error))
-                if _is_final(_met(error)):
+                met = _met(error)
+                why = _words(met)
+                if isinstance(met.__cause__, ssl.SSLCertVerificationError):
+                    raise RunFailed(
+                        f"{place}: its certificate is not trusted ({met.__cause__.verify_message}); see to "
+                        "the URL, or name a file of authorities to trust in SSL_CERT_FILE"
+                    ) from error
+                if _is_final(met):
                     raise NotServed(f"{place}: not served ({why}); see to the URL and its access") from error
                 if tried == TRIES:
                     raise RunFailed(
@@ -165,7 +181,27 @@ def _met(error: BaseException) -> BaseException:
     return cause if cause is not None and is_file and type(cause).__module__.startswith("aiohttp") else error
 
 
+def _words(error: Any) -> str:
+    """What was met, in one line."""
+    if type(error).__name__ == "TooManyRedirects":
+        return "it redirects again and again"
+    if getattr(error, "status", None):  # what aiohttp says repeats the URL, which may bear a signature
+        return f"HTTP {error.status} {getattr(error, 'message', '')}".rstrip()
+    return one_line(error)
+
+
 def _is_final(error: BaseException) -> bool:
     """Whether another try would meet the same."""
-    status = getattr(error, "status", None)
-    return isinstance(error, _FINAL) or status in _FINAL_STATUS or "Credentials" in type(error).__name__
+    kind, status = type(error).__name__, getattr(error, "status", None)
+    known = isinstance(error, _FINAL) or status in _FINAL_STATUS
+    return known or kind == "TooManyRedirects" or "Credentials" in kind
+
+
+def _options(url: str) -> dict[str, Any]:
+    """For fsspec: over HTTP the proxies and passwords that other programs use, unless it is set up else."""
+    if not url.startswith(("http://", "https://")):
+        return {}
+    from fsspec.config import conf
+
+    given = {**conf.get("http", {}), **conf.get("https", {})}.get("client_kwargs", {})
+    return {"client_kwargs": {"trust_env": True, **given}}
