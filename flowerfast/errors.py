@@ -31,6 +31,14 @@ def _escaped(character: str) -> str:
     return f"\\x{byte:02x}" if 0x80 <= byte <= 0xFF else character.encode("unicode_escape").decode()
 
 
+_PASSWORD = re.compile(r"(\w:/{1,2}[^/@:\s]*):[^/\s]*@")  # of a URL, which a `Path` may have had
+
+
+def without_passwords(text: str) -> str:
+    """The text, but for passwords of URLs in it."""
+    return _PASSWORD.sub(r"\1:***@", text)
+
+
 class Said(Exception):
     """An error that is said in one line.
 
@@ -45,7 +53,7 @@ class UserError(Said, ValueError):
     """Wrong input: the message is one line that says what, where and what to do. Commands exit with 2."""
 
     def __init__(self, message: str) -> None:
-        super().__init__(printable(message))
+        super().__init__(printable(without_passwords(message)))
 
 
 class RunFailed(Said, RuntimeError):
@@ -55,7 +63,7 @@ class RunFailed(Said, RuntimeError):
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__(printable(message))
+        super().__init__(printable(without_passwords(message)))
 
 
 class Stopped(Said):

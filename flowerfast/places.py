@@ -4,6 +4,8 @@ import os
 import re
 from pathlib import Path
 
+from flowerfast.errors import UserError, without_passwords
+
 _URL = re.compile(r"([a-z][a-z0-9+.-]+):/+(.+)", re.IGNORECASE | re.DOTALL)  # of two letters: no drive
 _LOCAL = ("file", "local")
 TABLES = (".csv", ".tsv", ".tab", ".parquet", ".pq")
@@ -13,13 +15,20 @@ TABLES = (".csv", ".tsv", ".tab", ".parquet", ".pq")
 def url_of(place: Path | str) -> str | None:
     """The URL that a place is, without a slash at its end; None: the path of a folder.
 
-    A `Path` makes one slash of the two of a URL, which has them again here.
+    A `Path` makes one slash of the two of a URL, which has them again here. Raises UserError for a URL with a
+    password: places are written down, in run folders too.
     """
     found = _URL.fullmatch(os.fspath(place))
     if found is None:
         return None
     scheme = found[1].lower()
-    return f"{scheme}:{'///' if scheme in _LOCAL else '//'}{found[2].rstrip('/')}"
+    url = f"{scheme}:{'///' if scheme in _LOCAL else '//'}{found[2].rstrip('/')}"
+    if without_passwords(url) != url:
+        raise UserError(
+            f"{url}: a password in a URL comes to lie in run folders and logs; leave it out, and put it into "
+            "~/.netrc (for http), or where fsspec or the library behind it looks for it"
+        )
+    return url
 
 
 def in_full(place: Path | str) -> str:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from flowerfast.errors import UserError
 from flowerfast.places import in_full, spelled, url_of
 
 
@@ -24,3 +25,22 @@ def test_all_else_is_a_folder(folder: str) -> None:
     assert url_of(folder) is None
     assert in_full(folder) == str(Path(folder).resolve())
     assert spelled(Path(folder)) == str(Path(folder))
+
+
+@pytest.mark.parametrize(
+    "url", ["https://ann:secret@host/a", Path("ftp://ann:se:cr@et@host/a"), "http://:x@h/a"]
+)
+def test_a_password_in_a_url_is_refused_and_not_said(url: str | Path) -> None:
+    with pytest.raises(
+        UserError, match=r"://(ann)?:\*\*\*@h(ost)?/a: a password in a URL comes to lie"
+    ) as met:
+        url_of(url)
+    assert "secret" not in str(met.value)
+    assert "se:cr" not in str(met.value)
+
+
+@pytest.mark.parametrize(
+    "place", ["sftp://ann@host/a", "https://host:80/a@b", "hf://datasets/me/x@v1:2", "a:b@c"]
+)
+def test_what_only_looks_like_a_password_is_none(place: str) -> None:
+    assert place in (url_of(place), spelled(place))

@@ -3,27 +3,33 @@
 https://filesystem-spec.readthedocs.io
 """
 
+import json
+import logging
+import ssl
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from flowerfast.errors import RunFailed, UserError, one_line
-from flowerfast.machine import free_disk, logger
+from flowerfast.errors import RunFailed, Said, UserError, one_line
+from flowerfast.machine import free_disk, logger, within
 
 T = TypeVar("T")
 
 TIMEOUT = 30.0
 """Seconds after which a request without an answer is given up and made again."""
 TRIES = 8
-"""Of one request, before it is said that the store cannot be reached."""
+"""Of one request at most, before it is said that the store cannot be reached."""
 FIRST_WAIT = 0.25
 """Seconds before the second try; before each further one twice as long: half a minute in all."""
 _SLOWEST = 100_000  # bytes/s of an upload, which a request may take longer for
-_TOLD_AFTER = 3  # tries: of single failures, which every store has, nobody need hear
+_PATIENCE = 120.0  # seconds after which no further try is made
+_TOLD_AFTER = 3, 10.0  # tries, or seconds: of single failures, which every store has, nobody need hear
 _PIECE = 8 << 20  # bytes of one request for an object that is read whole
 _FINAL = (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError)
 _FINAL_STATUS = (400, 401, 403, 404, 405, 410, 416)  # of HTTP
+_WHOLE, _RANGE = 200, 206  # of HTTP
 
 
 class NotServed(RunFailed):
@@ -42,10 +48,12 @@ class Remote:
 
     def __init__(self, url: str) -> None:
         self.url = url
+        if url.startswith(("gs:", "gcs:")):  # what its library logs, with tracebacks, it raises too
+            logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
         try:
             from fsspec.core import url_to_fs  # only now: who has folders needs none of it
 
-            self._files, self._root = url_to_fs(url)
+            self._files, self._root = url_to_fs(url, **_options(url))
         except ImportError as error:
             raise UserError(
                 f'{url}: {one_line(error)}; what URLs need is not installed: pip install "flowerfast[remote]"'
@@ -110,9 +118,15 @@ class Remote:
             session = await self._files.set_session()
             options = {**self._files.kwargs}
             headers = {**options.pop("headers", {}), "Range": f"bytes={start}-{end - 1}"}
+            headers["Accept-Encoding"] = "identity"  # a server that compresses gives all, and no range
             content = bytearray()
             async with session.get(self._files.encode_url(path), headers=headers, **options) as answer:
                 self._files._raise_not_found_for_status(answer, path)
+                if answer.status != _RANGE and (start or answer.status != _WHOLE):
+                    raise RunFailed(
+                        f"{path}: the server gives no ranges of bytes (HTTP {answer.status} for one); take a "
+                        "server that does, or copy the shards to a folder"
+                    )
                 while len(content) <= end - start and (
                     some := await answer.content.read(end - start + 1 - len(content))
                 ):
@@ -127,31 +141,40 @@ class Remote:
 
     def _call(self, method: str, *arguments: Any, allowed: float | None = None, **options: Any) -> Any:
         """A method of the file system; one that waits for nothing but the network, for so many seconds."""
+        timeout = TIMEOUT if allowed is None else allowed
         if not self._files.async_impl:
-            return getattr(self._files, method)(*arguments, **options)
+            return within(timeout, self.url, partial(getattr(self._files, method), *arguments, **options))
         from fsspec.asyn import sync
 
-        timeout = TIMEOUT if allowed is None else allowed
         return sync(
             self._files.loop, getattr(self._files, f"_{method}"), *arguments, timeout=timeout, **options
         )
 
     def _trying(self, name: str, request: Callable[[], T]) -> T:
         """What a request gives, in one of many tries. Any exception is a failure: each store has its own."""
-        wait, place = FIRST_WAIT, f"{self.url}/{name}"
+        wait, place, began = FIRST_WAIT, f"{self.url}/{name}", time.monotonic()
         for tried in range(1, TRIES + 1):
             try:
                 return request()
+            except Said:
+                raise
             except Exception as error:
-                why = one_line(_met(error))
-                if _is_final(_met(error)):
-                    raise NotServed(f"{place}: not served ({why}); see to the URL and its access") from error
-                if tried == TRIES:
+                met = _met(error)
+                why = _words(met)
+                if isinstance(met.__cause__, ssl.SSLCertVerificationError):
                     raise RunFailed(
-                        f"{place}: tried {TRIES} times ({why}); see to the connection, then run the "
+                        f"{place}: its certificate is not trusted ({met.__cause__.verify_message}); see to "
+                        "the URL, or name a file of authorities to trust in SSL_CERT_FILE"
+                    ) from error
+                if _is_final(met):
+                    raise NotServed(f"{place}: not served ({why}); see to the URL and its access") from error
+                passed = time.monotonic() - began
+                if tried == TRIES or passed > _PATIENCE:
+                    raise RunFailed(
+                        f"{place}: tried {tried} times ({why}); see to the connection, then run the "
                         "command again, with --resume if there is a save"
                     ) from error
-                if tried >= _TOLD_AFTER:
+                if tried >= _TOLD_AFTER[0] or passed > _TOLD_AFTER[1]:
                     logger.warning("flowerfast: %s: %s; trying again", place, why)
             time.sleep(wait)
             wait *= 2
@@ -165,7 +188,38 @@ def _met(error: BaseException) -> BaseException:
     return cause if cause is not None and is_file and type(cause).__module__.startswith("aiohttp") else error
 
 
+def _words(error: Any) -> str:
+    """What was met, in one line."""
+    if type(error).__name__ == "TooManyRedirects":
+        return "it redirects again and again"
+    if _status(error):  # what aiohttp says repeats the URL, which may bear a signature
+        return f"HTTP {_status(error)} {getattr(error, 'message', '')}".rstrip()
+    if isinstance(error, TimeoutError) and not str(error):
+        return f"no answer for {TIMEOUT:.0f} s"
+    return one_line(error)
+
+
+def _status(error: Any) -> int | None:
+    """Of HTTP, as aiohttp, gcsfs and the hub's client have it."""
+    of_answer = getattr(getattr(error, "response", None), "status_code", None)
+    status = getattr(error, "status", None) or getattr(error, "code", None) or of_answer
+    return status if isinstance(status, int) else None
+
+
 def _is_final(error: BaseException) -> bool:
     """Whether another try would meet the same."""
-    status = getattr(error, "status", None)
-    return isinstance(error, _FINAL) or status in _FINAL_STATUS or "Credentials" in type(error).__name__
+    kind = type(error).__name__
+    refused = kind in ("TooManyRedirects", "OfflineModeIsEnabled") or "Credentials" in kind
+    forbidden = type(error) is OSError and str(error).startswith("Forbidden: ")  # of gcsfs
+    unknown = isinstance(error, ValueError) and not isinstance(error, json.JSONDecodeError)  # kind of path
+    return refused or forbidden or unknown or isinstance(error, _FINAL) or _status(error) in _FINAL_STATUS
+
+
+def _options(url: str) -> dict[str, Any]:
+    """For fsspec: over HTTP the proxies and passwords that other programs use, unless it is set up else."""
+    if not url.startswith(("http://", "https://")):
+        return {}
+    from fsspec.config import conf
+
+    given = {**conf.get("http", {}), **conf.get("https", {})}.get("client_kwargs", {})
+    return {"client_kwargs": {"trust_env": True, **given}}

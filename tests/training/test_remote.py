@@ -5,6 +5,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import fsspec.config
 import pytest
 import yaml
 
@@ -15,8 +16,10 @@ from flowerfast.packing.pack import pack
 from flowerfast.packing.shard_writer import PackSettings
 from flowerfast.photos import remote
 from flowerfast.photos.photos import Photos
+from flowerfast.photos.shard_index import INDEX
 from flowerfast.training.run import TrainResult
 from flowerfast.training.trained import evaluate
+from tests.photos.nginx import nginx
 from tests.photos.store import Store
 
 pytest.importorskip("aiohttp")
@@ -89,3 +92,19 @@ def test_blocks_are_of_shards_alone(photos: Path, shards: Path) -> None:
         pytest.raises(UserError, match="order is 'blocks', this loader has 'random'"),
     ):
         loader.load_state_dict(state)
+
+
+def test_a_run_from_nginx_over_tls_is_that_on_the_local_copy(
+    train_tiny: Train, shards: Path, tmp_path: Path, outcome: Outcome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "nginx"
+    place.mkdir()
+    with nginx(tmp_path, place) as server:
+        monkeypatch.setitem(fsspec.config.conf, "https", {"ssl": server.trusted()})
+        train_tiny("local", data=shards)
+        train_tiny("far", data=Path(f"{server.url}/moved/shards"))
+        fetched = len(server.asked())
+        assert fetched > len(list(shards.glob("*.tar")))
+        evaluate(tmp_path / "far", f"{server.url}/moved/shards", half="val")
+        assert {path.rpartition("/")[2] for _, _, path in server.asked()[fetched:]} == {INDEX}
+    assert str(outcome(tmp_path / "local")) == str(outcome(tmp_path / "far"))
