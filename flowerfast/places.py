@@ -36,6 +36,13 @@ def is_table(place: Path | str) -> bool:
     return url_of(place) is None and str(place).lower().endswith(TABLES) and not os.path.isdir(place)
 
 
+def what_to_give(place: Path | str) -> str:
+    """What DATA is to be, for messages: of tar files, as they are named to other loaders, their folder."""
+    if ".tar" in os.path.basename(place).lower():
+        return "give the folder that the tar files are in"
+    return "give a folder that holds one folder of photos per class"
+
+
 def spelled(place: Path | str) -> str:
     """A place for people and records, as it was given."""
     return url_of(place) or str(place)

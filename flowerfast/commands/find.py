@@ -8,7 +8,7 @@ from pathlib import Path
 
 from flowerfast.errors import UserError
 from flowerfast.machine import folder_problem
-from flowerfast.places import TABLES, is_table, url_of
+from flowerfast.places import TABLES, is_table, url_of, what_to_give
 
 _IN_PLACE = ("jsonl", "csv")  # each answer is there at once
 _TEXT = ("json", "html", *_IN_PLACE)
@@ -153,7 +153,7 @@ def check_folder(folder: Path) -> None:
             return
         what = f"no folder, and no table ({', '.join(TABLES)})" if folder.exists() else "no such folder"
         what = "no such table" if is_table(folder) else what
-        raise UserError(f"{folder}: {what}; give a folder that holds one folder of photos per class")
+        raise UserError(f"{folder}: {what}; {what_to_give(folder)}")
 
 
 def check_run(run: Path) -> None:

@@ -17,7 +17,7 @@ from flowerfast.files import open_regular
 from flowerfast.nearest import did_you_mean, nearest
 
 PATH, LABEL, SPLIT = "path", "label", "split"
-_KNOWN = {
+KNOWN = {
     PATH: ("path", "file", "filename", "image", "file_name", "file_path", "filepath", "image_path"),
     LABEL: ("label", "class", "target", "class_name", "category"),
     SPLIT: ("split", "fold", "set", "subset"),
@@ -134,13 +134,13 @@ def _place(file: Path, there: Sequence[str], role: str, named: str | None, neede
                 f"{listed}"
             )
     else:
-        places = [place for place, name in enumerate(there) if name.casefold() in _KNOWN[role]]
+        places = [place for place, name in enumerate(there) if name.casefold() in KNOWN[role]]
     if len(places) > 1:
         names = " and ".join(dict.fromkeys(repr(there[place]) for place in places))
         raise UserError(f"{file}: {len(places)} columns could be the {role}: {names}; set {setting}")
     if not places and needed:
         raise UserError(
-            f"{file}: no column for the {role}, such as {', '.join(_KNOWN[role][:4])}; its first line names "
+            f"{file}: no column for the {role}, such as {', '.join(KNOWN[role][:4])}; its first line names "
             f"{listed}: set {setting}"
         )
     return places[0] if places else None

@@ -29,7 +29,7 @@ from flowerfast.photos.listing import (
     under,
 )
 
-_LONGEST = 255  # characters of a class's name: of folders it is as many bytes
+LONGEST = 255  # characters of a class's name: of folders it is as many bytes
 
 
 def list_rows(file: Path, columns: Columns, layout: Layout = "auto") -> tuple[Path, Listing]:
@@ -171,7 +171,7 @@ class _Rows:
         name = text.strip()
         if not name:
             raise table.wrong(number, f"no {table.names[LABEL]}; give one, or remove the {table.unit}")
-        if len(name) > _LONGEST or "\0" in name:
+        if len(name) > LONGEST or "\0" in name:
             raise table.wrong(number, f"{shown(name)} is no name of a class; mend it")
         self._labels[text] = self._classes.setdefault(nfc(name), len(self._classes))
         return self._labels[text]

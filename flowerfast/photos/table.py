@@ -21,10 +21,10 @@ from flowerfast.errors import UserError, one_line
 from flowerfast.files import open_regular, replacing
 from flowerfast.machine import Progress, folder_problem, logger, user_cache_dir
 from flowerfast.photos.arrays import NPZ_ERRORS, read_npz
-from flowerfast.photos.classes import listed, packed
+from flowerfast.photos.classes import listed, packed, places
 from flowerfast.photos.decode import reason
 from flowerfast.photos.formats import is_clipped, is_raw, not_photos
-from flowerfast.photos.header import Header, LimitError, check_bytes, read_header
+from flowerfast.photos.header import Header, LimitError, check_bytes, clipped_note, read_header
 from flowerfast.photos.heads import read_heads
 from flowerfast.photos.label_file import Columns, check_readable
 from flowerfast.photos.label_rows import labels_digest, list_rows
@@ -34,9 +34,11 @@ from flowerfast.photos.remote_shards import RemoteShards
 from flowerfast.photos.shard_cache import Mirror
 from flowerfast.photos.shard_index import is_packed, read_index
 from flowerfast.photos.shards import Shards
+from flowerfast.photos.tar_photos import read_tars, tars_of
+from flowerfast.photos.tar_scan import TarPhotos
 from flowerfast.photos.walk import some
 from flowerfast.photos.workers import one_by_one
-from flowerfast.places import TABLES, in_full, is_table, spelled
+from flowerfast.places import TABLES, in_full, is_table, spelled, what_to_give
 
 CACHE_VERSION = 3
 FOLDS = ("", "train", "val", "test")
@@ -152,6 +154,10 @@ def read_table(
             return shards
         return _oriented(shards, _cache_file(shards.root, wanted), max_pixels, progress)
     check_place(root)
+    tars = [] if is_table(root) else tars_of(root)
+    if tars:
+        found = read_tars(root, tars, max_pixels, progress, layout, columns or Columns())
+        return _packed(root, max_pixels, min_classes, wanted, found)
     place, file = root, root if is_table(root) else None
     if file is not None:
         root, listing = list_rows(file, columns or Columns(), layout)
@@ -187,7 +193,7 @@ def check_place(place: Path) -> None:
         check_readable(place)
     elif not place.is_dir():
         what = f"no folder, and no table ({', '.join(TABLES)})" if place.exists() else "no such folder"
-        raise UserError(f"{place}: {what}; give a folder that holds one folder of photos per class")
+        raise UserError(f"{place}: {what}; {what_to_give(place)}")
 
 
 def forget(place: Path, wanted: tuple[str, ...] | None = None) -> None:
@@ -293,9 +299,7 @@ def _scan_notes(others: list[str], empty: list[str], clipped: list[str]) -> list
     if empty:
         notes.append(f"no classes, for none of their files is a photo: {some(empty)}")
     if clipped:
-        what = "1 photo has" if len(clipped) == 1 else f"{len(clipped)} photos have"
-        white = "more than 8 bits a channel, which Pillow turns white where it passes 255"
-        notes.append(f"{what} {white}: {some(clipped)}; convert to 8 bits")
+        notes.append(clipped_note(clipped))
     return notes
 
 
@@ -347,24 +351,35 @@ def _opens(file: Path) -> bool:
     return False
 
 
-def _packed(place: Path | Mirror, max_pixels: int, min_classes: int, wanted: tuple[str, ...] | None) -> Table:
-    """Table of a folder of shards: their index, in the order of the folder that was packed."""
+def _packed(
+    place: Path | Mirror,
+    max_pixels: int,
+    min_classes: int,
+    wanted: tuple[str, ...] | None,
+    found: TarPhotos | None = None,
+) -> Table:
+    """Table of a folder of shards: their index, in the order of the folder that was packed; or what was
+    `found` in tars that others wrote.
+    """
     remote = place if isinstance(place, Mirror) else None
     root = place.folder if isinstance(place, Mirror) else place
     source = str(root) if remote is None else remote.url
-    index = read_index(root, source)
+    index = read_index(root, source) if found is None else found.index
     classes, columns, notes, fingerprint = index.classes, index.columns, list[str](), index.fingerprint
+    bad = {} if found is None else _bad_of(found, wanted)
     if wanted is not None:
         classes, columns, notes = packed(classes, columns, wanted, source)
         chosen = repr((fingerprint, classes)).encode("utf-8", "surrogateescape")
         fingerprint = hashlib.sha256(chosen).hexdigest()
+    if found is not None:
+        notes += found.notes
     if len(classes) < min_classes:
         where = "is packed there" if wanted is None else "of data.classes"
         raise UserError(f"{source}: only one class {where} ({classes[0]}); a classifier needs two or more")
     about = root, index.shards, columns["shard"], columns["offset"], columns["crc32"]
     shards = Shards(*about) if remote is None else RemoteShards(*about, columns["size"], remote)
     arrays: dict[str, Any] = {name: columns[name] for name in _ARRAYS}
-    table = Table(root, classes, fingerprint=fingerprint, shards=shards, notes=tuple(notes), **arrays)
+    table = Table(root, classes, fingerprint=fingerprint, shards=shards, notes=tuple(notes), **arrays, **bad)
     large = np.flatnonzero(table.width.astype(np.int64) * table.height > max_pixels)
     if len(large):
         where = f"{shards.where(int(large[0]))} ({table.path(int(large[0]))})"
@@ -373,6 +388,19 @@ def _packed(place: Path | Mirror, max_pixels: int, min_classes: int, wanted: tup
             f"{len(large)} of {len(table)} packed photos; raise data.max_pixels or pack with --max-side"
         )
     return table
+
+
+def _bad_of(found: TarPhotos, wanted: tuple[str, ...] | None) -> dict[str, Any]:
+    """Columns of a table on photos of the classes `wanted` that cannot be read."""
+    place = np.arange(len(found.index.classes), dtype=np.int32)
+    if wanted is not None:
+        place = places(found.index.classes, wanted, "tar files")
+    keep = np.flatnonzero(place[found.bad_label] >= 0)
+    return {
+        "bad": tuple(BadFile(*found.index.bad[row]) for row in keep.tolist()),
+        "bad_label": place[found.bad_label][keep],
+        "bad_fold": found.bad_fold[keep],
+    }
 
 
 def _oriented(table: Table, cache: Path, max_pixels: int, progress: Progress | None) -> Table:
