@@ -109,7 +109,7 @@ def _check_end(path: Path, file: _Bounded, at: int, noted: Counter[int]) -> None
     if not behind:
         noted[NO_END] += 1
     elif any(behind[: tarfile.BLOCKSIZE]):
-        raise UserError(f"{path}: damaged at byte {at}, and nothing behind is read; {_COPY}")
+        raise UserError(f"{path}: damaged or cut at byte {at}, and nothing behind is read; {_COPY}")
     elif any(behind):
         raise UserError(f"{path}: another tar follows behind its end; join them with `tar -A`, not `cat`")
 

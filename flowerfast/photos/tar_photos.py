@@ -39,7 +39,7 @@ def read_tars(
     layout: Layout,
     columns: Columns,
 ) -> TarPhotos:
-    """Photos of the tars `names` in `root`, in the order of class, tar and place there.
+    """Photos of the tars `names` in `root`, in the order of class, tar and key.
 
     Halves of a split are told by words in the names of the tars. Raises UserError for tars that cannot be
     read, samples of which nobody can tell photo or label, and tars without a photo that can be read.

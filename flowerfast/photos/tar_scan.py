@@ -89,7 +89,7 @@ class Scan:
         self._without = 0  # samples
 
     def photos(self, folds: list[int]) -> TarPhotos:
-        """All photos, in the order of half, class, tar and place there; `folds` are the halves of the tars.
+        """All photos, in the order of half, class, tar and key; `folds` are the halves of the tars.
 
         Raises UserError.
         """
@@ -136,8 +136,9 @@ class Scan:
         paths: list[bytes],
         bad: tuple[tuple[str, str], ...],
     ) -> Index:
-        """Rows as those of shards, in the order of a folder: by half, class, and where they lie."""
-        rows = np.lexsort((table["label"], table["fold"]))  # stable: they come as they lie
+        """Rows as those of shards, in the order of a folder: by half, class, and path."""
+        place = np.argsort(np.array(paths, np.object_), kind="stable").argsort()
+        rows = np.lexsort((place, table["label"], table["fold"]))
         ordered = [paths[row] for row in rows.tolist()]
         columns = {name: values[rows].astype(COLUMNS[name]) for name, values in table.items()}
         columns["path_bytes"] = np.frombuffer(b"".join(ordered), np.uint8)
@@ -172,7 +173,7 @@ class Scan:
         for tar, shard in enumerate(self._shards):
             path = self._root / shard.name
             for key, members in self._samples(tar).items():
-                fields.suffixes.update(members)
+                fields.suffixes.update([*members])
                 if document is None and JSON in members:
                     document = tar, members[JSON]
                 if self._photo(path, key, members) is None:
