@@ -38,7 +38,7 @@ from flowerfast.photos.tar_photos import read_tars, tars_of
 from flowerfast.photos.tar_scan import TarPhotos
 from flowerfast.photos.walk import some
 from flowerfast.photos.workers import one_by_one
-from flowerfast.places import TABLES, in_full, is_table, spelled, what_to_give
+from flowerfast.places import TABLES, in_full, is_table, no_photos_at, spelled
 
 CACHE_VERSION = 3
 FOLDS = ("", "train", "val", "test")
@@ -193,7 +193,7 @@ def check_place(place: Path) -> None:
         check_readable(place)
     elif not place.is_dir():
         what = f"no folder, and no table ({', '.join(TABLES)})" if place.exists() else "no such folder"
-        raise UserError(f"{place}: {what}; {what_to_give(place)}")
+        raise UserError(no_photos_at(place, what))
 
 
 def forget(place: Path, wanted: tuple[str, ...] | None = None) -> None:

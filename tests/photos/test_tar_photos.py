@@ -1,7 +1,6 @@
 """Tar files that others wrote: read as the photos that are in them, or refused in one line."""
 
 import gzip
-import io
 import json
 import logging
 import os
@@ -13,7 +12,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import webdataset
 
@@ -95,22 +93,25 @@ def out_of_order() -> Members:
 
 LONG = "long/" * 40 + "ünï/"
 READ: dict[str, tuple[Members, dict[str, Any]]] = {
-    "text": (samples(LABELS), {}),
-    "text with a line's end": ([(n, c + b"\r\n" * n.endswith("cls")) for n, c in samples(LABELS)], {}),
-    "jpeg": (samples(LABELS, "jpeg"), {}),
-    "JPG": (samples(LABELS, "JPG"), {}),
-    "a named suffix": (samples(LABELS, "image"), {"path_column": "image"}),
-    "json with a label": (with_json("label"), {}),
-    "json with a class": (with_json("class_name"), {}),
-    "json, another field": (with_json("species"), {"label_column": "species"}),
-    "out of order": (out_of_order(), {}),
-    "PAX names, long and not ASCII": ([(LONG + name, content) for name, content in samples(LABELS)], {}),
-    "a mask beside": ([*samples(LABELS), ("0000.mask.png", encoded(9, "PNG"))], {}),
-    "what is passed over": (
+    "`KEY.cls` with text": (samples(LABELS), {}),
+    "labels that end with a line": ([(n, c + b"\r\n" * n.endswith("cls")) for n, c in samples(LABELS)], {}),
+    "`KEY.jpeg`": (samples(LABELS, "jpeg"), {}),
+    "`KEY.JPG`": (samples(LABELS, "JPG"), {}),
+    "photos under another suffix": (samples(LABELS, "image"), {"path_column": "image"}),
+    "img2dataset's `KEY.jpg`, `KEY.txt`, `KEY.json` with a field `label`": (with_json("label"), {}),
+    "the same with a field `class_name`": (with_json("class_name"), {}),
+    "the same with the label in another field": (with_json("species"), {"label_column": "species"}),
+    "members out of order, and samples split": (out_of_order(), {}),
+    "PAX or GNU names, long and not ASCII": (
+        [(LONG + name, content) for name, content in samples(LABELS)],
+        {},
+    ),
+    "a mask beside, `KEY.mask.png`": ([*samples(LABELS), ("0000.mask.png", encoded(9, "PNG"))], {}),
+    "hidden files, `__MACOSX`, `__index__`": (
         [("__index__", b"x"), ("._0000.jpg", b"x"), ("__MACOSX/._1.jpg", b"x"), *samples(LABELS)],
         {},
     ),
-    "class folders": (
+    "class folders: `photos/rose/1.jpg`, no labels": (
         [(f"photos/{LABELS[number]}/{number:04d}.jpg", encoded(number)) for number in range(len(LABELS))],
         {},
     ),
@@ -259,27 +260,27 @@ def changed(place: int, name: str | None = None, content: bytes | None = None) -
 
 
 REFUSED: dict[str, tuple[Members, str]] = {
-    "no label": (
+    "no labels": (
         samples(LABELS)[::2],
         r"no label that is read in these tar files: KEY\.cls, or a field such as 'label' of KEY\.json; the "
         r"samples have \.jpg; set data\.label_column to what holds it, or write the label as KEY\.cls",
     ),
-    "captions alone": (
+    "img2dataset's captions alone": (
         [member for member in with_json("caption2") if not member[0].endswith(".cls")],
-        r"the samples have \.jpg, \.json, \.txt; fields in the first JSON: caption, url, width and 2 more; set",
+        r"the samples have \.jpg, \.json, \.txt; fields in the first JSON: caption, url, width and 2 more",
     ),
-    "pickled": (
+    "labels that are pickled, `KEY.pyd`": (
         [
             (n.replace(".cls", ".pyd"), pickle.dumps(3) if n.endswith("cls") else c)
             for n, c in samples(LABELS)
         ],
         r"\(\.pyd is not: write it as text\)",
     ),
-    "pickled under the name of text": (
+    "a pickle under the name of text": (
         changed(1, content=pickle.dumps(3)),
         r"a\.tar: 0000\.cls: b'\\x80.+', which is no name or number of a class in UTF-8; set .+ never read\)",
     ),
-    "msgpack": (
+    "labels in msgpack, `KEY.mp`": (
         [(name.replace(".cls", ".mp"), content) for name, content in samples(LABELS)],
         r"\(\.mp is not: write it as text\)",
     ),
@@ -287,24 +288,24 @@ REFUSED: dict[str, tuple[Members, str]] = {
         changed(1, content=b" \n"),
         r"0000\.cls: b' \\n', which is no name or number of a class",
     ),
-    "two lines": (changed(1, content=b"a\nb"), r"0000\.cls: b'a\\nb', which is no name"),
+    "a label of two lines": (changed(1, content=b"a\nb"), r"0000\.cls: b'a\\nb', which is no name"),
     "a sample without its label": (
         changed(1, "0000.txt"),
         r"a\.tar: 0000 has no \.cls, only \.jpg, \.txt; add its label, or take the sample out",
     ),
-    "twice": (
+    "a sample twice": (
         [*samples(LABELS), *samples(["rose"])],
         r"a\.tar: 0000\.jpg is there twice, and nobody can tell which is meant",
     ),
-    "two photos": (
+    "two photos in a sample": (
         [*samples(LABELS), ("0001.png", encoded(1, "PNG"))],
         r"a\.tar: 0001 has 2 photos, \.jpg and \.png; name the one to take: data\.path_column=jpg",
     ),
-    "two labels": (
+    "two members that could be the label": (
         [*samples(LABELS), ("0001.label", b"x")],
         r"'cls' and 'label' could each be the label; set data\.label_column",
     ),
-    "two fields": (
+    "two fields that could be the label": (
         [(n, c.replace(b'"caption"', b'"class"')) for n, c in with_json("label")],
         r"'class' and 'label' could each be the label; set data\.label_column",
     ),
@@ -316,24 +317,24 @@ REFUSED: dict[str, tuple[Members, str]] = {
         [(n, c.replace(b'"rose"', b"[1]") if n == "0004.json" else c) for n, c in with_json("label")],
         r"0004\.json: field 'label' is \[1\], which is no name or number of a class",
     ),
-    "halves inside": (
+    "halves inside: `train/1.jpg`, no labels": (
         [(f"{'train' if i % 2 else 'val'}/{i}.jpg", encoded(i)) for i in range(6)],
         r"begin with the halves of a split \(train, val\); unpack them \(tar xf\) and give that folder",
     ),
-    "out of its folder": (
+    "names that lead out of their folder": (
         [*samples(LABELS), ("../x.jpg", encoded(0))],
         r"'\.\./x\.jpg' leads out of its folder; write the tar anew",
     ),
-    "no photo": (
+    "no photos": (
         [("a.txt", b"x"), ("a.cls", b"x")],
         r"no photo that can be read in 1 tar files; they hold none",
     ),
-    "no photo that can be read": (
+    "photos none of which can be read": (
         [("a.jpg", b"x"), ("a.cls", b"x")],
         r"no photo that can be read in 1 tar files; first: a/a\.jpg: ",
     ),
     "one class": (samples(["rose", "rose"]), r"only one class is packed there \(rose\)"),
-    "nothing": ([], r"no photo that can be read in 1 tar files"),
+    "an empty tar": ([], r"no photo that can be read in 1 tar files"),
 }
 
 
@@ -466,3 +467,34 @@ def test_our_own_shards_without_their_index_are_no_strangers(tmp_path: Path) -> 
     (tmp_path / "tars/flowerfast-pack.json").write_text("{}")
     with pytest.raises(UserError, match=rf"holds shards without their index, {INDEX}"):
         Photos(tmp_path / "tars")
+
+
+ALONE = {
+    "`KEY.jpg` and `KEY.cls`, numbers, by webdataset's ShardWriter": (
+        test_shards_of_webdatasets_writer_are_the_photos_in_folders
+    ),
+    "JPEG and PNG, a key again in another tar": (
+        test_formats_may_differ_and_a_key_may_come_again_in_another_tar
+    ),
+    "`train-*.tar` and `*-validation-*.tar`": test_halves_are_told_by_the_words_of_names,
+    "samples without a photo": test_damaged_photos_are_named_and_counted,
+    "photos that are damaged": test_damaged_photos_are_named_and_counted,
+    "links and devices": test_links_are_left_out_and_said,
+    "a tar without the blocks at its end": test_a_tar_without_its_end_is_read_and_said,
+    "`.tar.gz`, `.tgz`": test_compressed_tars_are_refused,
+    "a tar that is cut or damaged, or two joined by `cat`": test_tars_that_are_damaged_are_refused,
+    "`train-*.tar` and `val-*.tar` beside others": test_halves_that_nobody_can_tell_are_refused,
+}
+"""Rows of the page that are tests of their own."""
+
+
+def test_every_row_of_the_page_is_a_test() -> None:
+    page = (Path(__file__).parents[2] / "docs/shards.md").read_text(encoding="utf-8")
+    table = page.partition("| in the tar files |")[2].partition("\n\n")[0].splitlines()[2:]
+    rows = dict(row.strip("| ").split(" | ") for row in table)
+    refused = {row for row, end in rows.items() if end == "refused"}
+    assert refused - {*ALONE} == {*REFUSED}
+    assert {*rows} - refused - {*ALONE} == {*READ}
+    assert {*ALONE} <= {*rows}
+    for row, (_, settings) in READ.items():
+        assert [f"`data.{name}`" in rows[row] for name in settings] == [True] * len(settings)
