@@ -9,9 +9,11 @@ minute.
 """
 
 import argparse
+import gc
 import os
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -66,7 +68,11 @@ class Reader(NamedTuple):
 def _webdataset(tars: list[Path], suffixes: list[str]) -> Iterator[Found]:
     import webdataset
 
-    for sample in webdataset.WebDataset([str(tar) for tar in tars], shardshuffle=False):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # it leaves closing its files to the collector
+        samples = [*webdataset.WebDataset([str(tar) for tar in tars], shardshuffle=False)]
+        gc.collect()
+    for sample in samples:
         photo = next((sample[suffix] for suffix in suffixes if suffix in sample), None)
         yield Found(sample["__key__"], photo, sample["cls"])
 
