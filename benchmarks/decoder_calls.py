@@ -124,6 +124,15 @@ def _spdl() -> Decode:
     return decode
 
 
+def _tensorflow() -> Decode:
+    import os
+
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    import tensorflow as tf
+
+    return lambda encoded: tf.io.decode_image(encoded, channels=3).numpy()
+
+
 def _ffcv() -> Decode:
     from ffcv.libffcv import imdecode
     from simplejpeg import decode_jpeg_header  # ffcv keeps sizes in its own file
@@ -147,6 +156,7 @@ DECODERS = {
     "OpenCV": Decoder(_opencv(True), ("opencv-python-headless",)),
     "DALI CPU": Decoder(_dali, ("nvidia-dali-cuda120",)),
     "SPDL": Decoder(_spdl, ("spdl-io",)),
+    "TensorFlow": Decoder(_tensorflow, ("tensorflow-cpu",)),
     "ffcv": Decoder(_ffcv, ("ffcv", "simplejpeg")),
 }
 

@@ -29,7 +29,10 @@ from flowerfast.training.evaluation import answer
 from flowerfast.training.trained import TrainedModel, load_run
 
 RESULTS = Path(__file__).resolve().parent / "results" / "serving.json"
-_PACKAGES = ("opencv-python-headless", "torchcodec", "spdl-io", "nvidia-dali-cuda120", "onnxruntime")
+_PACKAGES = (
+    *("opencv-python-headless", "torchcodec", "spdl-io", "nvidia-dali-cuda120", "onnxruntime"),
+    "tensorflow-cpu",
+)
 _TOGETHER = 32
 
 

@@ -124,6 +124,19 @@ def _onnx(antialias: bool) -> Callable[[], Resize]:
     return make
 
 
+def _tensorflow(method: str, antialias: bool = False) -> Callable[[], Resize]:
+    def make() -> Resize:
+        import tensorflow as tf
+
+        def resize(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
+            made = tf.image.resize(pixels, [height, width], method=method, antialias=antialias).numpy()
+            return np.ascontiguousarray(made.round().clip(0, 255).astype(np.uint8))
+
+        return resize
+
+    return make
+
+
 WAYS = {
     "as in training": Way("Pillow", _trained),
     "Pillow, bilinear": Way("Pillow", _pillow("BILINEAR")),
@@ -140,6 +153,10 @@ WAYS = {
     "SPDL, Pillow bilinear": Way("SPDL", _pillow("BILINEAR"), ("spdl",)),
     "ONNX Resize, antialias": Way("Pillow", _onnx(True), ("onnx", "onnxruntime")),
     "ONNX Resize, linear": Way("Pillow", _onnx(False), ("onnx", "onnxruntime")),
+    "TensorFlow's decoder, torchvision v2": Way("TensorFlow", _torchvision(2), ("tensorflow",)),
+    "TensorFlow, bilinear": Way("TensorFlow", _tensorflow("bilinear"), ("tensorflow",)),
+    "TensorFlow, bilinear, antialias": Way("TensorFlow", _tensorflow("bilinear", True), ("tensorflow",)),
+    "TensorFlow, area": Way("TensorFlow", _tensorflow("area"), ("tensorflow",)),
 }
 """DALI's own decoder gives Pillow's pixels of the JPEGs that it takes (docs/decoders.md): only its resize is
 here."""

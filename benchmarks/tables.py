@@ -14,7 +14,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks import decoder_tables, resume_tables
+from benchmarks import decoder_tables, resume_tables, shard_tables
 from benchmarks.compare_chart import draw, is_drawn_from
 from benchmarks.compare_tables import PAPER, headline, section
 from benchmarks.markdown import machine, made, photos, table
@@ -258,9 +258,15 @@ def streaming() -> str:
     return "\n\n".join(resume_tables.streaming(*each, resumed) for each in read("streaming.json"))
 
 
+def readers() -> str:
+    """What other programs' readers find in our shards, see `shard_readers.py`."""
+    return "\n\n".join(shard_tables.readers(*each) for each in read("shard_readers.json"))
+
+
 PAGES: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {"first": first, "cpu": cpu, "speed": speed, "accuracy": accuracy},
     "docs/compare.md": {"compare": compare},
+    "docs/shards.md": {"readers": readers},
     "docs/cpu.md": {"builds": builds, "packing": packing, "growth": growth},
     "docs/decoders.md": {"decoders": decoders, "serving": serving},
     "docs/distributed.md": {"ranks": ranks},

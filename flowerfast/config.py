@@ -27,15 +27,15 @@ class DataConfig(Section):
     """Where pixels come from and who decodes them."""
 
     path: str | None = None
-    """Folder of class folders, of train/, val/, test/, or shards; a table; a URL; null: rendered flowers."""
+    """Folder of class folders, of train/, val/, test/, or of tars; a table; a URL; null: rendered flowers."""
     layout: Literal["auto", "split", "classes"] = "auto"
     """Folders named train, val, test: halves (split), or classes; auto: halves that hold class folders."""
     classes: tuple[str, ...] | str | None = None
     """Classes to take, in this order: a list, names with commas, file with a name per line; null: all."""
     path_column: str | None = None
-    """Column of a table (CSV, TSV, Parquet) with the photo's place; null: path, file, filename or image."""
+    """Column of a table with the photo's place; null: path, file, filename or image. Of tars its suffix."""
     label_column: str | None = None
-    """Column of a table with what is on the photo; null: label, class or target."""
+    """Column of a table with what is on the photo; null: label, class, ... Of tars a suffix or JSON field."""
     label_separator: str | None = None
     """Text between the labels of a photo with several, in its cell; space, tab; null: one label a photo."""
     label_columns: tuple[str, ...] | str | None = None

@@ -45,6 +45,13 @@ def is_table(place: Path | str) -> bool:
     return url_of(place) is None and str(place).lower().endswith(TABLES) and not os.path.isdir(place)
 
 
+def no_photos_at(place: Path | str, what: str) -> str:
+    """A line on a place that cannot be DATA; other loaders take the names of tar files."""
+    if ".tar" in os.path.basename(place).lower():
+        return f"{place}: {what}; give the folder that the tar files are in"
+    return f"{place}: {what}; give a folder that holds one folder of photos per class"
+
+
 def spelled(place: Path | str) -> str:
     """A place for people and records, as it was given."""
     return url_of(place) or str(place)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from flowerfast.errors import UserError
 from flowerfast.machine import folder_problem
-from flowerfast.places import TABLES, is_table, url_of
+from flowerfast.places import TABLES, is_table, no_photos_at, url_of
 
 _IN_PLACE = ("jsonl", "csv")  # each answer is there at once
 _TEXT = ("json", "html", *_IN_PLACE)
@@ -135,12 +135,14 @@ def _is_among(file: Path, photos: Sequence[Path]) -> bool:
 
 
 def _is_photo_in(data: Path | None, whole: Path) -> bool:
-    """Whether a file, links followed, lies in a folder of photos and is one of them, by name or content."""
+    """Whether a file, links followed, lies in a folder of photos and is one of them, by name or content, or
+    a tar file that holds some.
+    """
     from flowerfast.photos.walk import ENDINGS, opens
 
     if data is None or not whole.is_relative_to(data.resolve()):
         return False
-    return whole.name.lower().endswith(ENDINGS) or opens(whole)
+    return whole.name.lower().endswith((*ENDINGS, ".tar")) or opens(whole)
 
 
 def check_folder(folder: Path) -> None:
@@ -153,7 +155,7 @@ def check_folder(folder: Path) -> None:
             return
         what = f"no folder, and no table ({', '.join(TABLES)})" if folder.exists() else "no such folder"
         what = "no such table" if is_table(folder) else what
-        raise UserError(f"{folder}: {what}; give a folder that holds one folder of photos per class")
+        raise UserError(no_photos_at(folder, what))
 
 
 def check_run(run: Path) -> None:

@@ -27,7 +27,7 @@ from flowerfast.packing.upload import Upload, merge_at
 from flowerfast.philox import generator
 from flowerfast.photos.decode import DecodeError
 from flowerfast.photos.photos import Photos, iter_chunks
-from flowerfast.photos.shard_index import Index, read_index
+from flowerfast.photos.shard_index import Index, is_packed, read_index
 from flowerfast.photos.table import BadFile, Table
 from flowerfast.photos.walk import some
 from flowerfast.photos.workers import Workers, in_order
@@ -220,16 +220,22 @@ def damaged(folder: Path, threads: int | None = None, progress: Progress | None 
     Reads every byte of every photo, in the order in which they lie, also at a URL. Raises UserError when a
     shard is missing or has another size.
     """
+    if url_of(folder) is None and folder.is_dir() and not is_packed(folder):
+        raise _no_shards(folder)  # tar files of others have no checksums
     with tempfile.TemporaryDirectory() as nowhere:  # what is kept of remote shards says nothing of these
         none: dict[str, Any] = {"cache_dir": nowhere, "cache_gb": 1e-9} if url_of(folder) is not None else {}
         photos = Photos(folder, max_pixels=1 << 62, exif="ignore", min_classes=1, **none)
         return _damaged(photos, folder, threads or usable_cores(), progress)
 
 
+def _no_shards(folder: Path) -> UserError:
+    return UserError(f"{folder}: no packed photos there; give the OUT of `flowerfast pack DATA OUT`")
+
+
 def _damaged(photos: Photos, folder: Path, threads: int, progress: Progress | None) -> list[str]:
     shards = photos.table.shards
     if shards is None:
-        raise UserError(f"{folder}: no packed photos there; give the OUT of `flowerfast pack DATA OUT`")
+        raise _no_shards(folder)
     order = np.lexsort((shards.offset, shards.shard))
     damaged_photos: list[str] = []
     done = 0

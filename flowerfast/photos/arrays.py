@@ -22,12 +22,17 @@ NPZ_ERRORS = (
 """What is raised for a damaged .npz file."""
 
 
-def save_arrays(file: Path, about: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
-    """Write arrays and what describes them (JSON) as .npz; same content, same bytes. Raises OSError."""
+def save_arrays(
+    file: Path, about: dict[str, Any], arrays: dict[str, np.ndarray], shared: bool = False
+) -> None:
+    """Write arrays and what describes them (JSON) as .npz; same content, same bytes. Raises OSError.
+
+    `shared` is that of `replacing`.
+    """
     # ASCII: JSON escapes what is no valid UTF-8 in file names, and gives it back.
     text = np.frombuffer(json.dumps(about).encode("ascii"), np.uint8)
     content: dict[str, Any] = {"about": text, **arrays}
-    with replacing(file, durable=True) as fresh, fresh.open("wb") as out:
+    with replacing(file, durable=True, shared=shared) as fresh, fresh.open("wb") as out:
         np.savez(out, **content)
 
 

@@ -1,12 +1,14 @@
 """What a photo's header says, and whether the photo is one that can be taken."""
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from flowerfast.errors import one_line
 from flowerfast.photos.formats import open_image
 from flowerfast.photos.orientation import decoded_size, read_orientation
+from flowerfast.photos.walk import some
 
 _PIXEL_BYTES, _FILE_BYTES = 16, 256 << 20  # most bytes of a file: so many for each pixel allowed, or so many
 MAX_SIDE = 1_000_000
@@ -46,6 +48,13 @@ def checked_header(file: Path, max_pixels: int) -> Header:
     """See `read_header`. LimitError also for a file of too many bytes."""
     check_bytes(file.stat().st_size, max_pixels)
     return read_header(file, max_pixels)
+
+
+def clipped_note(paths: Sequence[str]) -> str:
+    """A line on photos whose modes are clipped, see `formats.is_clipped`."""
+    what = "1 photo has" if len(paths) == 1 else f"{len(paths)} photos have"
+    white = "more than 8 bits a channel, which Pillow turns white where it passes 255"
+    return f"{what} {white}: {some(paths)}; convert to 8 bits"
 
 
 def check_bytes(size: int, max_pixels: int) -> None:

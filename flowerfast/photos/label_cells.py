@@ -11,7 +11,7 @@ from flowerfast.photos.label_file import LABEL, LabelFile, Piece
 from flowerfast.photos.label_sets import LabelSets
 from flowerfast.photos.layout import nfc
 
-_LONGEST = 255  # characters of a class's name: of folders it is as many bytes
+LONGEST = 255  # characters of a class's name: of folders it is as many bytes
 _FLAGS = {"0": False, "1": True, "0.0": False, "1.0": True, "false": False, "true": True}
 
 
@@ -119,7 +119,7 @@ class SetsOfLabels:
 
 def _checked(table: LabelFile, number: int, name: str) -> str:
     """The name of a class in one spelling. Raises UserError for what is none."""
-    if len(name) > _LONGEST or "\0" in name:
+    if len(name) > LONGEST or "\0" in name:
         raise table.wrong(number, f"{shown(name)} is no name of a class; mend it")
     return nfc(name)
 

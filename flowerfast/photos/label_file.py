@@ -17,7 +17,7 @@ from flowerfast.files import open_regular
 from flowerfast.nearest import did_you_mean, nearest
 
 PATH, LABEL, SPLIT = "path", "label", "split"
-_KNOWN = {
+KNOWN = {
     PATH: ("path", "file", "filename", "image", "file_name", "file_path", "filepath", "image_path"),
     LABEL: ("label", "class", "target", "class_name", "category"),
     SPLIT: ("split", "fold", "set", "subset"),
@@ -178,14 +178,14 @@ def _place(
                 f"{listed}"
             )
     else:
-        known = (*_KNOWN[role], *(_PLURAL if several and role == LABEL else ()))
+        known = (*KNOWN[role], *(_PLURAL if several and role == LABEL else ()))
         places = [place for place, name in enumerate(there) if name.casefold() in known]
     if len(places) > 1:
         names = " and ".join(dict.fromkeys(repr(there[place]) for place in places))
         raise UserError(f"{file}: {len(places)} columns could be the {role}: {names}; set {setting}")
     if not places and needed:
         raise UserError(
-            f"{file}: no column for the {role}, such as {', '.join(_KNOWN[role][:4])}; its first line names "
+            f"{file}: no column for the {role}, such as {', '.join(KNOWN[role][:4])}; its first line names "
             f"{listed}: set {setting}"
         )
     return places[0] if places else None
@@ -279,7 +279,7 @@ def _kinds(types: Any, role: str) -> list[Any]:
     text = [types.is_string, types.is_large_string, types.is_string_view]
     if role == PATH:
         return text
-    return [*text, types.is_integer, types.is_boolean, *([types.is_floating] if role not in _KNOWN else [])]
+    return [*text, types.is_integer, types.is_boolean, *([types.is_floating] if role not in KNOWN else [])]
 
 
 def _batches(table: Any, names: dict[str, str]) -> Iterator[Piece]:

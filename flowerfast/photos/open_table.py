@@ -18,7 +18,8 @@ from flowerfast.photos.scan import VERSION, scan
 from flowerfast.photos.shard_cache import Mirror
 from flowerfast.photos.shard_index import is_packed
 from flowerfast.photos.table import Table
-from flowerfast.places import TABLES, is_table
+from flowerfast.photos.tar_photos import read_tars, tars_of
+from flowerfast.places import TABLES, is_table, no_photos_at
 
 
 def read_table(
@@ -48,6 +49,10 @@ def read_table(
             return shards
         return with_orientations(shards, wanted, max_pixels, progress)
     check_place(root)
+    tars = [] if is_table(root) else tars_of(root)
+    if tars:
+        found = read_tars(root, tars, max_pixels, progress, layout, columns or Columns())
+        return packed_table(root, max_pixels, min_classes, wanted, found)
     place, file = root, root if is_table(root) else None
     if file is not None:
         root, listing = list_rows(file, columns or Columns(), layout)
@@ -87,7 +92,7 @@ def check_place(place: Path) -> None:
         check_readable(place)
     elif not place.is_dir():
         what = f"no folder, and no table ({', '.join(TABLES)})" if place.exists() else "no such folder"
-        raise UserError(f"{place}: {what}; give a folder that holds one folder of photos per class")
+        raise UserError(no_photos_at(place, what))
 
 
 def _check_classes(root: Path, classes: tuple[str, ...], min_classes: int) -> None:

@@ -41,12 +41,14 @@ class Photos:
     take an array of them raise UserError. Subsets share the columns and the count of bad files.
 
     Args:
-        folder: one folder of photos per class, one with train/, val/ or test/, or one of packed shards; the
-            URL of such shards; or a table, CSV, TSV or Parquet, that names photos and their labels.
+        folder: one folder of photos per class, one with train/, val/ or test/, or one of packed shards or
+            of tar files that others wrote; the URL of packed shards; or a table, CSV, TSV or Parquet, that
+            names photos and their labels.
         layout: whether folders named train, val, test are halves ("split") or classes ("classes"); "auto":
             halves where class folders are in them. Of a table "classes" leaves out its column of splits.
         classes: those to take, in the order of their labels, or a file of a name per line; None: all.
-        path_column, label_column, split_column: of a table; None: those of the usual names.
+        path_column, label_column, split_column: of a table; None: those of the usual names. Of tar files
+            that others wrote, the suffix of the photos, and the suffix or the JSON field of their labels.
         label_separator: of a table, text between the labels of a photo that has several; None: each has one.
         label_columns: of a table, columns of 0 and 1, one per class, of photos with several labels: their
             names, or "*" for all but those of path and split.

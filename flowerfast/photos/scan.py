@@ -10,7 +10,7 @@ from flowerfast.errors import UserError
 from flowerfast.machine import Progress
 from flowerfast.photos.decode import reason
 from flowerfast.photos.formats import is_clipped, is_raw, not_photos
-from flowerfast.photos.header import Header, LimitError, check_bytes, read_header
+from flowerfast.photos.header import Header, LimitError, check_bytes, clipped_note, read_header
 from flowerfast.photos.heads import read_heads
 from flowerfast.photos.label_rows import labels_digest
 from flowerfast.photos.listing import Listing
@@ -113,7 +113,5 @@ def _scan_notes(others: list[str], empty: list[str], clipped: list[str]) -> list
     if empty:
         notes.append(f"no classes, for none of their files is a photo: {some(empty)}")
     if clipped:
-        what = "1 photo has" if len(clipped) == 1 else f"{len(clipped)} photos have"
-        white = "more than 8 bits a channel, which Pillow turns white where it passes 255"
-        notes.append(f"{what} {white}: {some(clipped)}; convert to 8 bits")
+        notes.append(clipped_note(clipped))
     return notes

@@ -27,7 +27,7 @@ from flowerfast.photos.shard_index import BRING_BACK, TAR_BLOCK, Shard
 _NAME_BYTES = 100  # of a member, with which its header begins
 
 
-class _OpenFile:
+class OpenFile:
     """A shard opened to be read, closed when nobody holds this object any more. Raises OSError.
 
     Attributes:
@@ -72,7 +72,7 @@ class Shards:
     shard: np.ndarray
     offset: np.ndarray
     crc32: np.ndarray
-    _open: dict[int, _OpenFile] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _open: dict[int, OpenFile] = field(default_factory=dict, init=False, repr=False, compare=False)
     _checked: dict[int, tuple[Any, np.ndarray]] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
@@ -151,7 +151,7 @@ class Shards:
             return self.files[shard].name
         return f"{self.files[shard].name}: {name.decode('utf-8', 'replace')}"
 
-    def _problem(self, index: int, opened: _OpenFile, encoded: np.ndarray) -> OSError | None:
+    def _problem(self, index: int, opened: OpenFile, encoded: np.ndarray) -> OSError | None:
         """What is wrong with bytes that were read of a file."""
         shard = int(self.shard[index])
         state, checked = self._checked[shard]
@@ -164,14 +164,14 @@ class Shards:
             checked[index] = True
         return None
 
-    def _held(self, shard: int) -> _OpenFile | None:
+    def _held(self, shard: int) -> OpenFile | None:
         """A shard that stays open; None: one that does not, or that cannot be opened."""
         if shard not in self._open and len(self._open) < _MOST_OPEN:
             with suppress(OSError):  # `read` will say what is wrong
                 self._opened(shard)
         return self._open.get(shard)
 
-    def _opened(self, shard: int) -> _OpenFile:
+    def _opened(self, shard: int) -> OpenFile:
         """A shard. Raises OSError.
 
         Without a lock, which a fork in the wrong moment would leave locked: that two threads open the same
@@ -182,12 +182,12 @@ class Shards:
             return opened
         path, size = self.folder / self.files[shard].name, self.files[shard].size
         try:
-            opened = _OpenFile(path, size)
+            opened = OpenFile(path, size)
         except OSError as error:
             if error.errno not in (errno.EMFILE, errno.ENFILE) or not self._open:
                 raise
             self._open.clear()  # others need descriptors too
-            opened = _OpenFile(path, size)
+            opened = OpenFile(path, size)
         if len(self._open) < _MOST_OPEN:
             self._open[shard] = opened
         return opened

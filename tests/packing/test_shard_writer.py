@@ -27,6 +27,8 @@ from flowerfast.config import DataConfig
 from flowerfast.errors import UserError
 from flowerfast.packing.pack import pack, shard_order
 from flowerfast.packing.shard_writer import PackSettings
+from flowerfast.packing.tar_shard import OpenShard
+from flowerfast.packing.tar_shard import Photo as TarPhoto
 from flowerfast.photos.arrays import load_arrays, save_arrays
 from flowerfast.photos.photos import Photos
 from flowerfast.photos.shard_index import INDEX, STATE
@@ -145,6 +147,19 @@ def test_tar_lists_two_plain_members_per_photo(photo_folder: Write, tmp_path: Pa
     assert keys[::2] == keys[1::2]
     assert {member.name.split(".", 1)[1] for member in members} == {"cls", "jpg"}
     assert {(m.mtime, m.uid, m.gid, m.uname, m.gname, m.mode) for m in members} == {(0, 0, 0, "", "", 0o644)}
+    assert not any(member.pax_headers for member in members)
+
+
+def test_names_stay_below_what_dali_reads(tmp_path: Path) -> None:
+    """Names of more than 100 bytes, or not ASCII, take a PAX header, of which its reader knows nothing."""
+    shard = OpenShard(tmp_path / "x.tar", 0)
+    for row in (0, 10**9, 2**63 - 1):
+        shard.add(row, 2**31 - 1, TarPhoto(np.zeros(5, np.uint8), "jpg", 1, 1, 1))
+    shard.finish()
+    with tarfile.open(tmp_path / "x.tar") as tar:
+        members = tar.getmembers()
+    assert len(members) == 6
+    assert all(member.name.isascii() and len(member.name) < 96 for member in members)
     assert not any(member.pax_headers for member in members)
 
 
