@@ -83,6 +83,14 @@ class DataConfig(Section):
     gpu_kernels: Literal["auto", "triton", "dali"] = "auto"
     """Who augments on the GPU: triton (exactly as the reference) or dali; auto: triton if a trial passes."""
 
+    @field_validator("classes", mode="before")
+    @classmethod
+    def _as_text(cls, value: Any) -> Any:
+        """YAML reads the names 0, 1, 2 as numbers."""
+        if not isinstance(value, list | tuple):
+            return value
+        return [str(name) if type(name) is int else name for name in value]
+
     @field_validator("label_separator")
     @classmethod
     def _in_words(cls, value: str | None) -> str | None:

@@ -39,6 +39,10 @@ def without_passwords(text: str) -> str:
     return _PASSWORD.sub(r"\1:***@", text)
 
 
+class Fact(str):
+    """A note of something that is as it should be: who wants to hear little is not told."""
+
+
 class Said(Exception):
     """An error that is said in one line.
 

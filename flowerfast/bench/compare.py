@@ -22,8 +22,8 @@ from typing import Any, Literal
 from rich.table import Table
 from rich.text import Text
 
-from flowerfast.bench.result import SUITES, Row, check_result, relative_spread
-from flowerfast.documents import read_json
+from flowerfast.bench.result import SUITES, Result, Row, check_result, relative_spread
+from flowerfast.documents import DocumentError, conform, read_json
 from flowerfast.errors import UserError, one_line, printable
 
 Verdict = Literal["slower", "faster", "same", "within noise", "not judged"]
@@ -117,8 +117,9 @@ def read_result(file: Path) -> dict[str, Any]:
         ) from error
     check_result(result, str(file))
     try:
+        conform(Result, result)
         return _with_present_names(result)
-    except (LookupError, TypeError, AttributeError) as error:
+    except DocumentError as error:
         raise UserError(
             f"{file}: lacks what a result of flowerfast bench has ({one_line(error)}); measure again"
         ) from error

@@ -2,11 +2,109 @@
 
 import statistics
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any, NotRequired
+
+from pydantic import Field, FiniteFloat
+from typing_extensions import TypedDict
 
 from flowerfast.bench.environment import SCHEMA
 from flowerfast.documents import shown
 from flowerfast.errors import UserError
+
+_Rate = Annotated[FiniteFloat, Field(gt=0)]
+_Amount = Annotated[FiniteFloat, Field(ge=0)]
+
+
+class _Environment(TypedDict):
+    device: str
+    cpu: str
+    cores: int
+    versions: dict[str, str]
+    git: str | None
+    git_changed: bool | None
+
+
+class _Data(TypedDict):
+    photos: int
+    mean_pixels: _Amount
+    mean_bytes: _Amount
+
+
+class _Settings(TypedDict):
+    photos_per_epoch: int
+    model: str
+    image_size: int
+    batch_size: int
+    workers: int
+    rounds: int
+    left_out: NotRequired[dict[str, str]]
+
+
+class _Stage(TypedDict):
+    ms: _Rate
+    spread_ms: _Amount
+    images_per_sec: _Rate
+
+
+class _ColdRead(TypedDict, total=False):
+    ms: _Rate
+    spread_ms: _Amount
+    images_per_sec: _Rate
+    not_measured: str
+
+
+class _Stages(TypedDict):
+    executor: str
+    photos: int
+    rows: dict[str, _Stage]
+    sum_ms: _Rate
+    loader_ms: _Rate
+    cold_read: _ColdRead
+
+
+class _Figures(TypedDict):
+    images_per_sec: _Rate
+    spread: _Amount
+    rounds: list[_Rate]
+    cpu_cores: _Amount | None
+    memory_bytes: _Amount | None
+    data_wait: NotRequired[_Amount | None]
+    gpu_share: NotRequired[_Amount | None]
+    gpu_memory_bytes: NotRequired[_Amount | None]
+
+
+class _Failed(TypedDict):
+    error: str
+
+
+class _Advice(TypedDict):
+    setting: str
+    images_per_sec: _Rate
+    gain: _Rate
+    note: str
+
+
+class _Verdict(TypedDict):
+    bound: str
+    advice: list[_Advice]
+    findings: list[str]
+
+
+_Rows = dict[str, _Figures | _Failed]
+
+
+class Result(TypedDict):
+    """What is read of a result; there is more in it."""
+
+    environment: _Environment
+    data: _Data
+    settings: _Settings
+    stages: NotRequired[_Stages]
+    loader: NotRequired[_Rows]
+    model: NotRequired[_Rows]
+    train: NotRequired[_Rows]
+    verdict: _Verdict
+
 
 SUITES = ("stages", "loader", "model", "train")
 BESIDE = "host-to-device"

@@ -45,6 +45,8 @@ def find_photos(arguments: Sequence[str], path_column: str | None = None) -> tup
             found = [file for file in found if file.is_file()]
         if not found:
             what = "no photos in this folder" if path.is_dir() else "no such file, folder or pattern"
+            if [*path.glob("*.tar")]:
+                what = "shards or tar files, which evaluate takes, and predict does not"
             if path.exists() and not path.is_dir():
                 what = "no regular file"
             raise UserError(f"{argument}: {what}; give photos, folders that hold some, tables or patterns")
@@ -63,13 +65,16 @@ def check_outputs(
     """Raise UserError where one of the files to write, by option, cannot be written or is not to be.
 
     A file that is there is taken for an earlier output, and replaced. But none is that a run, shards or a
-    saved model consist of, nor one of `photos` or a photo in `data`, nor a table that `data` is, nor that of
-    another option, nor any in `folder`, which the command fills; nor, where text is to be written, any photo.
+    saved model consist of, nor one of `photos` or a table among them, nor a photo in `data`, nor a table that
+    `data` is, nor that of another option, nor any in `folder`, which the command fills; nor, where text is to
+    be written, any photo. No picture is written into `data`, where it would be one of the photos.
     """
     wanted = [(form, file) for form, file in files.items() if file is not None and file != Path("-")]
     if not wanted:
         return
+    tables = [each for each in photos if is_table(each)]
     table = data if data is not None and is_table(data) and data.is_file() else None
+    tables += [table] if table is not None else []
     from flowerfast.photos.walk import opens, part_of  # numpy: not for a command's --help
 
     for place, (form, file) in enumerate(wanted):
@@ -87,11 +92,13 @@ def check_outputs(
             raise UserError(f"--{form} {file}: part of a {own}; name another file")
         if folder is not None and whole.is_relative_to(os.path.realpath(folder)):
             raise UserError(f"--{form} {file}: in {folder}, which this command fills; name a file elsewhere")
-        if table is not None and _is_one(file, table):
+        if any(_is_one(file, each) for each in tables):
             raise UserError(f"--{form} {file}: the table of the photos; name another file")
         named = _named(table, path_column) if table is not None and file.is_file() else photos
         if file.is_file() and (_is_among(file, named) or _is_photo_in(data, whole)):
             raise UserError(f"--{form} {file}: one of the photos; name another file")
+        if _is_photo_in(data, whole):
+            raise UserError(f"--{form} {file}: a picture there is one of the photos; name a file elsewhere")
         if form in _TEXT and file.is_file() and opens(whole):
             raise UserError(f"--{form} {file}: a photo is there; name another file")
 
@@ -154,7 +161,8 @@ def check_folder(folder: Path) -> None:
             check_readable(folder)
             return
         what = f"no folder, and no table ({', '.join(TABLES)})" if folder.exists() else "no such folder"
-        what = "no such table" if is_table(folder) else what
+        if is_table(folder):
+            what = "no regular file" if folder.exists() else "no such table"
         raise UserError(no_photos_at(folder, what))
 
 

@@ -17,7 +17,7 @@ from rich.text import Text
 
 from flowerfast.commands.find import check_outputs
 from flowerfast.commands.speech import SPEECH, PipeClosed, event, printing
-from flowerfast.errors import RunFailed, UserError, WriteFailed, printable
+from flowerfast.errors import Fact, RunFailed, UserError, WriteFailed, printable
 from flowerfast.files import delivering, to_json, writing
 from flowerfast.places import spelled
 
@@ -295,9 +295,14 @@ def tell(text: str) -> None:
 
 
 def say(notes: Iterable[str]) -> None:
-    """Notes as lines on standard error."""
+    """Notes as lines on standard error, or events: warnings, but for facts."""
     for note in notes:
-        complain(note)
+        if not isinstance(note, Fact):
+            complain(note)
+        elif SPEECH.is_json:
+            event("note", text=note)
+        elif not SPEECH.is_quiet:
+            _write_error(note)
 
 
 def say_compiling(kernels: str, waited: bool = True) -> list[str]:

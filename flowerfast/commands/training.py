@@ -211,7 +211,7 @@ def predict(
     if [*files.values()].count(Path("-")) > 1:
         raise UserError("--json, --jsonl and --csv: one of them at most to standard output, -")
     photos, notes = find_photos(images, config.data.path_column)
-    check_outputs(files, photos)
+    check_outputs(files, [*photos, *map(Path, images)])
     check_run(run)
     say(notes)
     from flowerfast.commands.answers import answers

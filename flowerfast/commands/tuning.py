@@ -56,6 +56,7 @@ def tune(
     chosen = chosen_settings(set_, data, epochs=epochs, classes=classes)
     check_start(config, chosen)
     check_outputs({"json": json_}, data=data, folder=out_)
+    quietly = json_ == Path("-")
     from flowerfast.commands.display import progress_bar
     from flowerfast.commands.signals import StopSignals
     from flowerfast.training.tune import tune as search
@@ -68,16 +69,17 @@ def tune(
             trials=trials,
             weights=weights,
             minutes=minutes,
-            say=tell,
+            say=(lambda _: None) if quietly else tell,
             stop=StopSignals,
             bars=partial(progress_bar, out),
         )
     except Stopped as stopped:
         fail(f"flowerfast: {stopped}; the same command goes on")
         raise typer.Exit(128 + stopped.signum) from None
-    accuracy = result.best["accuracy"]
-    out.print_result(
-        f"best: trial {result.best['trial']}, validation accuracy {accuracy:.1%}: {result.config}"
-    )
-    out.print(f"train with it: flowerfast train DATA --config {result.config}", soft_wrap=True)
+    if not quietly:
+        out.print_result(
+            f"best: trial {result.best['trial']}, validation accuracy {result.best['accuracy']:.1%}: "
+            f"{result.config}"
+        )
+        out.print(f"train with it: flowerfast train DATA --config {result.config}", soft_wrap=True)
     write_json(json_, {"best": result.best, "config": str(result.config), "trials": result.trials})

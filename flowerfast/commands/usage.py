@@ -1,8 +1,10 @@
 """Options that stand for settings, and one line for a command line that means nothing."""
 
+import sys
 from typing import Any
 
 from flowerfast.commands.output import fail
+from flowerfast.commands.speech import SPEECH
 from flowerfast.nearest import nearest, nearest_keys
 
 SHORT = {
@@ -20,6 +22,7 @@ SHORT = {
 
 def explain_usage(error: Any) -> None:
     """One line for what the command line cannot mean; without arguments, the help."""
+    SPEECH.is_json = "--log-json" in sys.argv  # which was not reached
     context, message = error.ctx, error.format_message()
     if type(error).__name__ == "NoArgsIsHelpError" or context is None:
         error.show()

@@ -87,12 +87,14 @@ def _ask(url: str, file: Path, have: int) -> HTTPResponse:
 
 def _keep(answer: HTTPResponse, url: str, file: Path, size: int, show: Callable[[int, int], object]) -> None:
     """Write what comes behind what is there, or in its place where the server begins anew."""
-    place = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", answer.headers.get("Content-Range", ""))
+    place = re.fullmatch(r"bytes ([0-9]{1,18})-[0-9]+/.+", answer.headers.get("Content-Range", ""))
     start = int(place[1]) if answer.status == 206 and place else 0
-    length = answer.headers.get("Content-Length", "")
-    if answer.status not in (200, 206) or (length.isdecimal() and start + int(length) != size):
+    length = re.fullmatch(r"[0-9]{1,18}", answer.headers.get("Content-Length", "").strip())
+    if answer.status not in (200, 206):
+        raise UserError(f"{url}: not the file that is wanted (HTTP {answer.status}); {_OTHER}")
+    if length and start + int(length[0]) != size:
         raise UserError(
-            f"{url}: not the file that is wanted ({start + int(length or 0):,} bytes, not {size:,}); {_OTHER}"
+            f"{url}: not the file that is wanted ({start + int(length[0]):,} bytes, not {size:,}); {_OTHER}"
         )
     have = _length(file)
     if start not in (0, have):

@@ -71,7 +71,10 @@ def fetch(
     data, bars = DATASETS[name], progress_bars(bars)
     folder, url = path("folder", folder), data.url if url is None else url
     if not isinstance(url, str) or not re.match(r"(https?|file)://\S+$", url, re.IGNORECASE):
-        raise UserError(f"--url {shown(url)}: give a URL that begins with https://, http:// or file://")
+        raise UserError(
+            f"--url {shown(url)}: give a URL that begins with https://, http:// or file://, a space in it "
+            "written as %20"
+        )
     whole = Path(os.path.realpath(folder))
     if url_of(folder) is not None:
         raise UserError(f"{url_of(folder)}: photos are fetched to this machine; name a folder")

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from flowerfast.documents import shown
-from flowerfast.errors import UserError, one_line
+from flowerfast.errors import Fact, UserError, one_line
 from flowerfast.files import open_regular
 from flowerfast.nearest import did_you_mean, nearest
 from flowerfast.photos.label_sets import LabelSets
@@ -126,7 +126,7 @@ def left_out(classes: Sequence[str], label: np.ndarray, place: np.ndarray, what:
         return []
     count = int((place[label] < 0).sum())
     kinds = "1 other class" if len(others) == 1 else f"{len(others)} other classes"
-    return [f"data.classes: {count:,} {what} of {kinds} are left out: {some(others)}"]
+    return [Fact(f"data.classes: {count:,} {what} of {kinds} are left out: {some(others)}")]
 
 
 def passed_over(classes: Sequence[str], sets: LabelSets, label: np.ndarray, place: np.ndarray) -> list[str]:

@@ -202,6 +202,8 @@ def _text(file: Path, columns: Columns, wanted: Sequence[str], also: Sequence[st
             before, line = before + 1, stream.readline(_HEADER)
         if not line:
             raise UserError(f"{file}: empty; its first line must name the columns, such as path,label")
+        if len(line) == _HEADER and not line.endswith(("\n", "\r")):
+            raise UserError(f"{file}: its first line is longer than {_HEADER:,} characters; name the columns")
         # Spreadsheets write ; where the comma is in numbers.
         delimiter = max(",\t;", key=line.count)
         rows = csv.reader(chain([line], stream), delimiter=delimiter, skipinitialspace=True, strict=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from flowerfast.documents import shown
-from flowerfast.errors import UserError
+from flowerfast.errors import Fact, UserError
 from flowerfast.nearest import did_you_mean, nearest
 from flowerfast.photos.label_cells import Labels, OneLabel, SetsOfLabels
 from flowerfast.photos.label_file import LABEL, PATH, SPLIT, Columns, LabelFile, Piece, opened
@@ -247,7 +247,7 @@ class _Rows:
         elif table.separator is not None:
             read += ", of which a photo may have several"
         again = f"{twice} rows name a photo that an earlier one names, with the same label: taken once"
-        return [f"{self.file.name}: {read}", *([again] if twice else [])]
+        return [Fact(f"{self.file.name}: {read}"), *([again] if twice else [])]
 
 
 def labels_digest(listing: Listing) -> str:

@@ -101,6 +101,4 @@ def _check_classes(root: Path, classes: tuple[str, ...], min_classes: int) -> No
             f"{root}: {len(classes)} classes with photos; min_classes={min_classes} are asked for"
         )
     if 0 < len(classes) < min_classes:
-        raise UserError(
-            f"{root}: only one class with photos ({classes[0]}); a classifier needs two or more class folders"
-        )
+        raise UserError(f"{root}: only one class with photos ({classes[0]}); a classifier needs two or more")

@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from flowerfast.errors import UserError, one_line
+from flowerfast.errors import Fact, UserError, one_line
 from flowerfast.machine import Progress, folder_problem, logger, user_cache_dir
 from flowerfast.photos.arrays import NPZ_ERRORS, load_arrays, save_arrays
 from flowerfast.photos.label_file import Columns
@@ -91,7 +91,8 @@ def _load(cache: Path, key: str) -> TarPhotos | None:
         bad = tuple((path, why) for path, why in about["bad"])
         columns = {name: arrays[name] for name in COLUMNS}
         index = Index(tuple(about["classes"]), shards, {}, bad, columns, about["suffixes"])
-        return TarPhotos(index, tuple(about["notes"]), arrays["bad_label"], arrays["bad_fold"])
+        notes = Fact(about["notes"][0]), *about["notes"][1:]
+        return TarPhotos(index, notes, arrays["bad_label"], arrays["bad_fold"])
     except NPZ_ERRORS:
         return None  # none yet, or a damaged one: the tars are read again
 

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from flowerfast.errors import UserError, one_line
+from flowerfast.errors import Fact, UserError, one_line
 from flowerfast.machine import Progress, usable_cores
 from flowerfast.photos.decode import reason
 from flowerfast.photos.formats import SUFFIXES, is_clipped
@@ -155,7 +155,9 @@ class Scan:
     def _notes(self, rule: Rule) -> tuple[str, ...]:
         count = f"{len(self._shards)} tar file{'s' * (len(self._shards) > 1)}"
         suffixes = some([f".{suffix}" for suffix, _ in self._suffixes.most_common()])
-        notes = [f"{count} without an index of flowerfast: photos from {suffixes}, labels from {rule}"]
+        notes: list[str] = [
+            Fact(f"{count} without an index of flowerfast: photos from {suffixes}, labels from {rule}")
+        ]
         if self._without:
             notes.append(f"left out, samples without a photo: {self._without}")
         if self._noted[LINKS]:

@@ -84,7 +84,8 @@ class Answers:
         labels = torch.from_numpy(self.labels)
         temperature = fit_temperature(self.logits, labels)
         if temperature is None:
-            return Calibration(ece, bins, problem="none fits, as where all answers are right")
+            why = "none fits, as where all answers are right, or none is better than a guess"
+            return Calibration(ece, bins, problem=why)
         loss, confidence = 0.0, []
         for logits, true in _parts(self.logits, labels):
             loss += F.cross_entropy(logits / temperature, true, reduction="sum").item()

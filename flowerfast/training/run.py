@@ -12,6 +12,7 @@ import torch
 
 from flowerfast.arguments import of_kind, path, progress_bars, signal_asked
 from flowerfast.config import Config
+from flowerfast.errors import Fact
 from flowerfast.loaders.device import device_name
 from flowerfast.loaders.loader import Loader
 from flowerfast.machine import ProgressBars, lend_home, no_bars
@@ -331,5 +332,5 @@ def _tell(loaders: tuple[Loader, Loader], said: list[str], told: list[str], repo
     """Report what there is to say, by the loaders too, and has not been told yet; all that was told."""
     notes = [*dict.fromkeys([*told, *said, *(note for loader in loaders for note in loader.notes)])]
     for note in notes[len(told) :]:
-        reporter.note(note)
+        (reporter.fact if isinstance(note, Fact) else reporter.note)(note)
     return notes

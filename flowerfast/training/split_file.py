@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,17 +78,15 @@ def read_split(file: Path, photos: Photos) -> tuple[Photos, Photos]:
         row = rows.get(path, alike.get(nfc(path)))
         if row is None:
             # Left out, it would give all after it other indices, and so other random parameters.
+            _check_classes(photos, classes)
             bad = (b.error for b in photos.table.bad if nfc(b.path) == nfc(path))
             there = "no photo" if photos.table.file is None else f"{photos.table.file.name} does not name it"
             why = next(bad, there if (photos.root / path).exists() else None)
             what = "gone since the run began" if why is None else f"cannot be taken any more ({why})"
             raise UserError(f"{photos.table.inside(path)}: {what}; put it back or start a new run")
         index[path] = row
-    if len(index) == len(rows) and [*map(nfc, classes)] != [*map(nfc, photos.classes)]:
-        raise UserError(
-            f"{photos.source}: its classes are {some(photos.classes)} now, and were {some(classes)} when the "
-            "run began; name them as they were, in that order, or start a new run"
-        )
+    if len(index) == len(rows):
+        _check_classes(photos, classes)
     if len(index) != len(rows):
         known = {*index.values()}
         new = next(path for path, i in rows.items() if i not in known)
@@ -99,6 +98,15 @@ def read_split(file: Path, photos: Photos) -> tuple[Photos, Photos]:
             "new run"
         )
     return train, val
+
+
+def _check_classes(photos: Photos, classes: Sequence[str]) -> None:
+    """Raise UserError unless these were the classes when the run began."""
+    if [*map(nfc, classes)] != [*map(nfc, photos.classes)]:
+        raise UserError(
+            f"{photos.source}: its classes are {some(photos.classes)} now, and were {some(classes)} when the "
+            "run began; name them as they were, in that order, or start a new run"
+        )
 
 
 def _labels(train: Photos, val: Photos) -> str:

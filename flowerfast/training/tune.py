@@ -106,12 +106,21 @@ def tune(
     trials, folder = whole("trials", trials, 1, 10_000), path("out", out)
     given = {**({} if data is None else {"data.path": in_full(path("data", data))}), **(settings or {})}
     base = start_config(config, given)
+    if weights is not None and base.model.name != AUTO:
+        raise UserError(
+            f"--weights {weights}: of models to choose from, which model.name={base.model.name} is not; set "
+            "model.name=auto, or give the file as model.weights"
+        )
     _refuse_several(base, progress_bars(bars))
     models = weights_at_hand(weights) if base.model.name == AUTO else [{}]
     drawn = [_draw(number, base, models[number % len(models)]) for number in range(trials)]
     with only_writer(folder, "choose another --out"):
         search = _Search(folder, base, drawn)
-        return search.run(minutes, say, stop or (lambda: nullcontext(lambda: None)), progress_bars(bars))
+        try:
+            return search.run(minutes, say, stop or (lambda: nullcontext(lambda: None)), progress_bars(bars))
+        except (UserError, RunFailed):
+            search.leave_nothing()
+            raise
 
 
 def _refuse_several(base: Config, bars: ProgressBars) -> None:
@@ -163,6 +172,13 @@ class _Search:
         self._about = {"config": base.model_dump(mode="json"), "trials": drawn}
         self._rows = self._known()
         self._write()  # so that a search whose first trial is stopped is known as one
+
+    def leave_nothing(self) -> None:
+        """Take the file of trials away where none has begun: the next search may have other settings."""
+        if not self._rows and not [*self._folder.glob("round-*/*")]:
+            for place in self._folder.glob("round-*"):
+                place.rmdir()
+            self._file.unlink(missing_ok=True)
 
     def run(
         self,

@@ -17,7 +17,14 @@ RATES = {"cpu": 1800.0, "cpu, ram cache": 2900.0}
 def row(rate: float, noise: float, seed: int, rounds: int = 5, **more: Any) -> dict[str, Any]:
     random = np.random.default_rng(seed)
     drawn = rate * (1 + noise * random.normal(size=rounds))
-    facts = {"backend": "cpu", "cache": "none", "workers": 2, "batch_size": 32}
+    facts = {
+        "backend": "cpu",
+        "cache": "none",
+        "workers": 2,
+        "batch_size": 32,
+        "cpu_cores": 1.9,
+        "memory_bytes": None,
+    }
     return {**summary([float(value) for value in drawn]), **facts, **more}
 
 
@@ -31,15 +38,38 @@ def result(seed: int = 0, noise: float = 0.02, rounds: int = 5, **slower: float)
     return {
         "schema": 2,
         "kind": "bench",
-        "environment": {"cpu": "Some CPU", "cores": 2, "device": "CPU", "versions": {"torch": "9"}},
+        "environment": {
+            "cpu": "Some CPU",
+            "cores": 2,
+            "device": "CPU",
+            "versions": {"torch": "9"},
+            "git": None,
+            "git_changed": None,
+        },
         "data": {"folder": "photos", "photos": 408, "mean_pixels": 3e5, "mean_bytes": 4e4},
-        "settings": {"batch_size": 32, "image_size": 224, "photos_per_epoch": 400 + seed},
-        "stages": {"repeats": rounds, "rows": rows, "sum_ms": sum(each["ms"] for each in rows.values())},
+        "settings": {
+            "batch_size": 32,
+            "image_size": 224,
+            "photos_per_epoch": 400 + seed,
+            "model": "resnet18",
+            "workers": 2,
+            "rounds": rounds,
+        },
+        "stages": {
+            "repeats": rounds,
+            "rows": rows,
+            "sum_ms": sum(each["ms"] for each in rows.values()),
+            "executor": "numba",
+            "photos": 300,
+            "loader_ms": 1.0,
+            "cold_read": {"not_measured": "no root"},
+        },
         "loader": {
             name: row(rate * slower.get(name, 1.0), noise, seed + i, rounds)
             for i, (name, rate) in enumerate(RATES.items())
         },
         "model": {"training step": row(700, noise, seed + 7, rounds)},
+        "verdict": {"bound": "model", "advice": [], "findings": ["model-bound"]},
     }
 
 
@@ -201,3 +231,28 @@ def test_files_that_are_no_results_are_refused(tmp_path):
         read_result(file)
     file.write_text(json.dumps(result()))
     assert read_result(file) == result()
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (("environment",), None),
+        (("verdict",), {}),
+        (("loader", "cpu", "images_per_sec"), None),
+        (("loader", "cpu", "images_per_sec"), "x"),
+        (("loader", "cpu", "images_per_sec"), 0),
+        (("loader", "cpu"), {}),
+        (("stages", "rows", "decode", "ms"), -1),
+        (("settings", "left_out"), 5),
+    ],
+    ids=str,
+)
+def test_damaged_results_are_refused_in_one_line(tmp_path, place, value):
+    damaged = part = result()
+    for key in place[:-1]:
+        part = part[key]
+    part[place[-1]] = value
+    file = tmp_path / "old.json"
+    file.write_text(json.dumps(damaged))
+    with pytest.raises(UserError, match=rf"lacks what a result .* has \(.*{place[-1]}.*\); measure again"):
+        read_result(file)

@@ -68,6 +68,14 @@ def test_a_folder_stands_for_the_photos_that_training_would_take(tmp_path: Path,
     assert [photos.root / photos.path(i) for i in range(len(photos))] == found
 
 
+def test_shards_are_told_from_an_empty_folder(shelf: Path) -> None:
+    (shelf / "empty/shard-000000.tar").touch()
+    with pytest.raises(
+        UserError, match=r"empty: shards or tar files, which evaluate takes, and predict does"
+    ):
+        find_photos([str(shelf / "empty")])
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no such pipes")
 def test_what_is_there_and_no_file_is_not_called_absent(shelf: Path) -> None:
     os.mkfifo(shelf / "pipe.jpg")

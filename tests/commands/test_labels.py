@@ -56,6 +56,36 @@ def test_a_table_trains_as_its_folder_and_resumes_with_its_labels_alone(
     assert "photos/red/03.jpg: cannot be taken any more (labels.csv does not name it); put it back" in err
 
 
+def test_a_run_keeps_its_classes_and_numbers_are_names(
+    cli: Cli, photos: Path, table: Path, tmp_path: Path
+) -> None:
+    assert cli("train", photos, *ONE, "--out", "run")[0] == 0
+    code, _, err = cli("train", "--resume", "--out", "run", "--classes", "red,blue", "--epochs", 2)
+    assert code == 2
+    assert "its classes are red, blue now, and were blue, green, red when the run began" in err
+    for number, name in enumerate(("blue", "green", "red")):
+        table.write_text(table.read_text().replace(f",{name}\n", f",{number}\n"))
+    assert cli("scan", "labels.csv", "--set", "data.classes=[2,0]")[0] in (0, 1)
+
+
+def test_what_is_as_it_should_be_is_no_warning(cli: Cli, table: Path) -> None:
+    asked = "scan", "labels.csv", "--classes", "red,blue"
+    assert "labels.csv: path from column 'image'" in cli(*asked)[2]
+    assert cli(*asked, "-q")[2] == ""
+    told = [json.loads(line) for line in cli(*asked, "--log-json")[1].splitlines()]
+    said = {
+        each["event"] for each in told if each.get("text", "").startswith(("labels.csv:", "data.classes:"))
+    }
+    assert said == {"note"}
+
+
+def test_a_first_line_without_end_is_refused(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "wide.csv").write_text("path,label," + "column," * 200_000 + "\nphotos/red/00.jpg,red\n")
+    code, _, err = cli("scan", "wide.csv")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "wide.csv: its first line is longer than 1,048,576 characters" in err
+
+
 def test_runs_are_called_as_their_table(cli: Cli, table: Path, tmp_path: Path) -> None:
     code, out, _ = cli("train", table, *ONE, "--classes", "red,blue")
     assert (code, "runs/labels-001" in out) == (0, True)

@@ -120,6 +120,28 @@ def test_no_output_takes_the_place_of_a_photo_that_is_read(
     assert {file.read_bytes() for file in named} == {first.read_bytes()}
 
 
+@pytest.mark.parametrize("key", ["show", "plot"])
+def test_no_picture_is_put_among_the_photos(
+    work: Path, refused: Callable[[str, Path | str], str], key: str
+) -> None:
+    (work / "near").symlink_to(work / "photos")
+    for place in ("photos/red/new.png", "photos/new.png", "near/blue/../red/new.png"):
+        assert "a picture there is one of the photos; name a file elsewhere" in refused(key, place)
+
+
+@pytest.mark.parametrize("key", ["json", "jsonl", "csv"])
+def test_predict_does_not_replace_the_table_that_it_reads(cli: Cli, work: Path, key: str) -> None:
+    table = work / "labels.csv"
+    table.write_text("path,label\nphotos/red/00.jpg,red\n")
+    (work / "link.csv").symlink_to(table)
+    before = table.read_text()
+    for target in ("labels.csv", "run/../labels.csv", "link.csv"):
+        code, out, err = cli("predict", "run", "photos/blue", "labels.csv", f"--{key}", target)
+        assert (code, out) == (2, "")
+        assert err == f"flowerfast: error: --{key} {target}: the table of the photos; name another file\n"
+    assert table.read_text() == before
+
+
 @pytest.mark.parametrize("key", ["json", "jsonl", "csv"])
 def test_text_takes_the_place_of_no_photo_at_all(cli: Cli, work: Path, key: str) -> None:
     """As when the shell makes of `--jsonl v*.jpg` the first of them and others to read."""

@@ -136,6 +136,15 @@ def test_answers(cli: Cli, trained: Any, tmp_path: Path) -> None:
     assert told[-1]["result"] == {"photos": 2, "skipped": 1}
 
 
+def test_a_command_line_that_means_nothing_is_an_event_too(cli: Cli, photos: Path) -> None:
+    code, printed, err = cli("train", photos, "--log-json", "--bogus")
+    assert code == 2
+    (told,) = events(printed)
+    assert told["event"] == "error"
+    assert told["text"] == err.rstrip()
+    assert cli("train", photos, "--bogus")[1] == ""
+
+
 @pytest.mark.parametrize(
     "arguments", [["--quiet", "--log-json"], ["--log-json", "--json", "-"]], ids=" ".join
 )

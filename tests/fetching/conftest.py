@@ -23,7 +23,8 @@ class Archives(Hub):
     Attributes:
         asked: Range and If-Range of each request.
         faults: what goes wrong with the next answers: a number, the status; `cut`: half of what is left;
-            `whole`: Range is not heeded, half comes; `short`: another length is said; `moved`: a redirect.
+            `whole`: Range is not heeded, half comes; `short`: another length is said; `moved`: a redirect;
+            `odd`, `long`, `elsewhere`: headers that are no HTTP.
         etag: of the content.
     """
 
@@ -53,6 +54,12 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("Location", "/there")
             self.end_headers()
             return
+        if fault in _ODD:
+            status, name, value = _ODD[fault]
+            self.send_response(status)
+            self.send_header(name, value)
+            self.end_headers()
+            return
         start = 0
         if wanted and fault != "whole" and mark in (None, server.etag):
             start = int(wanted.removeprefix("bytes=").rstrip("-"))
@@ -66,6 +73,13 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(rest) - (fault == "short")))
         self.end_headers()
         self.wfile.write(rest[: len(rest) // 2] if fault in ("cut", "whole") else rest)
+
+
+_ODD: dict[str | int | None, tuple[int, str, str]] = {
+    "odd": (203, "Content-Length", "abc"),
+    "long": (200, "Content-Length", "9" * 5000),
+    "elsewhere": (206, "Content-Range", f"bytes {'9' * 5000}-5/7"),
+}
 
 
 def packed(members: list[tuple[tarfile.TarInfo, bytes]]) -> bytes:

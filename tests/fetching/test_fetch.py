@@ -189,6 +189,16 @@ def test_another_length_is_refused_before_it_is_read(cli: Cli, serve: Serve, tmp
     assert files(tmp_path) == set()
 
 
+@pytest.mark.parametrize("fault", ["odd", "long", "elsewhere"])
+def test_an_answer_that_is_no_http_is_one_line(cli: Cli, serve: Serve, tmp_path: Path, fault: str) -> None:
+    server = serve(packed(flowers()))
+    server.faults = [fault] * 9
+    code, _, err = cli("fetch", "flowers", "flowers")
+    assert (code in (1, 2), err.count("\n")) == (True, 1), err
+    assert err.startswith("flowerfast: error: http://127.0.0.1")
+    assert not any(file.endswith(".jpg") for file in files(tmp_path))
+
+
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write anywhere")
 def test_a_place_that_cannot_be_written(cli: Cli, serve: Serve, tmp_path: Path) -> None:
     serve(packed(flowers()))

@@ -75,7 +75,7 @@ def test_where_no_temperature_is_best_there_is_none(labels: list[int]) -> None:
     logits = torch.eye(3) * 5
     assert fit_temperature(logits, torch.tensor(labels)) is None
     found = answers(logits, torch.tensor(labels)).calibration()
-    assert found.problem == "none fits, as where all answers are right"
+    assert found.problem == "none fits, as where all answers are right, or none is better than a guess"
 
 
 def test_answers_that_are_no_numbers_have_no_confidence() -> None:

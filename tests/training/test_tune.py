@@ -132,6 +132,24 @@ def test_folders_of_something_else_are_left_alone(search: Search, tmp_path: Path
         search(trials=1)
 
 
+@pytest.mark.parametrize(
+    ("settings", "options", "error"),
+    [
+        ({"model.name": "no_such_model"}, {}, "timm has no such model"),
+        ({"data.classes": "red"}, {}, "only one class"),
+        ({}, {"minutes": 0}, "no trial"),
+        ({}, {"weights": "weights"}, r"^--weights weights: .+ model\.name=test_resnet is not; set"),
+    ],
+    ids=["model", "classes", "no time", "weights of one model"],
+)
+def test_a_search_that_cannot_begin_leaves_nothing(
+    search: Search, tmp_path: Path, settings: dict[str, Any], options: dict[str, Any], error: str
+) -> None:
+    with pytest.raises((UserError, RunFailed), match=error):
+        search(settings=settings, trials=1, **options)
+    assert not (tmp_path / "search").exists()
+
+
 def test_models_at_hand_are_tried_in_turn(search: Search, tmp_path: Path) -> None:
     weights = tmp_path / "weights"
     weights.mkdir()
@@ -164,6 +182,9 @@ def test_the_command(photos: Path, cli: Cli, tmp_path: Path) -> None:
     found = json.loads((tmp_path / "found.json").read_text())
     assert found["config"] == "tuned/best.yaml"
     assert "train with it: flowerfast train DATA --config tuned/best.yaml" in printed
+    for quiet in ([], ["--quiet"]):
+        code, printed, _ = cli("tune", photos, "--trials", 2, "--json", "-", *options, *quiet)
+        assert (code, json.loads(printed)["best"]["accuracy"]) == (0, found["best"]["accuracy"])
     code, _, complaint = cli("tune", tmp_path / "none")
     assert (code, complaint.count("\n")) == (2, 1)
 
