@@ -232,6 +232,21 @@ def remote() -> str:
     return "\n\n".join(parts)
 
 
+def millions() -> str:
+    """Memory of packing, merging and opening many rows, from the results files of `millions.py`."""
+    parts = []
+    for name, result in read("millions-*.json"):
+        rows = [
+            [what, f"{row['mb']:,.0f}", f"{row['seconds']:,.1f}"] for what, row in result["figures"].items()
+        ]
+        env = result["environment"]
+        parts.append(
+            f"{result['rows']:,} made rows, {machine(env)}, {made(name, env, '../')}:\n\n"
+            f"{table('what|>memory, MB|>seconds', rows)}"
+        )
+    return "\n\n".join(parts)
+
+
 def recipes() -> str:
     """What each setting of a recipe brings, from the results files of `recipes.py`."""
     return "\n\n".join(recipe(*each) for each in read("recipe-*.json"))
@@ -272,7 +287,7 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
     "docs/distributed.md": {"ranks": ranks},
     "docs/recipes.md": {"recipes": recipes},
     "docs/reliability.md": {"reliability": reliability},
-    "docs/remote.md": {"remote": remote, "streaming": streaming},
+    "docs/remote.md": {"remote": remote, "streaming": streaming, "millions": millions},
     "docs/resume.md": {"resume": resume},
 }
 """Tables of each page, by the name in its comment."""

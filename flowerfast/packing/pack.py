@@ -211,7 +211,10 @@ def shard_order(fold: np.ndarray) -> np.ndarray:
     for such a reader is given one or the other by the names of the shards.
     """
     shuffled = generator("pack", 0, 0).permutation(len(fold))
-    return shuffled[np.argsort(fold[shuffled], kind="stable")]
+    folds = np.unique(fold)
+    if len(folds) < 2:
+        return shuffled
+    return np.concatenate([shuffled[fold[shuffled] == each] for each in folds])
 
 
 def damaged(folder: Path, threads: int | None = None, progress: Progress | None = None) -> list[str]:
@@ -317,7 +320,9 @@ def _result(table: Table, rows: np.ndarray, index: Index, notes: tuple[str, ...]
     """Of the photos in these rows, int64 (n,)."""
     left_out = {path for path, _ in index.bad}
     columns = index.columns
-    kept = np.array([row for row in rows.tolist() if table.path(row) not in left_out]) if left_out else rows
+    kept = rows
+    if left_out:
+        kept = np.fromiter((row for row in rows if table.path(int(row)) not in left_out), np.int64)
     return Packed(
         photos=len(columns["label"]),
         shrunk=int(

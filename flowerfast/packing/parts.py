@@ -5,13 +5,15 @@ OUT/flowerfast-index.npz       written by whoever finds all parts there: the sha
 """
 
 import re
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from flowerfast.errors import UserError
 from flowerfast.packing.shard_writer import read_state
-from flowerfast.photos.listing import gathered
+from flowerfast.photos.listing import scatter
 from flowerfast.photos.shard_index import (
     COLUMNS,
     INDEX,
@@ -24,6 +26,7 @@ from flowerfast.photos.shard_index import (
 )
 
 _MOST = 100_000  # parts
+_MOST_ROWS = 1 << 31
 
 
 def parse_part(text: str) -> tuple[int, int]:
@@ -77,45 +80,64 @@ def merge(out: Path, count: int) -> list[int]:
                 f"{folder}: packed from other photos or settings than {folders[0].name}; remove one of the "
                 f"two and run --part {number}/{count} again"
             )
-    write_index(_joined([(folder.name, read_index(folder)) for folder in folders]), out)
+    write_index(_joined(folders), out)
     return []
 
 
-def _joined(parts: list[tuple[str, Index]]) -> Index:
-    """One index, in the order of the table that was packed. Raises UserError."""
-    indexes = [index for _, index in parts]
-    for name, index in parts:
-        if index.rows is None or index.rows.shape != index.columns["label"].shape:
-            raise UserError(f"{name}: no part of a larger set; remove it and pack that part again")
-    rows = np.concatenate([index.rows for index in indexes if index.rows is not None])
-    order = np.argsort(rows, kind="stable")
-    if len(np.unique(rows)) != len(rows):
-        raise UserError(f"{parts[0][0]}: has photos of another part; remove all parts and pack them again")
-    starts = np.cumsum([0, *(len(index.shards) for index in indexes)])
-    columns = {}
-    for name in COLUMNS.keys() - {"shard", "path_bytes", "path_ends"}:  # no column is held twice
-        columns[name] = np.concatenate([index.columns.pop(name) for index in indexes])[order]
-    for index, start in zip(indexes, starts[:-1].tolist(), strict=True):
-        index.columns["shard"] += start
-    columns["shard"] = np.concatenate([index.columns.pop("shard") for index in indexes])[order]
-    lengths = np.concatenate([np.diff(index.columns["path_ends"], prepend=0) for index in indexes])
-    content = np.concatenate([index.columns.pop("path_bytes") for index in indexes])
-    columns["path_bytes"] = gathered(content, lengths, order)
-    columns["path_ends"] = np.cumsum(lengths[order])
-    suffixes: dict[str, int] = {}
-    for index in indexes:
-        for suffix, number in index.suffixes.items():
-            suffixes[suffix] = suffixes.get(suffix, 0) + number
-    return Index(
-        classes=indexes[0].classes,
-        sets=indexes[0].sets,
-        shards=tuple(
-            Shard(f"{name}/{shard.name}", shard.size) for name, index in parts for shard in index.shards
-        ),
-        settings=indexes[0].settings,
-        bad=tuple(dict.fromkeys(bad for index in indexes for bad in index.bad)),
-        columns=columns,
-        suffixes=suffixes,
-        recoded=sum(index.recoded for index in indexes),
-        seekable=sum(index.seekable for index in indexes),
+def _joined(folders: list[Path]) -> Index:
+    """One index, in the order of the table that was packed. Raises UserError.
+
+    Parts are read twice, one after the other: all of them at once would take as much again.
+    """
+    kept, lengths, photos = np.zeros(0, bool), np.zeros(0, np.int32), 0
+    for folder in folders:
+        index = read_index(folder)
+        rows = _rows(folder, index)
+        more = max(0, int(rows.max()) + 1 - len(kept))
+        kept, lengths = np.append(kept, np.zeros(more, bool)), np.append(lengths, np.zeros(more, np.int32))
+        kept[rows], photos = True, photos + len(rows)
+        lengths[rows] = np.diff(index.columns["path_ends"], prepend=0)
+    if photos != kept.sum():
+        raise UserError(f"{folders[0]}: has photos of another part; remove all parts and pack them again")
+    places, lengths = None if kept.all() else np.flatnonzero(kept), lengths[kept]
+    columns = {name: np.empty(photos, kind) for name, kind in COLUMNS.items() if name != "path_bytes"}
+    np.cumsum(lengths, out=columns["path_ends"])
+    columns["path_bytes"] = np.empty(columns["path_ends"][-1], np.uint8)
+    joined = Index(index.classes, (), index.settings, (), columns, sets=index.sets)
+    for folder in folders:
+        index = read_index(folder)
+        at = _rows(folder, index) if places is None else np.searchsorted(places, _rows(folder, index))
+        index.columns["shard"] += len(joined.shards)
+        for name in COLUMNS.keys() - {"path_bytes", "path_ends"}:
+            columns[name][at] = index.columns[name]
+        scatter(
+            index.columns["path_bytes"],
+            columns["path_bytes"],
+            columns["path_ends"][at] - lengths[at],
+            lengths[at],
+        )
+        joined = _with(joined, folder.name, index)
+    return joined
+
+
+def _rows(folder: Path, index: Index) -> np.ndarray:
+    """Rows of the whole table that a part holds. Raises UserError."""
+    rows = index.rows
+    right = rows is not None and rows.dtype == np.int64 and rows.shape == index.columns["label"].shape
+    if rows is None or not right or not 0 <= rows.min() <= rows.max() < _MOST_ROWS:
+        raise UserError(f"{folder.name}: no part of a larger set; remove it and pack that part again")
+    return rows
+
+
+def _with(joined: Index, name: str, index: Index) -> Index:
+    """An index with what is told of another part, besides its rows."""
+    suffixes = Counter(joined.suffixes)
+    suffixes.update(index.suffixes)
+    return replace(
+        joined,
+        shards=(*joined.shards, *(Shard(f"{name}/{shard.name}", shard.size) for shard in index.shards)),
+        bad=tuple(dict.fromkeys((*joined.bad, *index.bad))),
+        suffixes=dict(suffixes),
+        recoded=joined.recoded + index.recoded,
+        seekable=joined.seekable + index.seekable,
     )

@@ -23,8 +23,10 @@ from flowerfast.files import sync_folder, write_text, writing
 from flowerfast.locks import is_still
 from flowerfast.packing.tar_shard import ROW, Label, OpenShard, Photo
 from flowerfast.photos.arrays import NPZ_ERRORS, load_arrays, save_arrays
+from flowerfast.photos.listing import gathered
 from flowerfast.photos.shard_index import (
     BRING_BACK,
+    COLUMNS,
     INDEX,
     PART_NAME,
     PARTS,
@@ -40,6 +42,9 @@ from flowerfast.photos.shards import shard_problem
 from flowerfast.photos.table import Table
 
 _FOLD_NAMES = ("shard", "train", "val", "test")
+_AS_SCANNED = ("label", "fold", "width", "height", "orientation", "size")
+"""Columns of the table that are the index's too, but for photos that were written anew."""
+_OF_SHARDS = ("shard", "offset", "crc32")
 _NOTED = ("fold", "done", "bad", "suffixes", "recoded", "seekable")  # of a part, as they are
 _FIRST_MEMBER = re.compile(rb"\d{9}\.(cls|json)\0|\Z")  # or empty: nothing of it was written
 
@@ -80,7 +85,7 @@ class _Part:
         suffixes: photos per suffix.
         recoded: photos that became JPEG without being shrunk.
         seekable: photos whose codes were written anew.
-        columns: arrays named in ROW, a row per photo.
+        photos: how many. What is in ROW of each stays in the part's file until the index is made.
     """
 
     shard: Shard
@@ -89,7 +94,7 @@ class _Part:
     bad: list[tuple[int, str]]
     suffixes: dict[str, int]
     recoded: int
-    columns: dict[str, np.ndarray]
+    photos: int
     seekable: int = 0
 
 
@@ -182,7 +187,7 @@ class ShardWriter:
         self._open = None
         values = zip(*opened.rows, strict=True)
         columns = {name: np.array(v, kind) for (name, kind), v in zip(ROW.items(), values, strict=True)}
-        about_photos = opened.suffixes, opened.recoded, columns, opened.seekable
+        about_photos = opened.suffixes, opened.recoded, len(opened.rows), opened.seekable
         part = _Part(shard, opened.fold, self.done, self._bad, *about_photos)
         about = {
             "shard": [shard.name, shard.size],
@@ -195,25 +200,28 @@ class ShardWriter:
     def _index(self) -> Index:
         """Rows of all shards in the table's order."""
         m, parts = self.table, self._parts
-        counts = [len(part.columns["row"]) for part in parts]
-        rows = np.concatenate([part.columns.pop("row") for part in parts])
-        order = np.argsort(rows)
-        rows = rows[order]
-        columns = {"shard": np.repeat(np.arange(len(parts), dtype=np.int32), counts)[order]}
-        for name in ROW.keys() - {
-            "row"
-        }:  # one after the other, and no more held: of many photos each is large
-            columns[name] = np.concatenate([part.columns.pop(name) for part in parts])[order]
-        starts = np.concatenate([[0], m.path_ends[:-1]])
-        lengths = m.path_ends - starts
-        kept = np.zeros(len(m), bool)
-        kept[rows] = True
-        columns |= {
-            "label": m.label[rows],
-            "fold": m.fold[rows],
-            "path_bytes": m.path_bytes[np.repeat(kept, lengths)],
-            "path_ends": np.cumsum(lengths[rows]),
-        }
+        rows = None  # all of the table
+        if sum(part.photos for part in parts) != len(m):
+            kept = np.zeros(len(m), bool)
+            for number in range(len(parts)):
+                kept[self._read_part(number)["row"]] = True
+            rows = np.flatnonzero(kept)
+        columns = {name: getattr(m, name) if rows is None else getattr(m, name)[rows] for name in _AS_SCANNED}
+        columns |= {name: np.empty(len(columns["size"]), COLUMNS[name]) for name in _OF_SHARDS}
+        for number in range(len(parts)):  # one after the other: of many photos all of them take gigabytes
+            found = self._read_part(number)
+            at = found["row"] if rows is None else np.searchsorted(rows, found["row"])
+            columns["shard"][at] = number
+            for name in ROW.keys() - {"row"}:
+                if name in _OF_SHARDS or (columns[name][at] != found[name]).any():
+                    if columns[name] is getattr(m, name, None):
+                        columns[name] = columns[name].copy()
+                    columns[name][at] = found[name]
+        columns |= {"path_bytes": m.path_bytes, "path_ends": m.path_ends}
+        if rows is not None:
+            lengths = np.diff(m.path_ends, prepend=0)
+            columns["path_bytes"] = gathered(m.path_bytes, lengths, rows)
+            columns["path_ends"] = np.cumsum(lengths[rows])
         left_out = [(bad.path, bad.error) for bad in m.bad] + [(m.path(row), why) for row, why in self.bad]
         shards = tuple(part.shard for part in parts)
         suffixes = sum((Counter(part.suffixes) for part in parts), Counter[str]())
@@ -227,9 +235,20 @@ class ShardWriter:
             dict(suffixes),
             recoded,
             seekable,
-            None if self.part is None else rows,
+            None if self.part is None else np.arange(len(m)) if rows is None else rows,
             m.sets,
         )
+
+    def _read_part(self, number: int) -> dict[str, np.ndarray]:
+        """What is in ROW of the photos of a finished shard. Raises RunFailed."""
+        file = _part_file(self.folder, number)
+        try:
+            return load_arrays(file)[1]
+        except NPZ_ERRORS as error:
+            raise RunFailed(
+                f"{file}: gone or damaged ({one_line(error)}); run the same command again: it packs again "
+                "from there on"
+            ) from error
 
 
 def pack_state(table: Table, settings: PackSettings, part: tuple[int, int] | None = None) -> dict[str, Any]:
@@ -296,7 +315,7 @@ def _finished_parts(folder: Path) -> list[_Part]:
     while True:
         try:
             about, columns = load_arrays(_part_file(folder, len(parts)))
-            part = _Part(**{**about, "shard": Shard(*about["shard"])}, columns=columns)
+            part = _Part(**{**about, "shard": Shard(*about["shard"])}, photos=len(columns["row"]))
             if (folder / part.shard.name).stat().st_size != part.shard.size:
                 return parts
         except NPZ_ERRORS:

@@ -122,6 +122,17 @@ def gathered(path_bytes: np.ndarray, lengths: np.ndarray, order: np.ndarray) -> 
     return out
 
 
+def scatter(path_bytes: np.ndarray, out: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> None:
+    """Copy paths, uint8, one after another of `lengths`, to where each is to start in `out`."""
+    done = 0
+    for at in range(0, len(starts), _PATHS):
+        some = lengths[at : at + _PATHS].astype(np.int64)
+        ends = np.cumsum(some)
+        places = np.repeat(starts[at : at + _PATHS] - (ends - some), some) + np.arange(ends[-1])
+        out[places] = path_bytes[done : done + ends[-1]]
+        done += int(ends[-1])
+
+
 @dataclass(frozen=True)
 class _Part:
     """Files of one folder: paths, int64 (n, NUMBERS), and which have a photo's name."""
@@ -155,9 +166,12 @@ def list_photos(root: Path, layout: Layout = "auto") -> Listing:
     for fold in folds:
         for label, name in enumerate(classes):
             for place in [place for number, place in places[nfc(name)] if number == fold.fold]:
-                inside = [_part(walk.absolute(at), at, files) for at, files in walk.below(place)]
-                parts += inside
-                rows += [(label, fold.fold, len(part.ends)) for part in inside]
+                for at, files in walk.below(place):
+                    parts.append(_part(walk.absolute(at), at, files))
+                    rows.append((label, fold.fold, len(files)))
+                    del files[
+                        1:
+                    ]  # of many files the names are what takes most; that there are some is asked again
     if not parts:
         what = f"{root}: no photos in {len(classes)} folders; read are {', '.join(FORMATS)}"
         raise UserError("; ".join([what, *walk.notes]))
@@ -216,29 +230,37 @@ def _join(classes: list[str], parts: list[_Part], rows: np.ndarray, notes: list[
     # A folder without photos is no class (ImageFolder would fail on it); labels stay dense.
     used, dense = np.unique(rows[:, 0], return_inverse=True)
     offsets = np.cumsum([0, *(len(part.paths) for part in parts)])
-    numbers = np.concatenate([part.numbers for part in parts])
-    ends = [part.ends + start for part, start in zip(parts, offsets[:-1], strict=True)]
+    ends = np.concatenate([part.ends + start for part, start in zip(parts, offsets[:-1], strict=True)])
+    named, paths = np.concatenate([part.named for part in parts]), [part.paths for part in parts]
+    numbers = [part.numbers for part in parts]
+    parts.clear()  # each column in turn takes the place of its parts: of many files both are large
+    size, mtime, inode, device = (np.concatenate([part[:, k] for part in numbers]) for k in range(NUMBERS))
+    numbers.clear()
+    path_bytes = np.frombuffer(b"".join(paths), np.uint8)
+    paths.clear()
     listing = Listing(
         classes=tuple(classes[label] for label in used),
         label=np.repeat(dense.astype(np.int32), rows[:, 2]),
         fold=np.repeat(rows[:, 1].astype(np.uint8), rows[:, 2]),
-        size=numbers[:, 0].copy(),
-        mtime_ns=numbers[:, 1].copy(),
-        path_bytes=np.frombuffer(b"".join(part.paths for part in parts), np.uint8),
-        path_ends=np.concatenate(ends),
-        named=np.concatenate([part.named for part in parts]),
+        size=size,
+        mtime_ns=mtime,
+        path_bytes=path_bytes,
+        path_ends=ends,
+        named=named,
     )
-    return replace(listing, notes=(*notes, *same_files(listing, numbers[:, 2], numbers[:, 3])))
+    return replace(listing, notes=(*notes, *same_files(listing, inode, device)))
 
 
 def same_files(listing: Listing, inode: np.ndarray, device: np.ndarray) -> list[str]:
     """Files that come under two classes, or in two halves, by way of links."""
     order = np.argsort(inode, kind="stable")
-    one, other = order[:-1], order[1:]
-    same = (inode[one] == inode[other]) & (device[one] == device[other]) & (inode[one] != 0)
+    ordered = inode[order]
+    same = np.flatnonzero((ordered[1:] == ordered[:-1]) & (ordered[1:] != 0))
+    one, other = order[same], order[same + 1]
+    alike = device[one] == device[other]
     notes = []
     for column, where in ((listing.label, "under two classes"), (listing.fold, "in two halves")):
-        pairs = np.flatnonzero(same & (column[one] != column[other]))
+        pairs = np.flatnonzero(alike & (column[one] != column[other]))
         if len(pairs):
             first = " and ".join(sorted((listing.path(one[pairs[0]]), listing.path(other[pairs[0]]))))
             more = f", and {len(pairs) - 1} more" if len(pairs) > 1 else ""

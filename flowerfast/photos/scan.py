@@ -1,6 +1,7 @@
 """A table from a listing: all headers are read, once."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -82,18 +83,19 @@ def scan(
         raise UserError(f"{half}: no readable photos; first: {first.path}: {first.error}")
     kinds = {*found.classes}
     empty = [f"{name}/" for name in listing.classes if name not in kinds]
-    lengths = np.diff(found.path_ends, prepend=0)
+    headers = headers if photo.all() else headers[photo]
+    usable = found if good.all() else _with_rows(found, good)
     return Table(
         root=root,
-        classes=found.classes,
-        label=found.label[good],
-        width=headers[photo][good, 0],
-        height=headers[photo][good, 1],
-        orientation=headers[photo][good, 2].astype(np.uint8),
-        size=found.size[good],
-        fold=found.fold[good],
-        path_bytes=found.path_bytes[np.repeat(good, lengths)],
-        path_ends=np.cumsum(lengths[good]),
+        classes=usable.classes,
+        label=usable.label,
+        width=headers[good, 0],
+        height=headers[good, 1],
+        orientation=headers[good, 2].astype(np.uint8),
+        size=usable.size,
+        fold=usable.fold,
+        path_bytes=usable.path_bytes,
+        path_ends=usable.path_ends,
         # Of a folder the paths say the rest.
         fingerprint=found.fingerprint(
             VERSION, max_pixels, *([labels_digest(found)] if file is not None else [])
@@ -105,6 +107,19 @@ def scan(
         sets=found.sets,
         shut=tuple(shut),
         notes=tuple(_scan_notes(others, empty, clipped)),
+    )
+
+
+def _with_rows(listing: Listing, keep: np.ndarray) -> Listing:
+    """Of a listing the rows of a mask, bool (n,), in what a table takes of it; labels stay what they are."""
+    lengths = np.diff(listing.path_ends, prepend=0)
+    return replace(
+        listing,
+        label=listing.label[keep],
+        size=listing.size[keep],
+        fold=listing.fold[keep],
+        path_bytes=listing.path_bytes[np.repeat(keep, lengths)],
+        path_ends=np.cumsum(lengths[keep]),
     )
 
 
