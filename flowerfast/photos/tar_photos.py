@@ -6,6 +6,7 @@ That is kept in the user's cache folder, never beside the tars, until one of the
 import hashlib
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,9 @@ def read_tars(
     if found is None:
         found = Scan(root, shards, max_pixels, progress, columns).photos(_folds(root, names, layout))
         _store(cache, key, found)
-    return found
+    beside = Walk(root).inside("")[1]
+    notes = [f"left out, photos that lie beside the tar files: {some(beside)}"] if beside else []
+    return replace(found, notes=(*found.notes, *notes))
 
 
 def _folds(root: Path, names: list[str], layout: Layout) -> list[int]:
