@@ -45,7 +45,10 @@ def read_tars(
     Halves of a split are told by words in the names of the tars. Raises UserError for tars that cannot be
     read, samples of which nobody can tell photo or label, and tars without a photo that can be read.
     """
-    status = [os.stat(root / name) for name in names]
+    try:
+        status = [os.stat(root / name) for name in names]
+    except OSError as error:
+        raise UserError(f"{root}: cannot be read ({one_line(error)}); try again") from error
     shards = tuple(Shard(name, each.st_size) for name, each in zip(names, status, strict=True))
     key = repr((_VERSION, max_pixels, layout, columns, shards, [each.st_mtime_ns for each in status]))
     place = hashlib.sha256(in_full(root).encode("utf-8", "surrogateescape")).hexdigest()[:24]
