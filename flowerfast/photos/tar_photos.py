@@ -6,6 +6,7 @@ That is kept in the user's cache folder, never beside the tars, until one of the
 import hashlib
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,10 @@ def read_tars(
             f"{root}: data.{setting} is of tables, and tar files that others wrote have one label a photo; "
             "name the photos of several in a table (CSV, TSV, Parquet)"
         )
-    status = [os.stat(root / name) for name in names]
+    try:
+        status = [os.stat(root / name) for name in names]
+    except OSError as error:
+        raise UserError(f"{root}: cannot be read ({one_line(error)}); try again") from error
     shards = tuple(Shard(name, each.st_size) for name, each in zip(names, status, strict=True))
     key = repr((_VERSION, max_pixels, layout, columns, shards, [each.st_mtime_ns for each in status]))
     place = hashlib.sha256(in_full(root).encode("utf-8", "surrogateescape")).hexdigest()[:24]
@@ -59,7 +63,9 @@ def read_tars(
     if found is None:
         found = Scan(root, shards, max_pixels, progress, columns).photos(_folds(root, names, layout))
         _store(cache, key, found)
-    return found
+    beside = Walk(root).inside("")[1]
+    notes = [f"left out, photos that lie beside the tar files: {some(beside)}"] if beside else []
+    return replace(found, notes=(*found.notes, *notes))
 
 
 def _folds(root: Path, names: list[str], layout: Layout) -> list[int]:

@@ -457,6 +457,14 @@ def test_photos_in_folders_come_before_tars_beside_them(tmp_path: Path) -> None:
     assert_same(Photos(tmp_path / "photos"), expected)
 
 
+def test_photos_right_beside_tars_are_left_out_and_said(tmp_path: Path) -> None:
+    write_tar(tmp_path / "tars/a.tar", samples(LABELS))
+    (tmp_path / "tars/sheet.jpg").write_bytes(encoded(0))
+    found = Photos(tmp_path / "tars")
+    assert len(found) == len(LABELS)
+    assert "left out, photos that lie beside the tar files: sheet.jpg" in found.notes
+
+
 def test_a_tar_as_data_is_told_from_its_folder(tmp_path: Path) -> None:
     write_tar(tmp_path / "tars/a.tar", samples(LABELS))
     for name in ("a.tar", "a-{000..003}.tar"):
