@@ -248,8 +248,7 @@ def pack_sample(bench: Bench, max_side: int) -> Path:
         link.parent.mkdir(parents=True, exist_ok=True)
         if not link.exists():
             os.symlink((bench.photos.root / path).resolve(), link)
-    layout = {"layout": "classes"} if bench.photos.table.file is not None else {}
-    pack(
-        folder, out, PackSettings(max_side), bench.config.data.model_copy(update={"classes": None, **layout})
-    )
+    as_folder: dict[str, Any] = {"classes": None, "label_separator": None, "label_columns": None}
+    as_folder |= {"layout": "classes"} if bench.photos.table.file is not None else {}
+    pack(folder, out, PackSettings(max_side), bench.config.data.model_copy(update=as_folder))
     return out

@@ -50,6 +50,11 @@ class Columns:
     separator: str | None = None
     classes: tuple[str, ...] | None = None
 
+    @property
+    def are_several(self) -> bool:
+        """Whether photos are said to have several labels."""
+        return self.separator is not None or self.classes is not None
+
     @classmethod
     def of(cls, data: DataConfig) -> "Columns":
         """Those that the settings name."""

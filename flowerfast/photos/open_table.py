@@ -56,6 +56,11 @@ def read_table(
     place, file = root, root if is_table(root) else None
     if file is not None:
         root, listing = list_rows(file, columns or Columns(), layout)
+    elif columns is not None and columns.are_several:
+        raise UserError(
+            f"{place}: class folders, and data.label_separator or data.label_columns say that photos have "
+            "several labels; give a table of them"
+        )
     else:
         listing = list_photos(root, layout)
     if wanted is not None:

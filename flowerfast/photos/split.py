@@ -83,8 +83,8 @@ def _by_labels(
     train, val = indices[~held], indices[held]
     if not len(train) or not len(val):
         raise UserError(
-            f"{table.source}: {len(indices)} photos cannot be divided into two halves; add some, or say in a "
-            "column of splits which to validate on"
+            f"{table.source}: too few photos for two halves, {len(indices)}; add some, or say in a column of "
+            "splits which to validate on"
         )
     if len(indices) == (table.fold <= TRAIN).sum():  # a subset need not have all classes
         _refuse_untrained(table, train)

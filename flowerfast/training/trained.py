@@ -24,7 +24,7 @@ from flowerfast.loaders.loader import Loader
 from flowerfast.machine import Progress
 from flowerfast.photos.layout import nfc
 from flowerfast.photos.photos import Photos
-from flowerfast.places import spelled
+from flowerfast.places import is_table, spelled
 from flowerfast.training.allocator import keep_freed_memory
 from flowerfast.training.described import WEIGHTS, Described, check_shapes, on_meta
 from flowerfast.training.evaluation import (
@@ -258,7 +258,7 @@ def evaluate(
     settings = settings.model_copy(
         update={"exif": trained.exif, "classes": _classes(Path(run), half, settings)}
     )
-    if trained.multilabel:
+    if trained.multilabel and is_table(data):
         settings = _as_labelled(Path(run), settings)
     photos = Photos.open(data, settings, progress, min_classes=1)
     check_classes(trained, photos)

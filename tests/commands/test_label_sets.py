@@ -81,6 +81,7 @@ def test_what_is_not_for_several_labels_is_refused_in_one_line(
         ),
         (["train", "flags.csv", *sets("data.label_columns=blue"), *SPACE], "drop this or label_separator"),
         (["train", "tags.csv"], "no column for the label, such as label, class"),
+        (["scan", ".", *SPACE], "class folders, and data.label_separator or data."),
         (["pack", "tags.csv", "out", *sets("data.label_columns=*")], "line 2: '' in column 'tags', which is"),
     ):
         code, _, err = cli(*arguments, *(SHORT if arguments[0] == "train" else []))

@@ -128,6 +128,12 @@ def test_what_says_nothing_is_refused(tmp_path: Path, text: str, options: dict[s
     assert "\n" not in str(caught.value)
 
 
+def test_class_folders_have_one_label_a_photo(tmp_path: Path, has: np.ndarray) -> None:
+    for options in ({"label_separator": " "}, {"label_columns": "*"}):
+        with pytest.raises(UserError, match=r": class folders, and data.label_separator or \S+ say"):
+            Photos(tmp_path, **options)
+
+
 def test_a_photo_that_is_named_with_other_labels_is_refused(tmp_path: Path, has: np.ndarray) -> None:
     text = cells(tmp_path / "t.csv", has).read_text()
     (tmp_path / "t.csv").write_text(text + "photos/07.jpg,green blue red\n")

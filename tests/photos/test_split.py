@@ -180,7 +180,7 @@ def test_no_label_is_held_out_altogether() -> None:
 
 
 def test_several_labels_that_cannot_be_divided_are_refused() -> None:
-    with pytest.raises(UserError, match=r"1 photos cannot be divided into two halves; add some, or say in a"):
+    with pytest.raises(UserError, match=r"photos: too few photos for two halves, 1; add some, or say in a c"):
         halves(make_sets([[0]], 1), 0.2)
     with pytest.raises(UserError, match=r"class 'c1' has no photos to train on; add some to train"):
         halves(make_sets([[0], [0], []], 2), 0.2)

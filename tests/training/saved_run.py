@@ -13,7 +13,9 @@ from flowerfast.training.run_folder import RunFolder
 CLASSES = ("daisy", "rose", "tulip")
 
 
-def save_run(path: Path, classes: Sequence[str] = CLASSES, exif: Exif = "apply") -> nn.Module:
+def save_run(
+    path: Path, classes: Sequence[str] = CLASSES, exif: Exif = "apply", threshold: float | None = None
+) -> nn.Module:
     """A run folder with a best model of random weights, whose answers differ from photo to photo."""
     torch.manual_seed(0)
     network = build_network(ModelConfig(name="test_resnet", pretrained=False), classes, 32, 0.8)
@@ -27,5 +29,5 @@ def save_run(path: Path, classes: Sequence[str] = CLASSES, exif: Exif = "apply")
     folder = RunFolder(path)
     folder.checkpoints.mkdir(parents=True)
     folder.save_epoch(0, network.state_dict(), None)
-    folder.save_best(network, classes, 0, exif)
+    folder.save_best(network, classes, 0, exif, threshold=threshold)
     return network
