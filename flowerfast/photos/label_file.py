@@ -157,7 +157,9 @@ def _choose(
         and (place := _place(file, there, role, getattr(columns, role), role in wanted, several)) is not None
     }
     if many == ALL:
-        many = tuple(name for place, name in enumerate(there) if place not in places.values())
+        # With layout=classes a column of splits is passed over, here too.
+        taken = {*places.values(), _place(file, there, SPLIT, columns.split, False)}
+        many = tuple(name for place, name in enumerate(there) if place not in taken)
     for name in many or ():
         place = _place(file, there, LABEL, name, True)
         assert place is not None

@@ -68,6 +68,7 @@ def test_halves_and_some_of_the_classes(tmp_path: Path, has: np.ndarray) -> None
     assert np.array_equal(photos.labels, has[:, [2, 0]])  # photos of neither are there, without a label
     train, val = photos.split()
     assert (len(train), len(val), len(photos.test)) == (7, 4, 1)
+    assert Photos(tmp_path / "t.csv", label_columns="*", layout="classes").classes == NAMES
     assert f"data.classes: {has[:, 1].sum()} labels of 1 other class are left out: green" in photos.notes
     back = photos.with_classes(["green", "blue", "red"])
     assert np.array_equal(back.labels, has[:, [1, 0, 2]] & [False, True, True])

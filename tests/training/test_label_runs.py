@@ -91,9 +91,10 @@ def test_what_asks_for_the_other_kind_of_labels_is_refused(
         ff.evaluate(several, two, device="cpu")
     with pytest.raises(UserError, match=r"tags.csv: several labels a photo, and the model gives one; see"):
         ff.evaluate(one, table, device="cpu", options=ff.DataConfig(label_separator=" "))
-    for run, data in ((several, table), (one, table), (several, two)):
+    spaced = ff.DataConfig(label_separator=" ")
+    for run, data, options in ((several, table, spaced), (one, table, spaced), (several, two, None)):
         with pytest.raises(UserError, match=r"scan --run \S+: \S+ has several labels a photo, and confident"):
-            ff.scan(data, run=run, options=ff.DataConfig(label_separator=" "), device="cpu")
+            ff.scan(data, run=run, options=options, device="cpu")
     with pytest.raises(UserError, match=r"eval.threshold=0.3: the model gives a photo one label, the most"):
         ff.load_run(one, "cpu").at(ff.EvalConfig(threshold=0.3))
     change_last(several, lambda state: state["progress"]["label_scores"].pop("hits"))
