@@ -9,6 +9,7 @@ installed are named as such.
 """
 
 import argparse
+import json
 import shutil
 import statistics
 import sys
@@ -152,7 +153,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("data", type=Path, help="folder of photos")
     parser.add_argument("--photos", type=int, default=384, help="how many of them")
     parser.add_argument("--rounds", type=int, default=3, help="of the seconds to the first batch")
-    parser.add_argument("--only", help="files of benchmarks/resuming, separated by commas")
+    parser.add_argument("--only", help="files of benchmarks/resuming, separated by commas; other rows stay")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "resume.json")
     given = parser.parse_args(arguments)
     chosen = {name: peer for name, peer in PEERS.items() if not given.only or name in given.only.split(",")}
@@ -164,6 +165,8 @@ def main(arguments: list[str] | None = None) -> int:
         "cases": {case: {"ranks": ranks, "workers": workers} for case, (ranks, workers) in CASES.items()},
         "peers": {},
     }
+    if given.only and given.out.exists():  # the other rows stay
+        result["peers"] = json.loads(given.out.read_text(encoding="utf-8"))["peers"]
     with tempfile.TemporaryDirectory(prefix="resume-") as scratch:
         photos = Path(scratch) / "photos"
         result["data"] = describe_photos(numbered(given.data, given.photos, photos), given.data.name)
@@ -176,6 +179,7 @@ def main(arguments: list[str] | None = None) -> int:
                 row |= measure(name, photos, Path(scratch) / name, given.rounds, print)
                 shutil.rmtree(Path(scratch) / name)
             result["peers"][name] = row
+            result["peers"] = {each: result["peers"][each] for each in PEERS if each in result["peers"]}
             write_results(given.out, result)
     return 0
 

@@ -5,8 +5,9 @@
 # other's answers: files of shards arrive in their full length, but with bytes of other shards and headers of HTTP in
 # them, and samples of the wrong content or errors come of it.
 #
-# Seen, two workers, a server that takes 0.2 s per answer: all shards come by one connection, and of eight files several
-# are not those of the store. With stream._downloader.clean_up() before the workers start, or with one worker, all are.
+# Seen, two workers, eight shards, a server that takes 0.2 s per answer: in two of three runs one to three of the files
+# are not those of the store, and reading them ends with IndexError. With stream._downloader.clean_up() before the workers
+# start, which makes each open a client of its own, or with one worker, all files are the store's.
 #
 # Exits 0 while this is so, 1 when it no longer is.
 set -euo pipefail
@@ -18,7 +19,6 @@ cd "$home"
 cat >program.py <<'PY'
 import filecmp
 import os
-import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -33,13 +33,10 @@ STORE = Path("store")
 
 class Answer(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    connections = set()
 
     def do_GET(self):
         time.sleep(0.2)
         content = (STORE / self.path.lstrip("/")).read_bytes()
-        if self.path.endswith(".mds"):
-            Answer.connections.add(self.client_address)
         self.send_response(200)
         for name, value in (("Content-Length", len(content)), ("ETag", '"0"')):
             self.send_header(name, str(value))
@@ -61,9 +58,8 @@ class Answer(BaseHTTPRequestHandler):
 
 
 def read(name, workers, anew):
-    """Files that are not the store's, and connections by which shards came."""
+    """How many files are not the store's."""
     clean_stale_shared_memory()
-    Answer.connections.clear()
     samples = StreamingDataset(
         remote="s3://bucket/set", local=name, shuffle=True, batch_size=8, download_timeout=10, download_retry=1
     )
@@ -82,8 +78,8 @@ def read(name, workers, anew):
         said = type(error).__name__
     files = [file.name for file in Path(name).glob("*.mds")]
     other = sum(not filecmp.cmp(Path(name, file), STORE / "bucket/set" / file, shallow=False) for file in files)
-    print(f"{name}: {other} of {len(files)} files are not the store's; {said}; {len(Answer.connections)} connections")
-    return other, len(Answer.connections)
+    print(f"{name}: {other} of {len(files)} files are not the store's; {said}", flush=True)
+    return other
 
 
 with MDSWriter(out=str(STORE / "bucket/set"), columns={"number": "int", "content": "bytes"}, size_limit=1 << 18) as out:
@@ -94,9 +90,8 @@ server.daemon_threads = True
 threading.Thread(target=server.serve_forever, daemon=True).start()
 os.environ |= {"S3_ENDPOINT_URL": f"http://127.0.0.1:{server.server_address[1]}", "AWS_DEFAULT_REGION": "us-east-1"}
 os.environ |= {"AWS_ACCESS_KEY_ID": "none", "AWS_SECRET_ACCESS_KEY": "none"}
-shared = [read(f"two-workers-{number}", 2, False) for number in range(3)]
 good = [read("one-worker", 1, False), *(read(f"two-workers-anew-{number}", 2, True) for number in range(3))]
-sys.stdout.flush()
-os._exit(0 if any(other for other, _ in shared) and not any(other for other, _ in good) else 1)
+mixed = any(read(f"two-workers-{number}", 2, False) for number in range(6))  # until one run has met it
+os._exit(0 if mixed and not any(good) else 1)
 PY
 timeout 900 "$home/venv/bin/python" program.py 2>program.log

@@ -30,8 +30,11 @@ def main(orders: dict[str, Any]) -> None:
     """Draw until the epochs are over, or the end comes from outside."""
     job = Job(**orders["job"])
     log = open(orders["log"], "w", encoding="utf-8", buffering=1)  # noqa: SIM115
-    _join(job)
     peer = import_module(f"benchmarks.resuming.{orders['peer']}")
+    if job.world > 1 and "torch" in sys.modules:
+        from torch import distributed
+
+        distributed.init_process_group("gloo")  # as torchrun sets it up
 
     def say(**facts: Any) -> None:
         log.write(json.dumps(facts) + "\n")
@@ -86,20 +89,11 @@ def _decoded(file: str) -> list[int]:
 
 def _seed(epoch: int) -> None:
     """What a careful user does: all global generators by the epoch."""
-    import torch
-
     number = SEED * 1000 + epoch
-    torch.manual_seed(number)
     np.random.seed(number)  # noqa: NPY002
     random.seed(number)
-
-
-def _join(job: Job) -> None:
-    """torch.distributed, as torchrun sets it up."""
-    if job.world > 1:
-        from torch import distributed
-
-        distributed.init_process_group("gloo")
+    if "torch" in sys.modules:  # else the peer has no use for it
+        sys.modules["torch"].manual_seed(number)
 
 
 if __name__ == "__main__":
