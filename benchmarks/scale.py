@@ -3,7 +3,8 @@
     python benchmarks/scale.py DATA --out benchmarks/results/scale-NAME.json
 
 Measured, each rank on a core of its own: the loader and training on one rank, the time in which two ranks add
-up their gradients, and then the loader and training on two, which is what was to be predicted. Takes ten minutes at most. What is predicted for GPUs is arithmetic on results files: see benchmarks/scale_model.py.
+up their gradients, and then the loader and training on two, which is what was to be predicted. What is
+predicted for GPUs is arithmetic on results files: see benchmarks/scale_model.py.
 """
 
 import argparse
