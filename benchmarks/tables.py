@@ -14,7 +14,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks import decoder_tables, resume_tables, shard_tables
+from benchmarks import decoder_tables, resume_tables, scale_model, shard_tables
 from benchmarks.compare_chart import draw, is_drawn_from
 from benchmarks.compare_tables import PAPER, headline, section
 from benchmarks.markdown import machine, made, photos, table
@@ -198,6 +198,23 @@ def ranks() -> str:
     return "\n\n".join(parts)
 
 
+def scale() -> str:
+    """What `scale_model` predicts, and how near it comes where two ranks were measured."""
+    (name, bench), (other, ranks) = (read(f"{each}-cpu-2cores.json")[0] for each in ("bench", "ranks"))
+    found = next(iter(read("scale-*.json")), None)
+    files = [(name, bench), (other, ranks), *([found] if found is not None else [])]
+    said = "; ".join(
+        f"{machine(result['environment'])}, {made(file, result['environment'], '../')}"
+        for file, result in files
+    )
+    parts = [f"{said}:\n\n{scale_model.checked(bench, ranks, found[1] if found is not None else None)}"]
+    for file, speed in read("speed-nvidia-h100-*.json"):
+        env, batch = speed["environment"], speed["settings"]["batch_size"]
+        about = f"{machine(env)}, {photos(speed['data'])}, batch {batch}, {made(file, env, '../')}"
+        parts.append(f"ResNet18, from {about}:\n\n{scale_model.predicted(speed, bench)}")
+    return "\n\n".join(parts)
+
+
 def reliability() -> str:
     """What was promised, how often it was tried and what came of it, from `reliability.json`."""
     parts = []
@@ -287,6 +304,7 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
     "docs/distributed.md": {"ranks": ranks},
     "docs/recipes.md": {"recipes": recipes},
     "docs/reliability.md": {"reliability": reliability},
+    "docs/scale.md": {"scale": scale},
     "docs/remote.md": {"remote": remote, "streaming": streaming, "millions": millions},
     "docs/resume.md": {"resume": resume},
 }
