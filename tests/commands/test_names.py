@@ -87,7 +87,7 @@ def parity(name: str) -> None:
 
 def packed(name: str) -> None:
     bad = (BadFile(name, name),)
-    output.print_packed(Packed(1, 1, 0, 0, 1, {"jpg": 1}, 1, 1, bad, (name,), True), Path(name))
+    output.print_packed(Packed(1, 1, 0, 0, 1, {"jpg": 1}, "cls", 1, 1, bad, (name,), True), Path(name))
 
 
 def bench(name: str) -> None:

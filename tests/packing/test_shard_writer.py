@@ -27,7 +27,7 @@ from flowerfast.config import DataConfig
 from flowerfast.errors import UserError
 from flowerfast.packing.pack import pack, shard_order
 from flowerfast.packing.shard_writer import PackSettings
-from flowerfast.packing.tar_shard import OpenShard
+from flowerfast.packing.tar_shard import Label, OpenShard
 from flowerfast.packing.tar_shard import Photo as TarPhoto
 from flowerfast.photos.arrays import load_arrays, save_arrays
 from flowerfast.photos.photos import Photos
@@ -154,7 +154,7 @@ def test_names_stay_below_what_dali_reads(tmp_path: Path) -> None:
     """Names of more than 100 bytes, or not ASCII, take a PAX header, of which its reader knows nothing."""
     shard = OpenShard(tmp_path / "x.tar", 0)
     for row in (0, 10**9, 2**63 - 1):
-        shard.add(row, 2**31 - 1, TarPhoto(np.zeros(5, np.uint8), "jpg", 1, 1, 1))
+        shard.add(row, Label("cls", str(2**31 - 1).encode()), TarPhoto(np.zeros(5, np.uint8), "jpg", 1, 1, 1))
     shard.finish()
     with tarfile.open(tmp_path / "x.tar") as tar:
         members = tar.getmembers()

@@ -99,7 +99,7 @@ def test_a_resumed_run_may_change_what_leaves_the_past_alone_and_no_more() -> No
         "data.prefetch": 9, "data.cache": "ram", "data.cache_gb": 1.0, "data.cache_dir": "d",
         "data.dali_prefetch": 3, "data.layout": "split", "data.gpu_kernels": "dali",
         "data.classes": ("a", "b"), "data.path_column": "p", "data.label_column": "l",
-        "data.split_column": "s",
+        "data.split_column": "s", "data.label_separator": ";", "data.label_columns": ("a", "b"),
         "data.on_bad": "fail", "data.max_bad": 0.5, "train.patience": 9, "checkpoints.keep": 3,
         "train.compile": "on",
         "checkpoints.every_seconds": 1.0, "checkpoints.on_full": "continue",

@@ -129,7 +129,7 @@ def test_half_of_another_folder_is_refused(
     photos = Photos(photo_folder())
     write_split(photos, photos.subset([]), RunFolder(tmp_path / "run").split)
     other = photo_folder({"daisy": 2, "rose": 2}, name="other")
-    with pytest.raises(UserError, match="since the run began"):
+    with pytest.raises(UserError, match="when the run began"):
         evaluation(tmp_path, other, half="val")
     RunFolder(tmp_path / "run").split.unlink()
     with pytest.raises(UserError, match=r"run/split\.json: not a split that flowerfast wrote"):
