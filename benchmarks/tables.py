@@ -264,6 +264,37 @@ def millions() -> str:
     return "\n\n".join(parts)
 
 
+def beside() -> str:
+    """flowerfast beside ultralytics and fastai, from the results files of `beside.py`."""
+    columns = (
+        "|>lines written|>seconds to the first step|>images/s, validation included|>accuracy on val/"
+        "|>lines on a wrong path|>its exit code"
+    )
+    parts = []
+    for name, result in read("beside-*.json"):
+        rows = [
+            [
+                f"{program} {result['peers'].get(program, '')}".strip(),
+                f"{row['lines_of_code']}",
+                f"{row['median']['first_step_seconds']:.1f}",
+                f"{row['median']['images_per_sec']:.1f}",
+                f"{row['median']['accuracy']:.1%}",
+                f"{row['wrong_path']['lines']}",
+                f"{row['wrong_path']['exit_code']}",
+            ]
+            for program, row in result["rows"].items()
+        ]
+        env, settings = result["environment"], result["settings"]
+        said = (
+            f"{machine(env)}, {photos(result['data'])}, ResNet18 from random weights, {settings['size']} px, "
+            f"batch {settings['batch']}, {settings['epochs']} epochs, {settings['rounds']} rounds, "
+            f"{made(name, env, '../')}"
+        )
+        typed = "\n".join(row["typed"] for row in result["rows"].values())
+        parts.append(f"{said}:\n\n{table(columns, rows)}\n\nTyped:\n\n```text\n{typed}\n```")
+    return "\n\n".join(parts)
+
+
 def recipes() -> str:
     """What each setting of a recipe brings, from the results files of `recipes.py`."""
     return "\n\n".join(recipe(*each) for each in read("recipe-*.json"))
@@ -296,6 +327,7 @@ def readers() -> str:
 
 
 PAGES: dict[str, dict[str, Callable[[], str]]] = {
+    "docs/beside.md": {"beside": beside},
     "README.md": {"first": first, "cpu": cpu, "speed": speed, "accuracy": accuracy},
     "docs/compare.md": {"compare": compare},
     "docs/shards.md": {"readers": readers},
