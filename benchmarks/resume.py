@@ -99,6 +99,8 @@ def measure(peer: str, photos: Path, folder: Path, rounds: int, say: Callable[[s
     if trouble := processes.error(whole):
         return {"error": trouble}
     undisturbed = Drawn.of(whole)
+    if not undisturbed.ids(EPOCH, AT):
+        return {"error": "too few batches"}
     killed = place.run(GRID, save=state)
     if trouble := processes.error(killed):
         return {"error": trouble}

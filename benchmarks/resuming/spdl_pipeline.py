@@ -22,7 +22,7 @@ class Loader:
     def epoch(self, number: int) -> Iterator[Batch]:
         """Batches of an epoch."""
         self._sampler.shuffle(1000 * SEED + number)
-        numbers = islice(self._sampler, self._skip * self._job.own_batch, None)
+        numbers = map(int, islice(self._sampler, self._skip * self._job.own_batch, None))
         self._skip = 0
         pool = ThreadPoolExecutor(self._job.workers)
         pipeline = (
@@ -36,7 +36,7 @@ class Loader:
         with pool, pipeline.auto_stop():
             for samples in pipeline:
                 ids, frames = zip(*samples, strict=True)
-                yield [*map(int, ids)], spdl.io.to_numpy(spdl.io.convert_frames([*frames]))
+                yield [*ids], spdl.io.to_numpy(spdl.io.convert_frames([*frames]))
 
     def _decode(self, number: int) -> tuple[int, Any]:
         note_decoded(number)
