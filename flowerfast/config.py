@@ -101,6 +101,9 @@ class DataConfig(Section):
     @classmethod
     def _one_form(cls, value: Any, info: ValidationInfo) -> Any:
         named = [name for name in ("label_column", "label_separator") if info.data.get(name) is not None]
+        names = value.split(",") if isinstance(value, str) else value
+        if names is not None and not (names and all(name.strip() for name in names)):
+            raise ValueError("names no column; leave it out, or name some")
         if value is not None and named:
             raise ValueError(f"a table has its labels in one column or in many; drop this or {named[0]}")
         return value

@@ -54,7 +54,7 @@ def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
         if not sign or not key:
             raise UserError(f"--set {text}: expected key=value, e.g. --set train.lr=0.01")
         key = key.strip()
-        parsed[key] = _parse(key, value.strip())
+        parsed[key] = _parse(key, value.strip() or value)
         _check_key(key, "--set")
     return parsed
 
@@ -156,7 +156,8 @@ def _parse(key: str, text: str) -> Any:
         return text
     info = find_field(key)
     if info and info.annotation in (str, str | None):
-        return value if value is None or text[0] in "\"'" else text
+        is_null = value is None and text.casefold() in ("", "null", "~")
+        return value if is_null or (value is not None and text[0] in "\"'") else text
     if isinstance(value, str):
         try:
             return float(value)  # YAML 1.1 reads 1e-3 as text; users mean the number

@@ -135,6 +135,11 @@ def test_the_demo_config_needs_no_network() -> None:
         ("data.path=/photos #2/a: b", "/photos #2/a: b"),
         ("data.path=null", None),
         ("data.path=", None),
+        ("data.label_separator= ", " "),
+        ("data.label_separator=#", "#"),
+        ("data.label_separator=!", "!"),
+        ("data.label_separator=null", None),
+        ("data.label_separator='~'", "~"),
         ("model.name=1e3", "1e3"),
         ("data.max_pixels=1000", 1000),
         ("data.backend=torchvision", "cpu"),  # its older name

@@ -11,6 +11,7 @@ from flowerfast.errors import UserError
 from flowerfast.exporting.source import Source
 from flowerfast.machine import Progress
 from flowerfast.photos.photos import Photos
+from flowerfast.places import is_table
 from flowerfast.training.run_folder import RunFolder
 from flowerfast.training.seal import Damaged
 from flowerfast.training.split_file import read_split
@@ -31,7 +32,10 @@ def find_photos(
     UserError when `data` holds none, Damaged when a file of the run is.
     """
     if data is not None:
-        photos = Photos.open(data, _options(source), bar, min_classes=1)
+        options = _options(source)
+        if not is_table(data):  # else of the images alone, whatever their labels
+            options = options.model_copy(update={"label_separator": None, "label_columns": None})
+        photos = Photos.open(data, options, bar, min_classes=1)
         return _some(photos), f"photos of {data.name or data}", ""  # the card tells others
     try:
         if source.config is None or source.config.data.path is None:

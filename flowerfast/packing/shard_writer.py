@@ -155,7 +155,12 @@ class ShardWriter:
         if self._open is not None:
             self._finish_shard()
         if not self._parts:
-            raise UserError(f"{self.table.source}: none of {self.done} photos can be packed; mend them")
+            what, then = f"none of {self.done} photos can be packed", "mend them"
+            if self.part is not None:
+                what = f"{what} of those of part {self.part[0]} of {self.part[1]}"
+                then = "mend them, or pack anew in fewer parts, of which each has some"
+            first = f"; first: {self.table.path(self._bad[0][0])}: {self._bad[0][1]}" if self._bad else ""
+            raise UserError(f"{self.table.source}: {what}{first}; {then}")
         index = self._index()
         self.check_there()
         problem = next(filter(None, (shard_problem(self.folder, shard) for shard in index.shards)), None)

@@ -5,7 +5,7 @@ import io
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -159,7 +159,10 @@ def _choose(
     if many == ALL:
         # With layout=classes a column of splits is passed over, here too.
         taken = {*places.values(), _place(file, there, SPLIT, columns.split, False)}
-        many = tuple(name for place, name in enumerate(there) if place not in taken)
+        many = tuple(name for place, name in enumerate(there) if name and place not in taken)
+    if many is not None and len({*many}) < len(many):
+        twice = next(name for name in many if many.count(name) > 1)
+        raise UserError(f"{file}: column {shown(twice)} is there, or in data.label_columns, twice; keep one")
     for name in many or ():
         place = _place(file, there, LABEL, name, True)
         assert place is not None
@@ -268,7 +271,10 @@ def _parquet(file: Path, columns: Columns, wanted: Sequence[str], also: Sequence
     try:
         with os.fdopen(open_regular(file), "rb") as stream, parquet.ParquetFile(stream) as table:
             there = table.schema_arrow.names
-            places = _choose(file, [name.strip() for name in there], columns, wanted, also)
+            lists = map(pyarrow.types.is_list, table.schema_arrow.types)
+            # Whoever writes lists may call their column by the plural.
+            asked = replace(columns, separator=_ELEMENTS) if any(lists) else columns
+            places = _choose(file, [name.strip() for name in there], asked, wanted, also)
             names, separator = {role: there[place] for role, place in places.items()}, columns.separator
             for role, name in names.items():
                 kind = table.schema_arrow.field(name).type

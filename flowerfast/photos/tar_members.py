@@ -114,6 +114,28 @@ def _check_end(path: Path, file: _Bounded, at: int, noted: Counter[int]) -> None
         raise UserError(f"{path}: another tar follows behind its end; join them with `tar -A`, not `cat`")
 
 
+def passed_over(root: Path, names: Collection[str]) -> list[str]:
+    """Tar files of a folder that are none of `names`: links that lead nowhere, and folders that hold some."""
+    found: list[str] = []
+    used = {name.partition("/")[0] for name in names}
+    with suppress(OSError):
+        for name in sorted(os.listdir(root)):
+            if name in used or name.startswith("."):
+                continue
+            if name.lower().endswith(ENDINGS):
+                found.append(name)
+            elif any(each.lower().endswith(ENDINGS) for each in _names_in(root / name)):
+                found.append(f"{name}/")
+    return found
+
+
+def _names_in(folder: Path) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []
+
+
 def tars_in(root: Path, halves: Collection[str]) -> list[str]:
     """Tar files, compressed ones too, right in a folder and in its folders that `halves` names in lower case.
 

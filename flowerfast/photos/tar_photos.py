@@ -16,7 +16,7 @@ from flowerfast.photos.arrays import NPZ_ERRORS, load_arrays, save_arrays
 from flowerfast.photos.label_file import Columns
 from flowerfast.photos.layout import FREE, SPELLINGS, TRAIN, Layout
 from flowerfast.photos.shard_index import COLUMNS, Index, Shard
-from flowerfast.photos.tar_members import tars_in
+from flowerfast.photos.tar_members import passed_over, tars_in
 from flowerfast.photos.tar_scan import Scan, TarPhotos
 from flowerfast.photos.walk import Walk, some
 from flowerfast.places import in_full
@@ -65,6 +65,9 @@ def read_tars(
         _store(cache, key, found)
     beside = Walk(root).inside("")[1]
     notes = [f"left out, photos that lie beside the tar files: {some(beside)}"] if beside else []
+    others = passed_over(root, names)
+    if others:
+        notes.append(f"left out, tar files in other folders and links that lead nowhere: {some(others)}")
     return replace(found, notes=(*found.notes, *notes))
 
 

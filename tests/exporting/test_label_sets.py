@@ -32,6 +32,12 @@ def test_probabilities_of_a_file_are_those_of_predict(tmp_path: Path) -> None:
     with torch.inference_mode():
         assert chances == pytest.approx(trained.model(torch.from_numpy(images)).sigmoid().numpy(), abs=1e-4)
     assert exported.checked is not None
+    for folder in ("a", "b"):
+        (tmp_path / "folders" / folder).mkdir(parents=True)
+        make_photo(tmp_path / "folders" / folder / "0.jpg", (60, 50))
+    checked = export(tmp_path / "run", tmp_path / "again", data=tmp_path / "folders").checked
+    assert checked is not None
+    assert checked.on == "photos of folders"
     photo = make_photo(tmp_path / "photo.jpg", (60, 50))
     (answer,) = trained.predict(photo)
     said = subprocess.run(

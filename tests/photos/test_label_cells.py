@@ -57,6 +57,14 @@ def test_how_a_cell_is_written_counts_for_nothing(tmp_path: Path, has: np.ndarra
     assert same(Photos(tmp_path / "c.csv", label_columns="*"), expected)
 
 
+def test_the_column_of_an_index_is_no_class(tmp_path: Path, has: np.ndarray) -> None:
+    lines = flags(tmp_path / "flags.csv", has).read_text().splitlines()
+    numbered = [f"{'' if row == 0 else row - 1},{line}" for row, line in enumerate(lines)]
+    (tmp_path / "numbered.csv").write_text("\n".join(numbered) + "\n")  # as pandas writes one
+    by_column = Photos(tmp_path / "flags.csv", label_columns="*")
+    assert same(Photos(tmp_path / "numbered.csv", label_columns="*"), by_column)
+
+
 def test_halves_and_some_of_the_classes(tmp_path: Path, has: np.ndarray) -> None:
     text = flags(tmp_path / "t.csv", has).read_text().splitlines()
     halves = ["split"] + ["train"] * 7 + ["val"] * 4 + ["test"]
@@ -109,7 +117,18 @@ def test_it_is_kept_with_its_labels(tmp_path: Path, has: np.ndarray, scans: list
             {"label_columns": ["c"]},
             "no column 'c'; its columns are 'path', 'a'",
         ),
-        ("path,a\n0.jpg,1\n", {"label_columns": "a,a"}, "column 'a' holds something else; name others in da"),
+        (
+            "path,a\n0.jpg,1\n",
+            {"label_columns": "a,a"},
+            "column 'a' is there, or in data.label_columns, twice",
+        ),
+        (
+            "path,a,b,a\n0.jpg,1,1,1\n",
+            {"label_columns": "*"},
+            "column 'a' is there, or in data.label_columns",
+        ),
+        ("path,a\n0.jpg,1\n", {"label_columns": []}, "names no column; leave it out, or name some"),
+        ("path,a\n0.jpg,1\n", {"label_columns": ","}, "names no column; leave it out, or name some"),
         ("path,a\n0.jpg,1\n", {"label_columns": "path"}, "column 'path' holds something else; name others"),
         ("path,label\n0.jpg,\n", {"label_separator": " "}, "no photo has a label; give some"),
         ("path,a\n0.jpg,1\n", {"label_columns": "a", "label_separator": " "}, "drop this or label_separator"),
@@ -152,6 +171,8 @@ def test_parquet_has_lists_and_numbers(tmp_path: Path, has: np.ndarray) -> None:
     parquet.write_table(pyarrow.table({"path": paths, "label": named}), tmp_path / "l.parquet")
     expected = Photos(cells(tmp_path / "t.csv", has), label_separator=" ")
     assert same(Photos(tmp_path / "l.parquet"), expected)
+    parquet.write_table(pyarrow.table({"path": paths, "tags": named}), tmp_path / "p.parquet")
+    assert same(Photos(tmp_path / "p.parquet"), expected)
     of_each = {name: has[:, place].astype(float) for place, name in enumerate(NAMES)}
     parquet.write_table(pyarrow.table({"path": paths, **of_each}), tmp_path / "n.parquet")
     assert same(Photos(tmp_path / "n.parquet", label_columns="*"), expected)

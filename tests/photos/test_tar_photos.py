@@ -465,6 +465,16 @@ def test_photos_right_beside_tars_are_left_out_and_said(tmp_path: Path) -> None:
     assert "left out, photos that lie beside the tar files: sheet.jpg" in found.notes
 
 
+def test_tars_elsewhere_are_left_out_and_said(tmp_path: Path) -> None:
+    write_tar(tmp_path / "tars/a.tar", samples(LABELS))
+    write_tar(tmp_path / "tars/sub/b.tar", samples(LABELS))
+    (tmp_path / "tars/gone.tar").symlink_to(tmp_path / "nowhere.tar")
+    found = Photos(tmp_path / "tars")
+    assert len(found) == len(LABELS)
+    said = "left out, tar files in other folders and links that lead nowhere: gone.tar, sub/"
+    assert said in found.notes
+
+
 def test_a_tar_as_data_is_told_from_its_folder(tmp_path: Path) -> None:
     write_tar(tmp_path / "tars/a.tar", samples(LABELS))
     for name in ("a.tar", "a-{000..003}.tar"):
