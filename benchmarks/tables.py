@@ -200,7 +200,10 @@ def ranks() -> str:
 
 def scale() -> str:
     """What `scale_model` predicts, and how near it comes where two ranks were measured."""
-    (name, bench), (other, ranks) = (read(f"{each}-cpu-2cores.json")[0] for each in ("bench", "ranks"))
+    needed = [each for what in ("bench", "ranks") for each in read(f"{what}-cpu-2cores.json")]
+    if len(needed) < 2:
+        return ""
+    (name, bench), (other, ranks) = needed
     found = next(iter(read("scale-*.json")), None)
     files = [(name, bench), (other, ranks), *([found] if found is not None else [])]
     said = "; ".join(
