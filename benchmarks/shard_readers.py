@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path[0] = str(Path(__file__).resolve().parents[1])  # in the place of its own folder, which has a streaming.py
 
 from flowerfast.bench.environment import environment, write_results
 from flowerfast.config import DataConfig
