@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-sys.path[0] = str(Path(__file__).resolve().parents[1])  # in the place of its own folder, which has a streaming.py
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from flowerfast.bench.environment import environment, write_results
 from flowerfast.config import DataConfig
@@ -190,6 +190,8 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     only = given.only.split(";") if given.only else [*READERS]
     readers: dict[str, Any] = {}
+    # Beside this file lies a streaming.py, and Mosaic's package is called so.
+    sys.path[:] = [place for place in sys.path if Path(place).resolve() != Path(__file__).resolve().parent]
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing is fetched
     with tempfile.TemporaryDirectory() as made:
         os.environ["HF_HOME"] = f"{made}/hf"
