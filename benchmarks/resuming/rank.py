@@ -29,23 +29,23 @@ _END = 60
 def main(orders: dict[str, Any]) -> None:
     """Draw until the epochs are over, or the end comes from outside."""
     job = Job(**orders["job"])
-    log = open(orders["log"], "w", encoding="utf-8", buffering=1)  # noqa: SIM115
     peer = import_module(f"benchmarks.resuming.{orders['peer']}")
     if job.world > 1 and "torch" in sys.modules:
         from torch import distributed
 
         distributed.init_process_group("gloo")  # as torchrun sets it up
 
-    def say(**facts: Any) -> None:
-        log.write(json.dumps(facts) + "\n")
+    with open(orders["log"], "w", encoding="utf-8", buffering=1) as log:
 
-    try:
-        _draw(peer, job, orders, say)
-    except Exception as error:  # whatever a peer raises is an answer
-        lines = str(error).strip().splitlines() or [""]
-        say(error=f"{type(error).__name__}: {lines[-1][:160]}".rstrip(": "))
-    say(end=True)
-    log.close()
+        def say(**facts: Any) -> None:
+            log.write(json.dumps(facts) + "\n")
+
+        try:
+            _draw(peer, job, orders, say)
+        except Exception as error:  # whatever a peer raises is an answer
+            lines = str(error).strip().splitlines() or [""]
+            say(error=f"{type(error).__name__}: {lines[-1][:160]}".rstrip(": "))
+        say(end=True)
     os._exit(0)  # what threads and workers of a peer still do is nobody's concern
 
 
@@ -90,7 +90,7 @@ def _decoded(file: str) -> list[int]:
 def _seed(epoch: int) -> None:
     """What a careful user does: all global generators by the epoch."""
     number = SEED * 1000 + epoch
-    np.random.seed(number)  # noqa: NPY002
+    np.random.seed(number)  # noqa: NPY002 - that transforms of users draw from it is the point
     random.seed(number)
     if "torch" in sys.modules:  # else the peer has no use for it
         sys.modules["torch"].manual_seed(number)
