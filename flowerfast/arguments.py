@@ -11,6 +11,7 @@ from typing import Any
 from flowerfast.documents import shown
 from flowerfast.errors import RunFailed, UserError, one_line
 from flowerfast.machine import Progress, ProgressBars
+from flowerfast.places import url_of
 
 
 def whole(name: str, value: Any, least: int, below: int = 2**63) -> int:
@@ -27,7 +28,17 @@ def whole(name: str, value: Any, least: int, below: int = 2**63) -> int:
 
 
 def path(name: str, value: Any) -> Path:
-    """A path that the system could take, whether something is there or not. Raises UserError."""
+    """A path on this machine that the system could take, whether something is there or not.
+
+    Raises UserError, for a URL too, of which pathlib makes a folder that is called as its scheme.
+    """
+    if (url := url_of(given := place(name, value))) is not None:
+        raise UserError(f"{name}={url}: a URL; give a path on this machine")
+    return given
+
+
+def place(name: str, value: Any) -> Path:
+    """A path as `path` has it, or a URL. Raises UserError."""
     text = os.fspath(value) if isinstance(value, str | os.PathLike) else value
     if not isinstance(text, str):
         raise UserError(f"{name}={shown(value)}: give a path, as text or pathlib.Path")

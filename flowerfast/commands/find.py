@@ -80,6 +80,8 @@ def check_outputs(
     for place, (form, file) in enumerate(wanted):
         if any(_is_one(file, other) for _, other in wanted[:place]):
             raise UserError(f"--{form} {file}: named twice; give each a file of its own")
+        if (url := url_of(file)) is not None:
+            raise UserError(f"--{form} {url}: a URL; name a file on this machine")
         if file.is_dir():
             raise UserError(f"--{form} {file}: is a folder; name a file in it")
         in_place = file.exists() and (not file.is_file() or form in _IN_PLACE)

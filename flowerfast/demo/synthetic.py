@@ -23,6 +23,7 @@ from threading import Thread
 import numpy as np
 from PIL import Image, ImageFilter
 
+from flowerfast.arguments import path
 from flowerfast.demo.painting import PAINTERS
 from flowerfast.demo.painting.canvas import SUPERSAMPLE, Array, Canvas, Rng, backdrop, finish, tint
 from flowerfast.demo.painting.parts import paint_grass
@@ -124,7 +125,7 @@ def synthesize(
     for name, value in (("per_class", per_class), ("processes", processes)):
         if value is not None and value < 1:
             raise UserError(f"{name}={value} is below 1: give a whole number of at least 1")
-    target = Path(out).resolve()
+    target = path("out", out).resolve()
     marker = {"per_class": per_class, "seed": seed, "render_version": RENDER_VERSION}
     if _holds(target, marker):
         return out

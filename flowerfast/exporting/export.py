@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from flowerfast.arguments import path, progress_bars
+from flowerfast.arguments import path, place, progress_bars
 from flowerfast.errors import UserError
 from flowerfast.exporting.card import model_card
 from flowerfast.exporting.check import Checked, check_onnx
@@ -85,7 +85,7 @@ def export(
     run, bars = path("run", run), progress_bars(bars)
     if format not in get_args(Form):
         raise UserError(f"format={format!r}: give one of {', '.join(get_args(Form))}")
-    data = None if data is None else path("data", data)
+    data = None if data is None else place("data", data)
     if format == "onnx":
         check_packages()
     elif data is not None:

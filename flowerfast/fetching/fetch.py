@@ -20,7 +20,6 @@ from flowerfast.fetching.unpack import unpack
 from flowerfast.files import open_regular, to_json, write_text
 from flowerfast.locks import only_writer
 from flowerfast.machine import ProgressBars, no_bars
-from flowerfast.places import url_of
 
 MARKER = ".flowerfast-fetched.json"
 """In a folder that was fetched: what it is. Hidden, so that training passes over it."""
@@ -76,8 +75,6 @@ def fetch(
             "written as %20"
         )
     whole = Path(os.path.realpath(folder))
-    if url_of(folder) is not None:
-        raise UserError(f"{url_of(folder)}: photos are fetched to this machine; name a folder")
     there = _there(whole, name, data)
     if there is not None:
         return Fetched(folder, there, fresh=False)

@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-from flowerfast.arguments import of_kind, path, whole
+from flowerfast.arguments import of_kind, path, place, whole
 from flowerfast.config import DataConfig, Exif, speaking_of, validate
 from flowerfast.documents import shown
 from flowerfast.errors import UserError, one_line
@@ -109,11 +109,11 @@ class Photos:
         of_kind("Photos: progress", progress, Callable | None, "a function of two numbers")
         least, max_pixels = whole("Photos: min_classes", min_classes, 0), data.max_pixels
         self._wanted, columns = class_names(data.classes), Columns.of(data)
-        folder = path("Photos: folder", folder)
+        folder = place("Photos: folder", folder)
         url = url_of(folder)
-        place = folder if url is None else mirror(url, data.cache_dir, data.cache_gb)
+        there = folder if url is None else mirror(url, data.cache_dir, data.cache_gb)
         how = layout, exif == "apply", self._wanted, columns
-        self.table = read_table(place, max_pixels, progress, least, *how)
+        self.table = read_table(there, max_pixels, progress, least, *how)
         # By sample index; None where no photo is to be turned.
         stored = exif == "ignore" or not (self.table.orientation > 1).any()
         self._orientation = None if stored else self.table.orientation

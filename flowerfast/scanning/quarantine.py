@@ -20,6 +20,8 @@ def check_quarantine(folder: Path, data: Path) -> None:
     """Raise UserError unless `folder` is new or empty, can be written, and lies apart from `data`."""
     if os.path.lexists(folder) and not folder.is_dir():
         raise UserError(f"--quarantine {folder}: is no folder; name a new or empty one")
+    if (url := url_of(folder)) is not None:
+        raise UserError(f"--quarantine {url}: a URL; name a folder on this machine")
     problem = folder_problem(folder)
     if problem is None and folder.is_dir() and any(folder.iterdir()):
         problem = "it holds something"

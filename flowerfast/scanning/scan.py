@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from flowerfast.arguments import of_kind, path, progress_bars, whole
+from flowerfast.arguments import of_kind, path, place, progress_bars, whole
 from flowerfast.config import DataConfig, EvalConfig
 from flowerfast.errors import UserError
 from flowerfast.files import delivering
@@ -174,7 +174,7 @@ def scan(
         trained = load_run(folder, device).at(EvalConfig() if protocol is None else protocol)
         settings = settings.model_copy(update={"exif": trained.exif})
     settings = settings.model_copy(update={"on_bad": "skip", "max_bad": 1.0})
-    given = data.source if isinstance(data, Photos) else path("scan: data", data)
+    given = data.source if isinstance(data, Photos) else place("scan: data", data)
     with bars("reading headers") as bar:
         photos = data if isinstance(data, Photos) else Photos.open(given, settings, bar, min_classes=1)
     halves, split = _halves(photos, settings.val_fraction, seed)
@@ -242,10 +242,10 @@ def _figures(photos: Photos, looks: Looks, halves: Sequence[str]) -> dict[str, A
     """Counts and sizes of the photos that can be decoded."""
     table, rows = photos.table, looks.rows
     of_half = np.array([halves[row] for row in rows.tolist()], np.str_)
-    place, labels = table.pairs(rows)
+    position, labels = table.pairs(rows)
     classes = []
     for label, name in enumerate(photos.classes):
-        mine = place[labels == label]
+        mine = position[labels == label]
         parts = Counter(of_half[mine].tolist())
         counts = {half: parts[half] for half in _FOLDS[1:] if half in parts}
         classes.append(ClassCount(name, len(mine), int(table.size[rows[mine]].sum()), counts))

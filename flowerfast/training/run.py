@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from flowerfast.arguments import of_kind, path, progress_bars, signal_asked
+from flowerfast.arguments import of_kind, path, place, progress_bars, signal_asked
 from flowerfast.config import Config
 from flowerfast.errors import Fact
 from flowerfast.loaders.device import device_name
@@ -117,9 +117,10 @@ def train(
     of_kind("reporter", reporter, Reporter | None, "an object with the methods of Reporter")
     of_kind("stop", stop, AbstractContextManager | None, "a context manager")
     called = Callbacks(callbacks)
-    given = {"data": data, "out": out, "start_from": start_from}
-    data, out, start_from = (each if each is None else path(name, each) for name, each in given.items())
-    changes = {**({"data.path": in_full(data)} if data is not None else {}), **(settings or {})}
+    given = {"out": out, "start_from": start_from}
+    out, start_from = (each if each is None else path(name, each) for name, each in given.items())
+    photos = {"data.path": in_full(place("data", data))} if data is not None else {}
+    changes = {**photos, **(settings or {})}
     folder = RunFolder(Path(out)) if out is not None else None
 
     def begin() -> tuple[Config, dict[str, Any] | None]:
@@ -204,8 +205,8 @@ def _train(
         state = first_on_node(build)
         state.full_batch = train_loader.plan_sampler.full_batch
         if folder is None:
-            place = from_first(lambda: claim_run_path(Path("runs"), run_name(config)))
-            folder = RunFolder(place, claimed=True)
+            there = from_first(lambda: claim_run_path(Path("runs"), run_name(config)))
+            folder = RunFolder(there, claimed=True)
             if ranks.is_first:
                 held.enter_context(folder.only_writer())
         said += folder.notes

@@ -16,7 +16,7 @@ import numpy as np
 import timm
 import torch
 
-from flowerfast.arguments import of_kind, path, whole
+from flowerfast.arguments import of_kind, path, place, whole
 from flowerfast.config import DataConfig, EvalConfig, Exif
 from flowerfast.errors import UserError, one_line
 from flowerfast.loaders.device import pick_device
@@ -253,7 +253,7 @@ def evaluate(
         raise UserError(f"half={half!r}: give one of {', '.join(get_args(Half))}")
     of_kind("options", options, DataConfig | None, "ff.DataConfig(...)")
     batch_size = whole("batch_size", batch_size, 1)
-    started, data, settings = time.perf_counter(), path("data", data), options or DataConfig()
+    started, data, settings = time.perf_counter(), place("data", data), options or DataConfig()
     trained = load_run(run, device).at(EvalConfig() if protocol is None else protocol)
     settings = settings.model_copy(
         update={"exif": trained.exif, "classes": _classes(Path(run), half, settings)}
@@ -294,11 +294,11 @@ def check_classes(trained: TrainedModel, photos: Photos) -> None:
     known = {*map(nfc, trained.classes)}
     unknown = [name for name in photos.classes if nfc(name) not in known]
     if unknown:
-        place, classes = photos.table.inside(unknown[0]), ", ".join(trained.classes)
+        where, classes = photos.table.inside(unknown[0]), ", ".join(trained.classes)
         if photos.table.file is not None or photos.multilabel:
-            place = f"{photos.source}: {unknown[0]}"
+            where = f"{photos.source}: {unknown[0]}"
         raise UserError(
-            f"{place}: the model knows no such class; it knows {classes}; data.classes leaves others out"
+            f"{where}: the model knows no such class; it knows {classes}; data.classes leaves others out"
         )
 
 

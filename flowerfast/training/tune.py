@@ -18,7 +18,7 @@ from typing import Annotated, Any
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from flowerfast.arguments import of_kind, path, progress_bars, whole
+from flowerfast.arguments import of_kind, path, place, progress_bars, whole
 from flowerfast.config import Config
 from flowerfast.documents import conform
 from flowerfast.errors import RunFailed, UserError
@@ -104,7 +104,7 @@ def tune(
     """
     of_kind("settings", settings, Mapping | None, "a mapping from dotted keys to values")
     trials, folder = whole("trials", trials, 1, 10_000), path("out", out)
-    given = {**({} if data is None else {"data.path": in_full(path("data", data))}), **(settings or {})}
+    given = {**({} if data is None else {"data.path": in_full(place("data", data))}), **(settings or {})}
     base = start_config(config, given)
     if weights is not None and base.model.name != AUTO:
         raise UserError(
@@ -125,11 +125,11 @@ def tune(
 
 def _refuse_several(base: Config, bars: ProgressBars) -> None:
     """Raise UserError where photos have several labels: the search compares accuracies."""
-    place = base.data.path
-    if place is None or not (is_table(place) or url_of(place) is not None or (Path(place) / INDEX).is_file()):
+    data = base.data.path
+    if data is None or not (is_table(data) or url_of(data) is not None or (Path(data) / INDEX).is_file()):
         return  # class folders
     with bars("reading headers") as bar:
-        photos = Photos.open(place, base.data, bar)
+        photos = Photos.open(data, base.data, bar)
     if photos.multilabel:
         raise UserError(
             f"tune: {photos.source} has several labels a photo, and the search compares accuracies of one; "
@@ -176,8 +176,8 @@ class _Search:
     def leave_nothing(self) -> None:
         """Take the file of trials away where none has begun: the next search may have other settings."""
         if not self._rows and not [*self._folder.glob("round-*/*")]:
-            for place in self._folder.glob("round-*"):
-                place.rmdir()
+            for made in self._folder.glob("round-*"):
+                made.rmdir()
             self._file.unlink(missing_ok=True)
 
     def run(

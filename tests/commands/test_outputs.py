@@ -1,6 +1,7 @@
 """Files that commands write: refused before the work where they cannot be written or must not be replaced."""
 
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -182,6 +183,34 @@ def test_none_lies_in_the_folder_that_the_command_fills(
     work: Path, refused: Callable[[str, Path | str], str], key: str
 ) -> None:
     assert "in new, which this command fills; name a file elsewhere" in refused(key, "new/a/file.json")
+
+
+@pytest.mark.parametrize("key", COMMANDS)
+def test_no_file_is_written_to_a_url(work: Path, refused: Callable[[str, Path | str], str], key: str) -> None:
+    assert refused(key, "s3://bucket/file.png").endswith(": a URL; name a file on this machine\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "what"),
+    [
+        (["train", "photos", "--out", "URL"], "out="),
+        (["train", "photos", "--from", "URL", "--out", "new"], "start_from="),
+        (["train", "--resume", "--out", "URL"], "out="),
+        (["train", "photos", "--out", "new", "--set", "model.weights=URL"], "model.weights="),
+        (["train", "photos", "--out", "new", "--set", "data.cache_dir=URL"], "data.cache_dir="),
+        (["tune", "photos", "--out", "URL"], "out="),
+        (["export", "run", "--format", "safetensors", "--out", "URL"], "out="),
+        (["report", "run", "--html", "URL"], "--html "),
+        (["scan", "photos", "--quarantine", "URL"], "--quarantine "),
+        (["synth", "URL"], "out="),
+    ],
+)
+def test_no_folder_takes_the_name_of_a_url(cli: Cli, work: Path, arguments: list[str], what: str) -> None:
+    before = {*work.iterdir()}
+    code, out, err = cli(*(each.replace("URL", "s3://bucket/it") for each in arguments))
+    assert (code, out, err.count("\n")) == (2, "", 1), err
+    assert re.search(rf"error: .*{what}.*a URL; (give|name) a (path|file|folder) on this machine", err)
+    assert {*work.iterdir()} == before
 
 
 @pytest.mark.parametrize("name", ["trials.json", "best.yaml"])

@@ -155,7 +155,7 @@ def test_another_content_is_thrown_away(cli: Cli, serve: Serve, tmp_path: Path) 
         (["flowers", "full/mine.txt"], r"/full/mine.txt: is no folder"),
         (["flowers", "full/mine.txt/x"], r"full/mine.txt.*(is no folder|Not a directory|File exists)"),
         (["flowers", "."], r"cannot be replaced while one is in it; name a new folder"),
-        (["flowers", "s3://bucket/flowers"], r"s3://bucket/flowers: photos are fetched to this machine"),
+        (["flowers", "s3://bucket/flowers"], r"s3://bucket/flowers: a URL; give a path on this machine"),
         (["flowers", "taken"], r"/taken.partial: holds something else than a download"),
         (["trees", "new"], r"fetch 'trees': no such data set; there is flowers\n"),
         ([], r"Missing argument 'NAME'; see flowerfast fetch --help\n"),
