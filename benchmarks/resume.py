@@ -24,10 +24,10 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.loaders import PEERS, Job, Peer, processes
+from benchmarks.loaders.judging import Drawn, done_again, judged
+from benchmarks.loaders.processes import Lines
 from benchmarks.photos import numbered
-from benchmarks.resuming import PEERS, Job, Peer, processes
-from benchmarks.resuming.judging import Drawn, done_again, judged
-from benchmarks.resuming.processes import Lines
 from flowerfast.bench.environment import SCHEMA, describe_photos, environment, write_results
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -155,7 +155,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("data", type=Path, help="folder of photos")
     parser.add_argument("--photos", type=int, default=384, help="how many of them")
     parser.add_argument("--rounds", type=int, default=3, help="of the seconds to the first batch")
-    parser.add_argument("--only", help="files of benchmarks/resuming, separated by commas; other rows stay")
+    parser.add_argument("--only", help="files of benchmarks/loaders, separated by commas; other rows stay")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "resume.json")
     given = parser.parse_args(arguments)
     chosen = {name: peer for name, peer in PEERS.items() if not given.only or name in given.only.split(",")}

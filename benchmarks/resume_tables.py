@@ -1,4 +1,4 @@
-"""Tables of docs/resume.md and docs/remote.md, from the results of `resume.py` and `streaming.py`."""
+"""Tables of docs/resume.md and docs/remote.md, from the results of `resume.py` and `one_bucket.py`."""
 
 from typing import Any
 

@@ -190,8 +190,6 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     only = given.only.split(";") if given.only else [*READERS]
     readers: dict[str, Any] = {}
-    # Beside this file lies a streaming.py, and Mosaic's package is called so.
-    sys.path[:] = [place for place in sys.path if Path(place).resolve() != Path(__file__).resolve().parent]
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing is fetched
     with tempfile.TemporaryDirectory() as made:
         os.environ["HF_HOME"] = f"{made}/hf"

@@ -319,9 +319,9 @@ def resume() -> str:
 
 
 def streaming() -> str:
-    """Loaders on one bucket, from the results of `streaming.py`."""
+    """Loaders on one bucket, from the results of `one_bucket.py`."""
     resumed = next((result for _, result in read("resume.json")), None)
-    return "\n\n".join(resume_tables.streaming(*each, resumed) for each in read("streaming.json"))
+    return "\n\n".join(resume_tables.streaming(*each, resumed) for each in read("one_bucket.json"))
 
 
 def readers() -> str:

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from benchmarks import resume_tables
-from benchmarks.resuming import PEERS, Job, files, note_decoded, processes, rank
-from benchmarks.resuming.judging import Drawn, done_again, judged
+from benchmarks.loaders import PEERS, Job, files, note_decoded, processes, rank
+from benchmarks.loaders.judging import Drawn, done_again, judged
 from flowerfast.bench.usage import sessions
 
 WORLD, BATCH = 2, 4

@@ -7,8 +7,8 @@ from typing import Any
 import grain
 from grain.experimental import ElasticIterator
 
-from benchmarks.resuming import Batch, Job
-from benchmarks.resuming.grain_dataset import Crop, shuffled
+from benchmarks.loaders import Batch, Job
+from benchmarks.loaders.grain_dataset import Crop, shuffled
 
 
 class Loader:

@@ -6,8 +6,8 @@ from typing import Any
 
 from torch.utils.data import BatchSampler, DataLoader, DistributedSampler
 
-from benchmarks.resuming import SEED, Batch, Job, batches
-from benchmarks.resuming.cropped import Files
+from benchmarks.loaders import SEED, Batch, Job, batches
+from benchmarks.loaders.cropped import Files
 
 
 class Loader:

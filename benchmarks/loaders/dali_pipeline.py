@@ -6,7 +6,7 @@ from typing import Any
 from nvidia.dali import fn, pipeline_def
 from nvidia.dali.plugin.pytorch import DALIGenericIterator, LastBatchPolicy
 
-from benchmarks.resuming import SEED, Batch, Job, files
+from benchmarks.loaders import SEED, Batch, Job, files
 
 
 class Loader:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks.resuming import SEED, Batch, Job
+from benchmarks.loaders import SEED, Batch, Job
 from flowerfast.augment import Augment
 from flowerfast.config import DataConfig
 from flowerfast.loaders.loader import Loader as Ours

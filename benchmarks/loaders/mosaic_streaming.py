@@ -7,8 +7,8 @@ from typing import Any
 from streaming import MDSWriter, StreamingDataLoader, StreamingDataset
 from streaming.base.util import clean_stale_shared_memory
 
-from benchmarks.resuming import SEED, Batch, Job, batches, files
-from benchmarks.resuming.cropped import Cropped
+from benchmarks.loaders import SEED, Batch, Job, batches, files
+from benchmarks.loaders.cropped import Cropped
 
 
 def prepare(photos: Path, made: Path, shard: int) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 from litdata import StreamingDataLoader, StreamingDataset, optimize
 from litdata.streaming import downloader
 
-from benchmarks.resuming import SEED, Batch, Job, batches, files
-from benchmarks.resuming.cropped import Cropped
+from benchmarks.loaders import SEED, Batch, Job, batches, files
+from benchmarks.loaders.cropped import Cropped
 
 
 def entry(file: Path) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """LitData, Mosaic Streaming and flowerfast on the same photos from the same bucket on localhost: one JSON.
 
-    python benchmarks/streaming.py DATA [--rounds 5] [--latency-ms 20] [--only NAME[,NAME]] [--out FILE]
+    python benchmarks/one_bucket.py DATA [--rounds 5] [--latency-ms 20] [--only NAME[,NAME]] [--out FILE]
 
 Each round of each peer, in turns: a process with an empty cache draws two epochs, the first from the bucket,
 the second from its cache, keeps its state in the middle of a third, and is killed; one that has that cache
@@ -26,9 +26,9 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.loaders import Job, processes
+from benchmarks.loaders.processes import Lines
 from benchmarks.photos import numbered
-from benchmarks.resuming import Job, processes
-from benchmarks.resuming.processes import Lines
 from flowerfast.bench.environment import SCHEMA, describe_photos, environment, write_results
 from flowerfast.bench.result import middle_and_spread
 from flowerfast.bench.usage import memory_bytes
@@ -41,7 +41,7 @@ PEERS = {
     "ours": ("flowerfast", ("flowerfast", "fsspec", "s3fs")),
     "ours_blocks": ("flowerfast, data.order=blocks-first", ("flowerfast", "fsspec", "s3fs")),
 }
-"""Rows by file of benchmarks/resuming, and the packages whose versions are kept."""
+"""Rows by file of benchmarks/loaders, and the packages whose versions are kept."""
 BATCH, SIZE, EPOCHS = 64, 224, 2
 _LOOK = 0.25
 """Seconds between two looks at the memory."""
@@ -176,8 +176,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--latency-ms", type=float, default=20.0, help="that each request waits")
     parser.add_argument("--shard-mb", type=float, default=2.0, help="size of a shard or chunk at most")
-    parser.add_argument("--only", help="files of benchmarks/resuming, separated by commas")
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "streaming.json")
+    parser.add_argument("--only", help="files of benchmarks/loaders, separated by commas")
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "one_bucket.json")
     measure(parser.parse_args(arguments))
     return 0
 

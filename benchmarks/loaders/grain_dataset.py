@@ -9,7 +9,7 @@ import grain
 import numpy as np
 from PIL import Image
 
-from benchmarks.resuming import SEED, Batch, Job, files, note_decoded
+from benchmarks.loaders import SEED, Batch, Job, files, note_decoded
 
 
 class Crop:

@@ -6,8 +6,8 @@ from typing import Any
 from torchdata.stateful_dataloader import StatefulDataLoader
 from torchdata.stateful_dataloader.sampler import StatefulDistributedSampler
 
-from benchmarks.resuming import SEED, Batch, Job, batches
-from benchmarks.resuming.cropped import Files
+from benchmarks.loaders import SEED, Batch, Job, batches
+from benchmarks.loaders.cropped import Files
 
 
 class Loader:

@@ -6,7 +6,7 @@ from typing import Any
 from PIL import Image
 from torchvision.transforms import Compose, PILToTensor, RandomHorizontalFlip, RandomResizedCrop
 
-from benchmarks.resuming import files, note_decoded
+from benchmarks.loaders import files, note_decoded
 
 
 class Cropped:

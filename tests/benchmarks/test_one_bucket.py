@@ -1,4 +1,4 @@
-"""streaming.py: the bucket answers as S3 does and counts; rounds become medians, and these a table."""
+"""one_bucket.py: the bucket answers as S3 does and counts; rounds become medians, and these a table."""
 
 import json
 import pickle
@@ -11,9 +11,9 @@ from urllib.request import Request, urlopen
 
 import pytest
 
-from benchmarks import resume_tables, streaming
+from benchmarks import one_bucket, resume_tables
 from benchmarks.bucket import Bucket
-from benchmarks.resuming import timed
+from benchmarks.loaders import timed
 
 
 @pytest.fixture
@@ -113,7 +113,7 @@ def test_epochs_are_timed_and_counted(bucket: Bucket, tmp_path: Path) -> None:
 
 
 def one_round(rate: float) -> dict[str, Any]:
-    """A round as `streaming.one_round` gives it."""
+    """A round as `one_bucket.one_round` gives it."""
     epoch = {"images": 100, "requests": 7, "bytes": 2_000_000}
     resumed = {"seconds": 1.5, "requests": 1, "bytes": 10_000}
     return {
@@ -128,7 +128,7 @@ def one_round(rate: float) -> dict[str, Any]:
 
 def test_rounds_become_medians_and_a_table() -> None:
     rounds = [one_round(rate) for rate in (100, 130, 110)]
-    median = streaming.summed(rounds)
+    median = one_bucket.summed(rounds)
     assert median["cold"]["images_per_sec"] == 110
     assert median["cold"]["spread"] == pytest.approx(1.4826 * 10)
     assert median["memory_bytes"] == 300_000_000

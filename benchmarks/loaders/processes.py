@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks.resuming import Job
+from benchmarks.loaders import Job
 from flowerfast.bench.usage import sessions
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -23,7 +23,7 @@ def prepare(peer: str, photos: Path, made: Path, shard: int) -> None:
     """Let a peer make what it reads, in a process of its own."""
     made.mkdir(parents=True)
     call = f"peer.prepare(Path({str(photos)!r}), Path({str(made)!r}), {shard})"
-    code = f"from pathlib import Path\nfrom benchmarks.resuming import {peer} as peer\n"
+    code = f"from pathlib import Path\nfrom benchmarks.loaders import {peer} as peer\n"
     code += f"hasattr(peer, 'prepare') and {call}"
     subprocess.run(
         [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(ROOT)}, cwd=ROOT, check=True,
@@ -46,7 +46,7 @@ def start(
         "RESUME_DECODED": str(folder / f"decoded-{job.rank}"),
     }  # fmt: skip
     with open(folder / f"said-{job.rank}", "wb") as said:
-        command = [sys.executable, "-m", f"benchmarks.resuming.{module}", str(file)]
+        command = [sys.executable, "-m", f"benchmarks.loaders.{module}", str(file)]
         process = subprocess.Popen(
             command, env=environ, cwd=ROOT, stdout=said, stderr=said, start_new_session=True
         )

@@ -1,8 +1,8 @@
-"""A process that draws epochs and times them: python -m benchmarks.resuming.timed ORDERS
+"""A process that draws epochs and times them: python -m benchmarks.loaders.timed ORDERS
 
-ORDERS is a JSON file by streaming.py: peer, job, `epochs` to draw whole, `log`, `counts` (URL of the server's
-counts), `state` (file to write after half of the next epoch, or null), `load` (file to go on from, or null;
-only the first batch is drawn then). At the end it waits to be killed.
+ORDERS is a JSON file by one_bucket.py: peer, job, `epochs` to draw whole, `log`, `counts` (URL of the
+server's counts), `state` (file to write after half of the next epoch, or null), `load` (file to go on from,
+or null; only the first batch is drawn then). At the end it waits to be killed.
 """
 
 import json
@@ -17,7 +17,7 @@ from urllib.request import urlopen
 
 import torch
 
-from benchmarks.resuming import SEED, Job
+from benchmarks.loaders import SEED, Job
 
 _END = 60
 """Seconds to wait for the kill."""
@@ -25,7 +25,7 @@ _END = 60
 
 def main(orders: dict[str, Any]) -> None:
     """Draw, say what it took, wait."""
-    peer = import_module(f"benchmarks.resuming.{orders['peer']}")
+    peer = import_module(f"benchmarks.loaders.{orders['peer']}")
     with open(orders["log"], "w", encoding="utf-8", buffering=1) as log:
 
         def say(**facts: Any) -> None:

@@ -1,4 +1,4 @@
-"""A process that draws the batches of one rank: python -m benchmarks.resuming.rank ORDERS
+"""A process that draws the batches of one rank: python -m benchmarks.loaders.rank ORDERS
 
 ORDERS is a JSON file by resume.py: peer, job, epochs, `state` (file to write after batch `at` of epoch
 `epoch`, or null), `load` (file to begin with, or null), `log`. A line of the log per batch: epoch, batch,
@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.resuming import SEED, Job
+from benchmarks.loaders import SEED, Job
 
 BEYOND = 2
 """Batches drawn after the save: those that a kill makes be drawn again."""
@@ -29,7 +29,7 @@ _END = 60
 def main(orders: dict[str, Any]) -> None:
     """Draw until the epochs are over, or the end comes from outside."""
     job = Job(**orders["job"])
-    peer = import_module(f"benchmarks.resuming.{orders['peer']}")
+    peer = import_module(f"benchmarks.loaders.{orders['peer']}")
     if job.world > 1 and "torch" in sys.modules:
         from torch import distributed
 

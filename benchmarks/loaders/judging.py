@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from benchmarks.resuming.processes import Lines
+from benchmarks.loaders.processes import Lines
 
 
 @dataclass

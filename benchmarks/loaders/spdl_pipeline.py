@@ -9,7 +9,7 @@ import spdl.io
 from spdl.pipeline import PipelineBuilder
 from spdl.source import DistributedRandomSampler
 
-from benchmarks.resuming import SEED, Batch, Job, files, note_decoded
+from benchmarks.loaders import SEED, Batch, Job, files, note_decoded
 
 
 class Loader:

@@ -1,7 +1,7 @@
 """flowerfast's Loader on shards, whose first epoch shuffles shards and then the photos within each."""
 
-from benchmarks.resuming.ours import Loader as Ours
-from benchmarks.resuming.ours import prepare as prepare
+from benchmarks.loaders.ours import Loader as Ours
+from benchmarks.loaders.ours import prepare as prepare
 
 
 class Loader(Ours):

@@ -1,4 +1,4 @@
-"""The loaders that resume.py kills and resumes, one small file for each, and the contract they keep.
+"""Loaders that resume.py and one_bucket.py kill and resume: a small file for each, and the contract.
 
 A file has a class `Loader`, and where it reads files of its own a function `prepare(photos, made, shard)`,
 which makes them with so many bytes each at most:
