@@ -8,6 +8,7 @@ goes from host to host, by gloo; gradients go as the device likes it (`device_gr
 import os
 import re
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -350,15 +351,24 @@ def _missing(groups: _Groups) -> str:
         dist.destroy_process_group(patient)
         del patient  # closed with the last name of it: who waits there for this rank comes here too
     here, until = current(), time.monotonic() + NAMING_SECONDS
-    missing = [*range(here.world_size)]
-    try:
-        store = dist.PrefixStore("flowerfast", _get_default_store())
-        store.set(f"{here.rank}", "here")
-        while missing and time.monotonic() < until:
-            missing = [rank for rank in missing if not store.check([f"{rank}"])]
-            time.sleep(0.05)
-    except RuntimeError:  # whoever keeps the store has ended: rank 0, unless torchrun does
-        missing = [0]
+    missing, keeper = [*range(here.world_size)], [0]  # of the store, unless torchrun keeps it
+
+    def ask() -> None:
+        nonlocal missing
+        try:
+            store = dist.PrefixStore("flowerfast", _get_default_store())
+            store.set(f"{here.rank}", "here")
+            while missing and time.monotonic() < until:
+                missing = [rank for rank in missing if not store.check([f"{rank}"])]
+                time.sleep(0.05)
+        except RuntimeError:
+            missing = keeper
+
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(NAMING_SECONDS + 1)
+    if asking.is_alive():  # where the network is cut, torch waits for an answer without end
+        missing = keeper
     what = f"rank {', '.join(map(str, missing))} has ended or hangs" if missing else "all ranks answer again"
     waited = f"the others waited for {STEP_SECONDS:g} s at most"
     return f"{what}: {waited}; see what it has said, then go on with --resume"

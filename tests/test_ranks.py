@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -116,3 +117,28 @@ def test_a_store_that_ends_while_it_is_asked_names_its_keeper(monkeypatch: pytes
     monkeypatch.setattr(ranks, "current", lambda: ranks.Ranks(1, 4, 1, 4))
     groups = SimpleNamespace(patient=None)
     assert ranks._missing(cast(Any, groups)).startswith("rank 0 has ended or hangs: ")
+
+
+def test_a_store_that_never_answers_names_its_keeper(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As that of another machine does once the network to it is cut."""
+    import torch.distributed as dist
+    from torch.distributed import distributed_c10d
+
+    answered = threading.Event()
+
+    class Silent:
+        def set(self, key: str, value: str) -> None:
+            """Still in the socket's buffer."""
+
+        def check(self, keys: list[str]) -> bool:
+            return answered.wait()
+
+    monkeypatch.setattr(distributed_c10d, "_get_default_store", lambda: None)
+    monkeypatch.setattr(dist, "PrefixStore", lambda prefix, store: Silent())
+    monkeypatch.setattr(ranks, "current", lambda: ranks.Ranks(1, 4, 1, 4))
+    monkeypatch.setattr(ranks, "NAMING_SECONDS", 0.1)
+    groups = SimpleNamespace(patient=None)
+    try:
+        assert ranks._missing(cast(Any, groups)).startswith("rank 0 has ended or hangs: ")
+    finally:
+        answered.set()

@@ -55,7 +55,7 @@ def try_flips(cases: range, folder: Path) -> Tally:
         tally.tried += 1
         what = f"{kind} run, {file.relative_to(place)} {how}, {name}"
         try:
-            same = ask(place, runs) == answers[kind, name]
+            answer = ask(place, runs)
         except UserError as error:
             tally.count("refused")
             if "\n" in str(error):
@@ -63,8 +63,11 @@ def try_flips(cases: range, folder: Path) -> Tally:
         except Exception as error:
             tally.fail(case, f"{what}: {type(error).__name__}: {error}")
         else:
-            tally.count("as if nothing had happened")
-            if not same:
+            if answer == answers[kind, name]:
+                tally.count("as if nothing had happened")
+            elif name == "report" and f"{file}: gone" in answer:
+                tally.count("said on the page")
+            else:
                 tally.fail(case, f"{what}: another result")
     return tally
 

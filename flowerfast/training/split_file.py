@@ -58,6 +58,10 @@ def read_split(file: Path, photos: Photos) -> tuple[Photos, Photos]:
         )
     except Damaged:
         raise
+    except FileNotFoundError:
+        raise UserError(
+            f"{file}: gone, and with it which photo is in which half; bring it back or start a new run"
+        ) from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{file}: not a split that flowerfast wrote ({one_line(error)}); start a new run"

@@ -132,7 +132,9 @@ def test_half_of_another_folder_is_refused(
     with pytest.raises(UserError, match="when the run began"):
         evaluation(tmp_path, other, half="val")
     RunFolder(tmp_path / "run").split.unlink()
-    with pytest.raises(UserError, match=r"run/split\.json: not a split that flowerfast wrote"):
+    with pytest.raises(
+        UserError, match=r"run/split\.json: gone, and with it which photo is in which half; bring it back"
+    ):
         evaluation(tmp_path, photos.root, half="val")
 
 
