@@ -47,7 +47,7 @@ def test_what_many_photos_cost(run, tmp_path):
     assert 30 < size["bytes_per_sample"] < 100
     assert len(size["workers"]["memory"]) == 5
     assert [file.name for file in tmp_path.iterdir()] == ["growth-x.json"]
-    assert "| 320 | " in tables.growth()
+    assert "| 320 | " in tables.PAGES["docs/cpu.md"]["growth"]()
 
 
 def test_the_pages_say_what_the_results_say():
