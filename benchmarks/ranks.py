@@ -44,8 +44,10 @@ _SETTINGS = {
 }
 
 
-def drawn(data: Path, workers: int, size: int, epochs: int) -> tuple[int, float]:
-    """Images of this rank in some epochs after the first, and seconds until all ranks have theirs."""
+def drawn(data: Path, workers: int, size: int, epochs: int) -> tuple[int, float, float]:
+    """Images of this rank in some epochs after the first, its CPU seconds for them, and seconds until all
+    ranks have theirs.
+    """
     with (
         ranks.joined(),
         Loader(
@@ -62,11 +64,12 @@ def drawn(data: Path, workers: int, size: int, epochs: int) -> tuple[int, float]
         for _ in loader.epoch(0):
             pass
         ranks.gather(None, patient=True)
-        started, images = time.perf_counter(), 0
+        started, before, images = time.perf_counter(), time.process_time(), 0
         for epoch in range(1, epochs + 1):
             images += sum(len(batch) for batch in loader.epoch(epoch))
+        cpu = time.process_time() - before
         ranks.gather(None, patient=True)
-        return images, time.perf_counter() - started
+        return images, cpu, time.perf_counter() - started
 
 
 def trained(data: Path, out: Path, model: str) -> dict[str, Any]:
@@ -85,15 +88,23 @@ def trained(data: Path, out: Path, model: str) -> dict[str, Any]:
 
 
 def as_loaders(data: Path, folder: Path, size: int, rounds: int, epochs: int) -> dict[str, Any]:
-    """Images/s of one rank with two threads and of two with one each, in turn."""
+    """Images/s of one rank with two threads and of two with one each, in turn, and CPU time of an image."""
     speeds: dict[str, list[float]] = {"1 rank x 2 cores": [], "2 ranks x 1 core": []}
+    cpu: dict[str, list[float]] = {name: [] for name in speeds}
     for _ in range(rounds):
-        for measured, count in zip(speeds.values(), (1, 2), strict=True):
+        for name, count in zip(speeds, (1, 2), strict=True):
             parts = crew.start(count, folder, drawn, data, 3 - count, size, epochs).results(600)
-            measured.append(sum(images for images, _ in parts) / max(seconds for _, seconds in parts))
+            images = sum(part[0] for part in parts)
+            speeds[name].append(images / max(seconds for *_, seconds in parts))
+            cpu[name].append(1000 * sum(busy for _, busy, _ in parts) / images)
     medians = {name: statistics.median(measured) for name, measured in speeds.items()}
     one, two = medians.values()
-    return {"images_per_sec": speeds, "median": medians, "ratio": two / one}
+    return {
+        "images_per_sec": speeds,
+        "cpu_ms_per_image": {name: statistics.median(measured) for name, measured in cpu.items()},
+        "median": medians,
+        "ratio": two / one,
+    }
 
 
 def as_training(data: Path, folder: Path) -> list[dict[str, Any]]:

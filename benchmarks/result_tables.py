@@ -65,7 +65,11 @@ def ranks(name: str, result: dict[str, Any]) -> str:
         for row in result["training"]
     ]
     env, loaders = result["environment"], result["loaders"]
-    speeds = "; ".join(f"{what}: {rate:,.0f} images/s" for what, rate in loaders["median"].items())
+    cpu = loaders["cpu_ms_per_image"]
+    speeds = "; ".join(
+        f"{what}: {rate:,.0f} images/s at {cpu[what]:.2f} ms of CPU each"
+        for what, rate in loaders["median"].items()
+    )
     return (
         f"{machine(env)}, {photos(result['data'])} on average, {made(name, env, '../')}. As loaders: "
         f"{speeds}, a ratio of {loaders['ratio']:.3f}. Training, beside one process:\n\n"

@@ -59,8 +59,8 @@ def _on_one_core() -> None:
         os.sched_setaffinity(0, {cores[int(os.environ.get("RANK", "0")) % len(cores)]})
 
 
-def loaded(data: Path, size: int) -> tuple[int, float]:
-    """Images of this rank, and seconds until all ranks have theirs, a core each."""
+def loaded(data: Path, size: int) -> tuple[int, float, float]:
+    """What a rank has drawn on a core of its own, see `drawn`."""
     _on_one_core()
     return drawn(data, 1, size, 2)
 
@@ -92,7 +92,7 @@ def measure(data: Path, folder: Path, size: int, rounds: int) -> dict[str, Any]:
     for number in range(rounds):
         for count in (1, 2):
             parts = crew.start(count, folder, loaded, data, size).results(900)
-            rates[f"loader, {count}"].append(sum(n for n, _ in parts) / max(s for _, s in parts))
+            rates[f"loader, {count}"].append(sum(n for n, *_ in parts) / max(s for *_, s in parts))
             out = folder / f"run-{number}-{count}"
             rates[f"training, {count}"].append(
                 crew.start(count, folder, trained, data, out, count).results(900)[0]
