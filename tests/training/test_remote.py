@@ -33,17 +33,23 @@ def shards(photos: Path, tmp_path: Path) -> Path:
     return tmp_path / "shards"
 
 
-@pytest.mark.parametrize("order", ["random", "blocks", "blocks-first"])
+@pytest.mark.parametrize(
+    ("backend", "order"),
+    [("cpu", "random"), ("cpu", "blocks"), ("cpu", "blocks-first"), ("dali-cpu", "random")],
+)
 def test_a_run_is_that_on_the_local_copy(
     train_tiny: Train,
     shards: Path,
     tmp_path: Path,
     outcome: Outcome,
     monkeypatch: pytest.MonkeyPatch,
+    backend: str,
     order: str,
 ) -> None:
+    if backend == "dali-cpu":
+        pytest.importorskip("nvidia.dali")
     monkeypatch.setattr(remote, "FIRST_WAIT", 0.01)
-    settings = {"data.order": order}
+    settings = {"data.backend": backend, "data.order": order}
     train_tiny("local", settings, data=shards)
     with Store(shards) as store:
         store.faults = lambda number, path: "error" if number % 7 == 1 else None
