@@ -43,10 +43,15 @@ def exchanged(gradient_bytes: int, count: int) -> float:
     return 2 * (count - 1) / count * gradient_bytes
 
 
+def of_a_core(bench: dict[str, Any]) -> float:
+    """Images/s that a core makes: of one worker, whose main thread keeps a part of another core busy."""
+    row = bench["loader"]["cpu, workers=1"]
+    return float(row["images_per_sec"] / max(1.0, row["cpu_cores"]))
+
+
 def checked(bench: dict[str, Any], ranks: dict[str, Any], scale: dict[str, Any] | None) -> str:
     """What was predicted of two ranks beside what they did."""
-    one = bench["loader"]["torchvision, workers=1"]["images_per_sec"]
-    rows = [("loader, from `bench`", 2 * one, ranks["loaders"]["median"]["2 ranks x 1 core"])]
+    rows = [("loader, from `bench`", 2 * of_a_core(bench), ranks["loaders"]["median"]["2 ranks x 1 core"])]
     if scale is not None:
         pairs = [(what, scale["predicted"][what], scale["median"][f"{what}, 2"]) for what in scale["error"]]
         rows += pairs
