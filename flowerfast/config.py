@@ -24,13 +24,13 @@ Backend = Literal["auto", "cpu", "dali-cpu", "dali"]
 Exif = Literal["apply", "ignore"]
 
 
-def _no_url(value: str) -> str:
-    if url_of(value) is not None:
+def _no_url(value: str | None) -> str | None:
+    if value is not None and url_of(value) is not None:
         raise ValueError("is a URL; name a path on this machine")
     return value
 
 
-_LocalPath = Annotated[str, AfterValidator(_no_url)]
+_LocalPath = Annotated[str | None, AfterValidator(_no_url)]
 
 
 class DataConfig(Section):
@@ -72,7 +72,7 @@ class DataConfig(Section):
     """Keep decoded photos in ram, on disk or on the GPU in vram; auto: in the first that has room for all."""
     cache_gb: float | None = Field(default=None, gt=0, le=1e9)
     """Most GB (1e9 bytes) of the cache, on disk of all files; of remote shards too; null: a third of free."""
-    cache_dir: _LocalPath | None = None
+    cache_dir: _LocalPath = None
     """Folder for flowerfast-photos (disk cache) and flowerfast-shards (of URLs); null: the user's cache."""
     cache_side: int = Field(default=320, ge=32, le=8192)
     """Short side of a cached photo, in pixels; smaller photos are kept as they are."""
@@ -138,7 +138,7 @@ class ModelConfig(Section):
     """timm model name, e.g. resnet18 or convnext_tiny; hf-hub:OWNER/NAME or local-dir:FOLDER of one."""
     pretrained: bool = True
     """Start from the hub's ImageNet weights (needs the network once); ignored when weights is set."""
-    weights: _LocalPath | None = None
+    weights: _LocalPath = None
     """Start from this local file (.safetensors, or .pth read with weights_only)."""
     parent: str | None = None
     """Run folder whose weights these are (--from sets it); same photos are split as they were there."""

@@ -199,7 +199,8 @@ def test_packed_photos_are_not_packed_again(photo_folder, tmp_path):
 
 
 def test_overrides_make_the_same_configuration():
-    texts = ["train.lr=0.5", "data.cache_dir=a: b", "augment.crop_scale=[0.2, 0.9]", "train.amp=off"]
+    paths = ["data.cache_dir=a: b", "model.weights=123"]
+    texts = ["train.lr=0.5", *paths, "augment.crop_scale=[0.2, 0.9]", "train.amp=off"]
     config = load_config("paper", texts)
     assert load_config(None, overrides(config)) == config
 
