@@ -20,26 +20,31 @@ _COLOURS = ("#0072b2", "#d55e00")
 def recipe(name: str, result: dict[str, Any]) -> str:
     """Scores and seconds of each row: means over its seeds, ± their standard deviation."""
     env, uneven = result["environment"], result["uneven"] > 1
-    scores = ("val_macro_f1", "test_macro_f1") if uneven else ("val_acc", "test_acc")
-    named = "macro F1" if uneven else "accuracy"
-    columns = (
-        f"recipe|>seeds|>validation {named}|>test {named}|>seconds to {result['goal']:.1%}"
-        "|>seconds in all|>CPU seconds"
-    )
-    rows = [
-        [
-            what,
-            f"{len(row['runs'])}",
-            *(_percent([run[key] for run in row["runs"]]) for key in scores),
-            *((_reached(row["runs"]), _mean(row["runs"], "seconds")) if what in MAIN else ("", "")),
-            _mean(row["runs"], "cpu_seconds"),
-        ]
-        for what, row in result["runs"].items()
-    ]
+    figure, named = ("macro_f1", "macro F1") if uneven else ("acc", "accuracy")
+    halves = {"val": "validation"} if result.get("whole") else {"val": "validation", "test": "test"}
+    columns = "".join(f"|>{half} {named}" for half in halves.values())
+    if is_timed(result):
+        columns += f"|>seconds to {result['goal']:.1%}|>seconds in all"
+
+    def cells(what: str, runs: list[dict[str, Any]]) -> Iterator[str]:
+        yield from (what, f"{len(runs)}")
+        for half in halves:
+            yield _percent([run[f"{half}_{figure}"] for run in runs])
+        if is_timed(result):
+            yield from (_reached(runs), _mean(runs, "seconds")) if what in MAIN else ("", "")
+        yield _mean(runs, "cpu_seconds")
+
+    rows = [[*cells(what, row["runs"])] for what, row in result["runs"].items()]
     apart = f", every second class with a {result['uneven']}th of its photos" if uneven else ""
+    apart += ", no third apart" if result.get("whole") else ""
     model = ", ".join(f"`{value}`" for value in result["model"].values()) or "the recipe's network"
     said = f"{machine(env)}, {photos(result['data'])} on average{apart}, {model}, {made(name, env, '../')}"
-    return f"{said}:\n\n{table(columns, rows)}"
+    return f"{said}:\n\n{table(f'recipe|>seeds{columns}|>CPU seconds', rows)}"
+
+
+def is_timed(result: dict[str, Any]) -> bool:
+    """Whether nothing else ran beside its main rows: they are to be told in seconds."""
+    return result["uneven"] == 1 and not result.get("whole")
 
 
 def _percent(values: list[float]) -> str:
@@ -61,16 +66,16 @@ def _reached(runs: list[dict[str, Any]]) -> str:
 
 
 def curves(result: dict[str, Any], file: Path) -> None:
-    """Validation accuracy over the seconds of training and validation, a line per run."""
+    """Validation accuracy over the seconds of training and validation, else over epochs; a line per run."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(7, 3.5), layout="constrained")
         ax = figure.subplots()
         for what, colour in zip(MAIN, _COLOURS, strict=True):
-            for number, (seconds, accuracy) in enumerate(_lines(result, what)):
+            for number, (passed, accuracy) in enumerate(_lines(result, what)):
                 label = what if number == 0 else None
-                ax.plot(seconds, accuracy, color=colour, marker="o", markersize=3, label=label)
+                ax.plot(passed, accuracy, color=colour, marker="o", markersize=3, label=label)
         ax.axhline(100 * result["goal"], color="#888888", linewidth=0.8, linestyle="--")
-        ax.set_xlabel("seconds of training and validation")
+        ax.set_xlabel("seconds of training and validation" if is_timed(result) else "epochs")
         ax.set_ylabel("validation accuracy, %")
         ax.spines[["top", "right"]].set_visible(False)
         ax.legend(frameon=False, loc="lower right")
@@ -80,4 +85,5 @@ def curves(result: dict[str, Any], file: Path) -> None:
 def _lines(result: dict[str, Any], what: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     for run in result["runs"].get(what, {"runs": []})["runs"]:
         _, accuracy, _, seconds = np.array(run["history"]).T
-        yield np.cumsum(seconds), 100 * accuracy
+        passed = np.cumsum(seconds) if is_timed(result) else 1 + np.arange(len(seconds))
+        yield passed, 100 * accuracy

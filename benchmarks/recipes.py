@@ -1,13 +1,14 @@
 """What each setting of a recipe brings: training runs on your photos, one JSON.
 
     python benchmarks/recipes.py DATA RECIPE [--weights FILE --model NAME] [--seeds N] [--ablate] [--paper]
-                                 [--uneven N] [--out benchmarks/results/recipe-NAME.json]
+                                 [--uneven N | --whole] [--out benchmarks/results/recipe-NAME.json]
 
 RECIPE is a config: cpu, or a file. It is trained as it is, and with --ablate also with one setting at a time
 put back to its default; with --paper the first epochs of configs/paper.yaml stand beside it, at --paper-lr.
 A third of the photos lies apart in test/: no run is chosen by them, and they are asked once, at the end of
 each run. With --uneven every second class keeps one of N photos that are not in test/, and the recipe is
-compared with what train has against that. Runs take turns. What is known is written down after each run; the
+compared with what train has against that. With --whole none lies apart, as in the experiment that a recipe is
+compared with: there is validation alone. Runs take turns. What is known is written down after each run; the
 same command goes on.
 """
 
@@ -133,11 +134,12 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         "model": {key: Path(str(value)).name for key, value in model.items()},
         "goal": GOAL,
         "uneven": args.uneven,
+        **({"whole": True} if args.whole else {}),
         "data": describe_photos(photos, args.data.name),
     }
     runs = _known(args.out, about)
     with tempfile.TemporaryDirectory(prefix="recipe-") as scratch:
-        folder = set_apart(photos, Path(scratch), args.uneven)
+        folder = args.data if args.whole else set_apart(photos, Path(scratch), args.uneven)
         for seed in range(args.seeds):
             for name, (config, settings) in tried.items():
                 row = runs.setdefault(name, {"settings": settings, "runs": []})
@@ -175,7 +177,9 @@ def main() -> int:
     parser.add_argument("--weights", type=Path, help="file that runs begin with")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--ablate", action="store_true", help="each setting put back, too")
-    parser.add_argument("--uneven", type=int, default=1, help="photos of a common class for a rare one")
+    kinds = parser.add_mutually_exclusive_group()
+    kinds.add_argument("--uneven", type=int, default=1, help="photos of a common class for a rare one")
+    kinds.add_argument("--whole", action="store_true", help="no photos apart")
     parser.add_argument("--paper", action="store_true", help="the paper's recipe beside it")
     parser.add_argument("--paper-lr", type=float, default=0.005, help="for which these weights want it")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "recipe.json")

@@ -2,9 +2,10 @@
 
     python benchmarks/scale.py DATA --out benchmarks/results/scale-NAME.json
 
-Measured, each rank on a core of its own: the loader and training on one rank, the time in which two ranks add
-up their gradients, and then the loader and training on two, which is what was to be predicted. What is
-predicted for GPUs is arithmetic on results files: see benchmarks/scale_model.py.
+Measured, on two cores: the loader and training of one rank on each, that know nothing of each other and share
+the memory of the machine; the time in which two ranks add up their gradients; and then two ranks of one run,
+a core each, which is what was to be predicted. What is predicted for GPUs is arithmetic on results files: see
+benchmarks/scale_model.py.
 """
 
 import argparse
@@ -39,7 +40,7 @@ _SETTINGS = {
     "model.pretrained": False,
     "data.image_size": 64,
     "data.workers": 1,
-    "train.epochs": 3,
+    "train.epochs": 2,
     "train.device": "cpu",
 }
 _ROUNDS = 20  # of adding up gradients
@@ -52,22 +53,24 @@ def gradient_bytes(model: str) -> int:
     return 4 * sum(weight.numel() for weight in network.parameters() if weight.requires_grad)
 
 
-def _on_one_core() -> None:
+def _on_one_core(first: int) -> None:
+    """Keep to a core: rank 0 to the `first`, the others to those that follow."""
     torch.set_num_threads(1)
     if hasattr(os, "sched_setaffinity"):
         cores = sorted(os.sched_getaffinity(0))
-        os.sched_setaffinity(0, {cores[int(os.environ.get("RANK", "0")) % len(cores)]})
+        os.sched_setaffinity(0, {cores[(first + int(os.environ["RANK"])) % len(cores)]})
 
 
-def loaded(data: Path, size: int) -> tuple[int, float, float]:
+def loaded(first: int, data: Path, size: int) -> tuple[int, float, float]:
     """What a rank has drawn on a core of its own, see `drawn`."""
-    _on_one_core()
-    return drawn(data, 1, size, 2)
+    _on_one_core(first)
+    return drawn(data, 1, size, 8)
 
 
-def trained(data: Path, out: Path, count: int) -> float:
-    """Images/s of a short run, of all ranks."""
-    _on_one_core()
+def trained(first: int, data: Path, folder: Path, count: int) -> float:
+    """Images/s of a short run, of all ranks, in a new folder in `folder`."""
+    _on_one_core(first)
+    out = folder / f"run-{os.environ['MASTER_PORT']}"
     settings = {**_SETTINGS, "train.batch_size": BATCH * count}
     with patch.object(run_module, "draw", lambda *_: None):
         return float(train(data, out=out, settings=settings).summary["images_per_sec"])
@@ -75,7 +78,7 @@ def trained(data: Path, out: Path, count: int) -> float:
 
 def added(model: str) -> float:
     """Seconds in which ranks add up the gradients of a network; median."""
-    _on_one_core()
+    _on_one_core(0)
     gradients, taken = torch.zeros(gradient_bytes(model) // 4), []
     with ranks.joined():
         for _ in range(_ROUNDS):
@@ -87,33 +90,43 @@ def added(model: str) -> float:
 
 
 def measure(data: Path, folder: Path, size: int, rounds: int) -> dict[str, Any]:
-    """One rank and two, in turns, and what one predicts of two."""
+    """Runs of one rank, a core each, and a run of two, in turns, and what one predicts of two."""
     rates: dict[str, list[float]] = {f"{what}, {n}": [] for what in ("loader", "training") for n in (1, 2)}
-    for number in range(rounds):
+    for _ in range(rounds):
         for count in (1, 2):
-            parts = crew.start(count, folder, loaded, data, size).results(900)
-            rates[f"loader, {count}"].append(sum(n for n, *_ in parts) / max(s for *_, s in parts))
-            out = folder / f"run-{number}-{count}"
-            rates[f"training, {count}"].append(
-                crew.start(count, folder, trained, data, out, count).results(900)[0]
-            )
+            crews = [crew.start(count, folder, loaded, k, data, size) for k in range(0, 2, count)]
+            drawn_by = [part for each in crews for part in each.results(900)]
+            images, seconds = sum(n for n, *_ in drawn_by), max(s for *_, s in drawn_by)
+            rates[f"loader, {count}"].append(images / seconds / len(crews))
+            crews = [crew.start(count, folder, trained, k, data, folder, count) for k in range(0, 2, count)]
+            rates[f"training, {count}"].append(statistics.mean(each.results(900)[0] for each in crews))
         print({what: round(found[-1], 1) for what, found in rates.items()}, flush=True)
     exchange = max(crew.start(2, folder, added, MODEL).results(300))
     median = {what: statistics.median(found) for what, found in rates.items()}
-    alone = Costs(median["loader, 1"], median["training, 1"], BATCH, exchange)
-    # Training of one rank has its loader in it: what it trains with photos at hand is not less.
-    predicted = {
-        "loader": 2 * alone.loader,
-        "training": images_per_sec(Costs(float("inf"), alone.model, BATCH, exchange), 2),
+    errors = {
+        what: [
+            _of_two(what, one, exchange) / two - 1
+            for one, two in zip(rates[f"{what}, 1"], rates[f"{what}, 2"], strict=True)
+        ]
+        for what in ("loader", "training")
     }
     return {
         "images_per_sec": rates,
         "median": median,
         "exchange_seconds": exchange,
         "gradient_bytes": gradient_bytes(MODEL),
-        "predicted": predicted,
-        "error": {what: rate / median[f"{what}, 2"] - 1 for what, rate in predicted.items()},
+        "predicted": {what: _of_two(what, median[f"{what}, 1"], exchange) for what in errors},
+        "errors": errors,
+        "error": {what: statistics.median(found) for what, found in errors.items()},
     }
+
+
+def _of_two(what: str, rate: float, exchange: float) -> float:
+    """Images/s of two ranks, predicted from those of one."""
+    if what == "loader":
+        return 2 * rate
+    # Training of one rank has its loader in it: what it trains with photos at hand is not less.
+    return images_per_sec(Costs(float("inf"), rate, BATCH, exchange), 2)
 
 
 def main() -> None:

@@ -51,12 +51,16 @@ def of_a_core(bench: dict[str, Any]) -> float:
 
 def checked(bench: dict[str, Any], ranks: dict[str, Any], scale: dict[str, Any] | None) -> str:
     """What was predicted of two ranks beside what they did."""
-    rows = [("loader, from `bench`", 2 * of_a_core(bench), ranks["loaders"]["median"]["2 ranks x 1 core"])]
+    one, two = 2 * of_a_core(bench), ranks["loaders"]["median"]["2 ranks x 1 core"]
+    rows = [("loader, from `bench`", one, two, one / two - 1)]
     if scale is not None:
-        pairs = [(what, scale["predicted"][what], scale["median"][f"{what}, 2"]) for what in scale["error"]]
-        rows += pairs
-    columns = "two ranks, a core each|>predicted, images/s|>measured|>error"
-    return table(columns, [[a, f"{b:,.0f}", f"{c:,.0f}", f"{b / c - 1:+.1%}"] for a, b, c in rows])
+        medians = scale["predicted"], scale["median"]
+        rows += [
+            (what, medians[0][what], medians[1][f"{what}, 2"], error)
+            for what, error in scale["error"].items()
+        ]
+    columns = "two ranks, a core each|>predicted, images/s|>measured|>error, median of rounds"
+    return table(columns, [[a, f"{b:,.0f}", f"{c:,.0f}", f"{error:+.1%}"] for a, b, c, error in rows])
 
 
 def predicted(speed: dict[str, Any], bench: dict[str, Any]) -> str:

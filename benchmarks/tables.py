@@ -202,6 +202,7 @@ def charts() -> list[tuple[Path, dict[str, Any], Callable[[dict[str, Any], Path]
         (ROOT / "docs" / f"{Path(name).stem}.svg", result, by)
         for pattern, by in drawn
         for name, result in read(pattern)
+        if result.get("uneven", 1) == 1  # whose scores are of validation, not of each class alike
     ]
 
 
