@@ -1,7 +1,7 @@
 """Everything that is worth knowing of one NVIDIA GPU, within a budget of minutes: docs/gpu.md.
 
     python benchmarks/gpu.py --data SMALL [--data CAMERA] [--minutes 12] [--out FILE] [--device cpu]
-                             [--parts start,tests,loaders,train,recipe,profile]
+                             [--weights FILE] [--parts start,tests,loaders,train,recipe,profile]
 
 The parts run in this order, each with its share of the time that is left, and what is known is in FILE at
 once; parts for which no time is left are named there. Exit code: 0 all went well or was left out, 1 a test or
@@ -27,6 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.gpu_session import OutOfTime, PhotoSet, Session, find_photos, run_python
 from benchmarks.peers import paper
+from benchmarks.recipes import seconds_to_goal
 from flowerfast.bench.child import Child, Variant
 from flowerfast.bench.environment import describe_photos, environment
 from flowerfast.bench.measure import Pace, measure
@@ -139,18 +140,27 @@ def train(session: Session) -> None:
 
 
 def recipe(session: Session) -> None:
-    """`flowerfast train --config paper` from random weights: seconds from command to best checkpoint.
+    """`flowerfast train --config paper` from random weights, and with --weights --config fast from those."""
+    args = session.args
+    session.keep("recipe", _timed(session, "paper", ["model.pretrained=false"]))
+    if args.weights is not None:
+        session.keep("fast", _timed(session, "fast", [f"model.weights={args.weights.resolve()}"]))
+
+
+def _timed(session: Session, config: str, settings: list[str]) -> dict[str, Any]:
+    """One run of a recipe: seconds from command to best checkpoint, and from the run's start to the goal.
 
     `startup_seconds` are those from the command to the first batch: Python, imports, and all that the summary
     calls so.
     """
     args, data = session.args, session.sets[0]
-    settings = [f"train.device={args.device}", "model.pretrained=false"]
+    settings = [f"train.device={args.device}", *settings]
     if not session.cuda:
-        settings += [*model_settings(session, args.batch_size), "train.epochs=1"]
+        small = ["data.image_size=64", "eval.image_size=64", "train.epochs=1"]
+        settings += small if config == "fast" else [*model_settings(session, args.batch_size), small[-1]]
     with tempfile.TemporaryDirectory() as scratch:
         run = Path(scratch) / "run"
-        command = ["-m", "flowerfast", "train", str(data.given.root), "--config", "paper", "--out", str(run)]
+        command = ["-m", "flowerfast", "train", str(data.given.root), "--config", config, "--out", str(run)]
         started = time.time()
         code, seconds, said = run_python([*command, *(f"--set={text}" for text in settings)], session.left)
         if code is None:
@@ -163,11 +173,17 @@ def recipe(session: Session) -> None:
         trained = (run / "summary.json").stat().st_mtime - started  # the report is drawn after it
     plain = {key: value for key, value in summary.items() if isinstance(value, (str, int, float))}
     startup = trained - summary["seconds"] + summary["startup_seconds"]
-    row = {"best_seconds": best, "whole_seconds": seconds, "startup_seconds": startup, "summary": plain}
-    session.keep("recipe", row)
     print(
-        f"  best checkpoint after {best:.1f} s ({startup:.1f} s to start up), all {seconds:.1f} s", flush=True
+        f"  {config}: best checkpoint after {best:.1f} s ({startup:.1f} s to start up), all {seconds:.1f} s",
+        flush=True,
     )
+    return {
+        "best_seconds": best,
+        "whole_seconds": seconds,
+        "startup_seconds": startup,
+        "seconds_to_goal": seconds_to_goal(summary),
+        "summary": plain,
+    }
 
 
 def profile(session: Session) -> None:
@@ -334,6 +350,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--image-size", type=int, default=224, help="pixels")
     parser.add_argument("--photos", type=int, default=3000, help="an epoch has at least so many")
     parser.add_argument("--model", default="resnet18", help="timm name")
+    parser.add_argument("--weights", type=Path, help="of the network of configs/fast.yaml; without: not run")
     args = parser.parse_args(arguments)
     args.cores, args.parts = usable_cores(), [part.strip() for part in args.parts.split(",")]
     for part in args.parts:

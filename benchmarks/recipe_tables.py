@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from benchmarks.compare_chart import digest
 from benchmarks.markdown import machine, made, photos, table
 from flowerfast.bench.plot import STYLE, save
+from flowerfast.settings import config_folder, load_config
 
 MAIN = ("the recipe", "paper's recipe")
 """Rows whose curves are drawn, and whose seconds are told: the others may have run beside other work."""
@@ -27,7 +28,7 @@ def recipe(name: str, result: dict[str, Any]) -> str:
         columns += f"|>seconds to {result['goal']:.1%}|>seconds in all"
 
     def cells(what: str, runs: list[dict[str, Any]]) -> Iterator[str]:
-        yield from (what, f"{len(runs)}")
+        yield from (_shipped(result) if what == MAIN[0] else what, f"{len(runs)}")
         for half in halves:
             yield _percent([run[f"{half}_{figure}"] for run in runs])
         if is_timed(result):
@@ -40,6 +41,14 @@ def recipe(name: str, result: dict[str, Any]) -> str:
     model = ", ".join(f"`{value}`" for value in result["model"].values()) or "the recipe's network"
     said = f"{machine(env)}, {photos(result['data'])} on average{apart}, {model}, {made(name, env, '../')}"
     return f"{said}:\n\n{table(f'recipe|>seeds{columns}|>CPU seconds', rows)}"
+
+
+def _shipped(result: dict[str, Any]) -> str:
+    """What a recipe is called that comes with flowerfast."""
+    for file in sorted(config_folder().glob("*.yaml")):
+        if load_config(file).model_dump(mode="json") == result["recipe"]:
+            return f"`{file.stem}`"
+    return MAIN[0]
 
 
 def is_timed(result: dict[str, Any]) -> bool:

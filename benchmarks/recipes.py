@@ -90,12 +90,7 @@ def once(folder: Path, config: str, settings: Mapping[str, Any], seed: int) -> d
             config=config,
             settings={**settings, "train.seed": seed, "checkpoints.keep": 1},
         )
-    summary, reached = result.summary, None
-    spent = summary["startup_seconds"]
-    for row in summary["history"]:
-        spent += row["seconds"]
-        if reached is None and row["val_acc"] >= GOAL:
-            reached = spent
+    summary = result.summary
     return {
         "seed": seed,
         "val_acc": summary["best_val_acc"],
@@ -105,11 +100,21 @@ def once(folder: Path, config: str, settings: Mapping[str, Any], seed: int) -> d
         "test_macro_f1": summary["test_macro_f1"],
         "seconds": time.perf_counter() - started,
         "cpu_seconds": time.process_time() - cpu,
-        "seconds_to_goal": reached,
+        "seconds_to_goal": seconds_to_goal(summary),
         "history": [
             [row["val_loss"], row["val_acc"], row["train_loss"], row["seconds"]] for row in summary["history"]
         ],
     }
+
+
+def seconds_to_goal(summary: Mapping[str, Any]) -> float | None:
+    """Seconds from the start of a run until a validation reached GOAL; None: none did."""
+    spent = summary["startup_seconds"]
+    for row in summary["history"]:
+        spent += row["seconds"]
+        if row["val_acc"] >= GOAL:
+            return float(spent)
+    return None
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:

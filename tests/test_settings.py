@@ -82,7 +82,7 @@ def test_text_survives_yaml(tmp_path: Path, text: str) -> None:
     assert load_config(write(tmp_path, config.to_yaml())) == config
 
 
-@pytest.mark.parametrize("name", ["paper", "cpu", "demo"])
+@pytest.mark.parametrize("name", ["paper", "cpu", "fast", "demo"])
 def test_shipped_configs_load_by_name_and_by_path(name: str) -> None:
     assert load_config(name) == load_config(config_folder() / f"{name}.yaml")
 

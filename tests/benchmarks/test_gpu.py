@@ -137,13 +137,17 @@ def test_a_command_that_does_not_end_is_ended():
 
 @pytest.mark.parametrize("ends", [True, False])
 def test_the_recipe_counts_from_the_command(run: Run, monkeypatch: pytest.MonkeyPatch, ends: bool):
+    plain: dict[str, float] = {"seconds": 7.0, "startup_seconds": 2.0}
+    history, asked = [{"seconds": 2.5, "val_acc": 0.93}, {"seconds": 2.0, "val_acc": 0.95}], []
+
     def trained(arguments: Sequence[str], limit: float) -> tuple[int | None, float, str]:
+        asked.append(arguments)
         if not ends:
             return None, limit, ""
         folder, now = Path(arguments[arguments.index("--out") + 1]), time.time()
         (folder / "best").mkdir(parents=True)
         for name, after in (("best/model.safetensors", 8.0), ("summary.json", 10.0)):
-            (folder / name).write_text(json.dumps({"seconds": 7.0, "startup_seconds": 2.0, "notes": []}))
+            (folder / name).write_text(json.dumps({**plain, "notes": [], "history": history}))
             os.utime(folder / name, (now + after,) * 2)
         return 0, 12.0, ""
 
@@ -156,7 +160,13 @@ def test_the_recipe_counts_from_the_command(run: Run, monkeypatch: pytest.Monkey
     recipe = found["recipe"]
     assert recipe["best_seconds"] == pytest.approx(8, abs=1)
     assert recipe["startup_seconds"] == pytest.approx(10 - 7 + 2, abs=1)  # the report is drawn afterwards
-    assert (recipe["whole_seconds"], recipe["summary"]) == (12.0, {"seconds": 7.0, "startup_seconds": 2.0})
+    assert (recipe["whole_seconds"], recipe["summary"]) == (12.0, plain)
+    assert recipe["seconds_to_goal"] == 2 + 2.5 + 2
+    assert "fast" not in found
+    found = run("--parts", "recipe", "--weights", "w.safetensors")[1]
+    assert found["fast"]["seconds_to_goal"] == 6.5
+    assert [given[given.index("--config") + 1] for given in asked] == ["paper", "paper", "fast"]
+    assert f"--set=model.weights={Path.cwd() / 'w.safetensors'}" in asked[-1]
 
 
 def test_a_part_that_fails_is_named_and_the_next_one_runs(run: Run, tmp_path, monkeypatch):
