@@ -117,7 +117,6 @@ def measure(data: Path, folder: Path, size: int, rounds: int) -> dict[str, Any]:
         "gradient_bytes": gradient_bytes(MODEL),
         "predicted": {what: _of_two(what, median[f"{what}, 1"], exchange) for what in errors},
         "errors": errors,
-        "error": {what: statistics.median(found) for what, found in errors.items()},
     }
 
 
@@ -151,7 +150,7 @@ def main() -> None:
         **measured,
     }
     write_results(args.out, result)
-    print({what: f"{error:+.1%}" for what, error in result["error"].items()})
+    print({what: f"{statistics.median(errors):+.1%}" for what, errors in result["errors"].items()})
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Images/s of many ranks from what one costs; docs/scale.md says what is assumed."""
 
+import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -52,15 +53,13 @@ def of_a_core(bench: dict[str, Any]) -> float:
 def checked(bench: dict[str, Any], ranks: dict[str, Any], scale: dict[str, Any] | None) -> str:
     """What was predicted of two ranks beside what they did."""
     one, two = 2 * of_a_core(bench), ranks["loaders"]["median"]["2 ranks x 1 core"]
-    rows = [("loader, from `bench`", one, two, one / two - 1)]
-    if scale is not None:
-        medians = scale["predicted"], scale["median"]
-        rows += [
-            (what, medians[0][what], medians[1][f"{what}, 2"], error)
-            for what, error in scale["error"].items()
-        ]
-    columns = "two ranks, a core each|>predicted, images/s|>measured|>error, median of rounds"
-    return table(columns, [[a, f"{b:,.0f}", f"{c:,.0f}", f"{error:+.1%}"] for a, b, c, error in rows])
+    rows = [["loader, from `bench`", f"{one:,.0f}", f"{two:,.0f}", f"{one / two - 1:+.1%}"]]
+    found = scale or {"errors": {}}
+    for what, errors in found["errors"].items():
+        medians = found["predicted"][what], found["median"][f"{what}, 2"]
+        error = f"{statistics.median(errors):+.1%}, of rounds {min(errors):+.1%} to {max(errors):+.1%}"
+        rows.append([what, *(f"{rate:,.0f}" for rate in medians), error])
+    return table("two ranks, a core each|>predicted, images/s|>measured|>error", rows)
 
 
 def predicted(speed: dict[str, Any], bench: dict[str, Any]) -> str:
