@@ -1,4 +1,3 @@
-# ruff: noqa: F403, F405
 """A classifier by fastai, as its documentation has it: the script that benchmarks/beside.py runs."""
 
 import sys
