@@ -16,8 +16,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from itertools import count
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +24,14 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.gpu_session import OutOfTime, PhotoSet, Session, find_photos, run_python
+from benchmarks.gpu_session import OutOfTime, Session, find_photos, run_python
+from benchmarks.gpu_variants import fast_enough, loader, model_settings, our_loaders, training
 from benchmarks.peers import paper
 from benchmarks.recipes import seconds_to_goal
 from flowerfast.bench.child import Child, Variant
 from flowerfast.bench.environment import describe_photos, environment
 from flowerfast.bench.measure import Pace, measure
-from flowerfast.bench.rounds import Drawn, Source
 from flowerfast.bench.suites import keep_speeds
-from flowerfast.bench.training_sources import make_state, synthetic
 from flowerfast.bench.trials import HW_LOADS
 from flowerfast.bench.worker import call
 from flowerfast.errors import UserError, one_line
@@ -41,13 +39,9 @@ from flowerfast.loaders.device import pick_device
 from flowerfast.machine import usable_cores, user_cache_dir
 from flowerfast.photos.photos import Photos
 from flowerfast.settings import load_config
-from flowerfast.training.fit import train_step
 
-LOADER = "flowerfast.bench.sources:loader"
-STEPS, TRAINING = (f"flowerfast.bench.training_sources:{name}" for name in ("steps", "training"))
+STEPS = "flowerfast.bench.training_sources:steps"
 EAGER, COMPILED, GRAPH, SYNTHETIC = "eager", "torch.compile", "CUDA graph", "synthetic pixels"
-ENOUGH = 0.5
-"""A loader that alone makes less than this share of the eager step's images/s is not trained with."""
 TESTS = ("tests/pixels/test_gpu.py", "tests/gpu")
 _OUTCOME = re.compile(r"^(\S+::\S.*?) (PASSED|FAILED|ERROR|SKIPPED)\b", re.MULTILINE)
 _REASON = re.compile(r"^(?:FAILED|ERROR) (\S+::\S.*?)(?: - (.*))?$", re.MULTILINE)
@@ -118,7 +112,7 @@ def train(session: Session) -> None:
         if not session.cuda:  # for a CPU the code is compiled for minutes
             compiled["compiler"] = "eager"
         steps = [Variant(EAGER, STEPS, common), Variant(COMPILED, STEPS, compiled)]
-        steps.append(Variant(GRAPH, "benchmarks.gpu:captured_steps", common))
+        steps.append(Variant(GRAPH, "benchmarks.gpu_variants:captured_steps", common))
         rows = session.measure(f"train/batch {batch_size}/step", steps, groups)
         floors[batch_size] = rows[EAGER].get("images_per_sec")
         groups -= 1
@@ -141,10 +135,14 @@ def train(session: Session) -> None:
 
 def recipe(session: Session) -> None:
     """`flowerfast train --config paper` from random weights, and with --weights --config fast from those."""
-    args = session.args
-    session.keep("recipe", _timed(session, "paper", ["model.pretrained=false"]))
+    args, small = session.args, []
+    if not session.cuda:
+        sizes = [f"eval.image_size={args.image_size}", "train.epochs=1"]
+        small = [*model_settings(session, args.batch_size), *sizes]
+    session.keep("recipe", _timed(session, "paper", ["model.pretrained=false", *small]))
     if args.weights is not None:
-        session.keep("fast", _timed(session, "fast", [f"model.weights={args.weights.resolve()}"]))
+        own = [f"model.name={load_config('fast').model.name}", f"model.weights={args.weights.resolve()}"]
+        session.keep("fast", _timed(session, "fast", [*small, *own]))
 
 
 def _timed(session: Session, config: str, settings: list[str]) -> dict[str, Any]:
@@ -155,9 +153,6 @@ def _timed(session: Session, config: str, settings: list[str]) -> dict[str, Any]
     """
     args, data = session.args, session.sets[0]
     settings = [f"train.device={args.device}", *settings]
-    if not session.cuda:
-        small = ["data.image_size=64", "eval.image_size=64", "train.epochs=1"]
-        settings += small if config == "fast" else [*model_settings(session, args.batch_size), small[-1]]
     with tempfile.TemporaryDirectory() as scratch:
         run = Path(scratch) / "run"
         command = ["-m", "flowerfast", "train", str(data.given.root), "--config", config, "--out", str(run)]
@@ -218,97 +213,6 @@ PARTS: dict[str, tuple[Callable[[Session], None], float, float]] = {
     "profile": (profile, 1.0, 10.0),
 }
 """Function, share of the time that is left, and the seconds below which it is not begun."""
-
-
-def our_loaders(cuda: bool) -> dict[str, list[str]]:
-    """Settings of our loaders by name; on a CPU DALI's CPU operators and memory stand for the GPU's."""
-    dali, memory = ("data.backend=dali", "vram") if cuda else ("data.backend=dali-cpu", "ram")
-    by_gpu = {
-        f"dali, decoder=gpu, load={load:g}": [dali, "data.decoder=gpu", f"data.hw_decoder_load={load}"]
-        for load in (HW_LOADS if cuda else HW_LOADS[:1])
-    }
-    # The kernels by name: where they do not run a row shall fail, not measure what stands in for them.
-    kernels = ["data.gpu_kernels=triton"] if cuda else []
-    kept, own = f"dali, {memory} cache", ["data.gpu_kernels=dali"]
-    rows = {
-        "cpu": ["data.backend=cpu"],
-        "dali, decoder=cpu": [dali, "data.decoder=cpu", *kernels],
-        "dali, decoder=cpu, own operators": [dali, "data.decoder=cpu", *own],
-        **by_gpu,
-        kept: [dali, f"data.cache={memory}", *kernels],
-        "cpu, vram cache": ["data.backend=cpu", "data.cache=vram", *kernels],
-        f"{kept}, own operators": [dali, f"data.cache={memory}", *own],
-        "cpu, ram cache": ["data.backend=cpu", "data.cache=ram"],
-    }
-    return {
-        name: row for name, row in rows.items() if cuda or ("data.cache=vram" not in row and row[-1:] != own)
-    }
-
-
-def model_settings(session: Session, batch_size: int) -> list[str]:
-    """`key=value` settings that all rows of ours have."""
-    sizes = [f"train.batch_size={batch_size}", f"data.image_size={session.args.image_size}"]
-    loops = [] if session.cuda else ["data.kernels=torchvision"]  # compiling takes longer than the rehearsal
-    return [*sizes, f"data.workers={session.args.cores}", f"model.name={session.args.model}", *loops]
-
-
-def loader(session: Session, data: PhotoSet, name: str, batch_size: int) -> Variant:
-    """The loader of that name: one of ours, or the paper's with a worker process per core."""
-    common: dict[str, Any] = {"data": str(data.folder), "device": session.args.device}
-    if name == paper.NAME:
-        sizes = {"image_size": session.args.image_size, "batch_size": batch_size, "cores": session.args.cores}
-        return Variant(name, paper.TARGET, {**common, **sizes})
-    settings = [*model_settings(session, batch_size), *our_loaders(session.cuda)[name]]
-    return Variant(name, LOADER, {**common, "settings": settings})
-
-
-def training(session: Session, fed_by: Variant, settings: list[str], data: PhotoSet) -> Variant:
-    """Training fed by a loader; the paper's batches are normalised already."""
-    options: dict[str, Any] = {"source": {"target": fed_by.target, "options": fed_by.options}}
-    options |= {"settings": settings, "device": session.args.device, "classes": len(data.given.classes)}
-    return Variant(fed_by.name, TRAINING, {**options, "floats": fed_by.name == paper.NAME})
-
-
-def fast_enough(rows: dict[str, Any], floor: float | None) -> tuple[list[str], dict[str, str]]:
-    """(loaders that make half of the step's images/s, why the others are left out); no floor: all of them."""
-    fed, slow = [], {}
-    for name, row in rows.items():
-        if "error" in row:
-            slow[name] = str(row["error"])
-        elif floor is not None and row["images_per_sec"] < ENOUGH * floor:
-            slow[name] = f"{row['images_per_sec']:,.0f} images/s, the step {floor:,.0f}"
-        else:
-            fed.append(name)
-    return fed, slow
-
-
-def captured_steps(settings: Sequence[str], device: str) -> Source:
-    """Training steps on synthetic pixels, captured once as a CUDA graph, optimiser included, and replayed.
-
-    The product does not train so (`train.compile` captures forward and backward, of small batches): it shows
-    what launching the kernels one by one costs.
-    """
-    where = pick_device(device)
-    if where.type != "cuda":
-        raise UserError("CUDA graphs need a CUDA GPU")
-    config = load_config(None, settings)
-    batch, state = synthetic(config, where), make_state(config, where)
-    aside = torch.cuda.Stream()
-    aside.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(aside):
-        for _ in range(11):  # before a CUDA graph is captured, as PyTorch's notes on them have it for DDP
-            train_step(state, batch)
-    torch.cuda.current_stream().wait_stream(aside)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        train_step(state, batch)
-
-    def epoch() -> Iterator[Drawn]:
-        for _ in range(10):
-            graph.replay()
-            yield batch
-
-    return Source((epoch() for _ in count()), lead=1)
 
 
 def run_parts(session: Session, wanted: Sequence[str]) -> None:

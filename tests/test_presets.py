@@ -9,6 +9,7 @@ import flowerfast as ff
 from flowerfast.augment import PRESETS, Augment
 from flowerfast.config import Config
 from flowerfast.settings import change_config, load_config, refuse_unused
+from tests.configs import write
 
 OLD = {
     "crop_scale": [0.08, 1.0],
@@ -20,12 +21,6 @@ OLD = {
     "translate": 0.1,
 }
 """What a run folder of an earlier version holds."""
-
-
-def write(folder: Path, text: str) -> Path:
-    file = folder / "mine.yaml"
-    file.write_text(text)
-    return file
 
 
 def augment(*overrides: str, base: Path | None = None, **settings: object) -> Augment:

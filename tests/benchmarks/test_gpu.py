@@ -12,6 +12,7 @@ import torch
 
 from benchmarks import gpu, gpu_session
 from benchmarks.gpu_session import LEAST, Session, TimedPace, run_python
+from benchmarks.gpu_variants import fast_enough, our_loaders
 from benchmarks.peers import paper
 from flowerfast.bench.child import Variant
 from flowerfast.bench.measure import Pace, measure_here
@@ -84,13 +85,13 @@ def test_a_rehearsal_measures_loaders_and_training(run: Run, own_cache: Path):
     assert [*found["parts"]] == ["start", "loaders", "train", "profile"]
     assert found["start"]["dali, decoder=cpu"]["seconds"] > 0
     rows = found["loaders"]["photos"]
-    assert [*rows] == [paper.NAME, *gpu.our_loaders(cuda=False)]
-    assert all(rows[name]["images_per_sec"] > 0 for name in gpu.our_loaders(cuda=False))
+    assert [*rows] == [paper.NAME, *our_loaders(cuda=False)]
+    assert all(rows[name]["images_per_sec"] > 0 for name in our_loaders(cuda=False))
     (file,) = (own_cache / "speeds").iterdir()
     (kept,) = json.loads(file.read_text())["runs"]
     assert (kept["image_size"], kept["batch_size"]) == (32, 4)
     assert [speed["images_per_sec"] for speed in kept["speeds"]] == [
-        rows[name]["images_per_sec"] for name in gpu.our_loaders(cuda=False)
+        rows[name]["images_per_sec"] for name in our_loaders(cuda=False)
     ]
     for batch in ("batch 4", "batch 2"):
         trained = found["train"][batch]
@@ -102,7 +103,7 @@ def test_a_rehearsal_measures_loaders_and_training(run: Run, own_cache: Path):
         assert {*left_out, *fed} == {*rows, gpu.SYNTHETIC}
         assert fed[gpu.SYNTHETIC]["synthetic_share"] == 1
         assert all(fed[name]["counters"]["waited"] >= 0 for name in fed.keys() - {gpu.SYNTHETIC})
-    fastest = max(gpu.our_loaders(cuda=False), key=lambda name: rows[name]["images_per_sec"])
+    fastest = max(our_loaders(cuda=False), key=lambda name: rows[name]["images_per_sec"])
     assert found["profile"]["fed_by"] == fastest
     assert found["profile"]["stages"]["backward"]["ms"] > 0
 
@@ -204,8 +205,8 @@ def test_rows_end_with_their_time():
 
 def test_loaders_that_make_half_of_the_steps_speed_are_trained_with():
     rows = {"a": {"images_per_sec": 50}, "b": {"images_per_sec": 49}, "c": {"error": "why", "skipped": True}}
-    assert gpu.fast_enough(rows, 100) == (["a"], {"b": "49 images/s, the step 100", "c": "why"})
-    assert gpu.fast_enough(rows, None)[0] == ["a", "b"]
+    assert fast_enough(rows, 100) == (["a"], {"b": "49 images/s, the step 100", "c": "why"})
+    assert fast_enough(rows, None)[0] == ["a", "b"]
 
 
 @pytest.mark.parametrize(
