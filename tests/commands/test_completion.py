@@ -41,7 +41,7 @@ def complete(words: str, shell: str = "bash") -> list[str]:
         ("flowerfast tr", ["train"]),
         ("flowerfast train --set train.lr", ["train.lr="]),
         ("flowerfast train --config c", ["cpu"]),
-        ("flowerfast tune --config ", ["cpu", "demo", "paper"]),
+        ("flowerfast tune --config ", ["cpu", "demo", "fast", "paper"]),
         ("flowerfast train --out runs/", []),  # the shell offers files
         ("flowerfast scan ~/ph", []),
         ("flowerfast pack a b --format ", ["keep", "jpg"]),
