@@ -50,7 +50,7 @@ def train(
     config: Annotated[
         str | None,
         typer.Option(
-            help="YAML file, or the name of a shipped one: paper, cpu, demo.",
+            help="YAML file, or the name of a shipped one: paper, cpu, fast, demo.",
             autocompletion=complete_config,
         ),
     ] = None,
