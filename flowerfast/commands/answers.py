@@ -3,7 +3,7 @@
 import csv
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from flowerfast.commands.output import complain, out, writing_to
 from flowerfast.commands.speech import event, printing
-from flowerfast.errors import printable
+from flowerfast.errors import UserError, printable
 from flowerfast.files import delivering, read_bytes, to_json
 
 if TYPE_CHECKING:
@@ -22,16 +22,21 @@ _BETWEEN = "|"  # labels in a cell of CSV
 
 
 @contextmanager
-def answers(files: dict[str, Path | None], top: int, several: bool = False) -> Iterator[Write]:
+def answers(files: dict[str, Path | None], top: int, labels: Sequence[str] = ()) -> Iterator[Write]:
     """A function that tells of a prediction everywhere: to people, and in the files given by format.
 
     Args:
         files: of "json", "jsonl" and "csv"; None: not wanted, `-`: standard output, and no lines for people.
         top: classes per photo, at most.
-        several: whether a photo is given labels, any number of them.
+        labels: those of which a photo is given any number; none: it has one class.
 
-    Raises UserError when a file cannot be written, WriteFailed or RunFailed where a disk is why.
+    Raises UserError when a file cannot be written, or a label in CSV not be told from two, WriteFailed or
+    RunFailed where a disk is why.
     """
+    torn = next((name for name in labels if _BETWEEN in name), None)
+    if torn is not None and files.get("csv") is not None:
+        raise UserError(f"--csv: {_BETWEEN} stands between labels, and class {torn!r} has one; take --jsonl")
+    several = bool(labels)
     with ExitStack() as stack:
         writers = [
             stack.enter_context(_writer(form, file, top, several))

@@ -16,6 +16,7 @@ from flowerfast.commands.options import (
     QuietOption,
     SetOption,
     chosen_settings,
+    kept,
 )
 from flowerfast.commands.output import complain, out, print_packed, say_compiling, write_json
 from flowerfast.commands.speech import choose_speech
@@ -87,7 +88,7 @@ def pack(
 
     if verify:
         refuse_unused(set_ or [], "pack --verify", ("data.workers",))
-    refuse_unused(set_ or [], "pack", PACKING)
+    refuse_unused(set_ or [], "pack", (*PACKING, *kept(data)))
     if verify and classes is not None:
         raise UserError(f"--classes {classes}: --verify looks at all that is packed; drop one of the two")
     config = load_config(None, (), chosen_settings(set_, classes=classes)).data

@@ -15,6 +15,7 @@ from flowerfast.commands.options import (
     SetOption,
     check_start,
     chosen_settings,
+    kept,
 )
 from flowerfast.commands.output import complain, out, print_parity, say_compiling, write_json
 from flowerfast.errors import UserError
@@ -45,8 +46,9 @@ def parity(
     """
     from flowerfast.settings import load_config, refuse_unused
 
-    refuse_unused(set_ or [], "parity", PARITY)
-    settings = load_config(None, (), chosen_settings(set_, data, backend=backend))
+    chosen = chosen_settings(set_, data, backend=backend)
+    refuse_unused(set_ or [], "parity", (*PARITY, *kept(chosen.get("data.path"))))
+    settings = load_config(None, (), chosen)
     if settings.data.path is not None:
         check_folder(Path(settings.data.path))
     check_outputs({"json": json_}, data=_folder(settings.data.path), path_column=settings.data.path_column)

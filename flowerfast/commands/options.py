@@ -9,7 +9,7 @@ from flowerfast.commands.completion import complete_setting
 from flowerfast.commands.find import check_folder
 from flowerfast.commands.usage import SHORT
 from flowerfast.errors import UserError
-from flowerfast.places import in_full, spelled
+from flowerfast.places import in_full, spelled, url_of
 
 PhotosOrFlowers = Annotated[
     Path | None,
@@ -74,7 +74,7 @@ LOADING = (
 READING = (*FILES, *LOADING)
 SCANNING = (
     *(*LABELS, "data.workers", "data.max_pixels", "data.exif", "data.val_fraction"),
-    *("train.seed", "data.cache_dir", "data.cache_gb"),
+    "train.seed",
 )
 PROTOCOL = ("eval.image_size", "eval.crop_pct", "eval.flip", "eval.threshold", "train.device")
 PARITY = (
@@ -91,6 +91,11 @@ PARITY = (
     "train.device",
     "train.seed",
 )
+
+
+def kept(data: Path | str | None) -> tuple[str, ...]:
+    """Settings of what this machine keeps of DATA: nothing but of a URL."""
+    return () if data is None or url_of(data) is None else ("data.cache_dir", "data.cache_gb")
 
 
 def chosen_settings(set_: list[str] | None, data: Path | None = None, **options: Any) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from flowerfast.commands.options import (
     QuietOption,
     SetOption,
     chosen_settings,
+    kept,
 )
 from flowerfast.commands.output import out, say, say_compiling, write_json, writing_to
 from flowerfast.commands.speech import choose_speech
@@ -75,8 +76,8 @@ def scan(
     from flowerfast.settings import load_config, refuse_unused
 
     of_run = () if run is None else (*LOADING, *PROTOCOL)
-    kept = tuple(key for key in SCANNING if run is None or key != "data.exif")  # else it is the run's
-    refuse_unused(set_ or [], "scan" if run is None else "scan --run", (*kept, *of_run))
+    own = tuple(key for key in SCANNING if run is None or key != "data.exif")  # else it is the run's
+    refuse_unused(set_ or [], "scan" if run is None else "scan --run", (*own, *of_run, *kept(data)))
     config = load_config(None, (), chosen_settings(set_, classes=classes))
     check_folder(data)
     if html == Path("-"):

@@ -46,7 +46,7 @@ def show(
             "Default: as in training; with --steps the reference.",
         ),
     ] = None,
-    config: Annotated[str | None, typer.Option(help="Config file, or a name: paper, cpu, demo.")] = None,
+    config: Annotated[str | None, typer.Option(help="Config file, or a name: paper, cpu, fast, demo.")] = None,
     classes: ClassesOption = None,
     set_: SetOption = None,
     json_: JsonFile = None,

@@ -23,6 +23,7 @@ from flowerfast.commands.options import (
     SetOption,
     check_start,
     chosen_settings,
+    kept,
 )
 from flowerfast.commands.output import complain, out, print_evaluation, say, say_compiling, write_json
 from flowerfast.commands.speech import choose_speech, event
@@ -49,7 +50,7 @@ def train(
     config: Annotated[
         str | None,
         typer.Option(
-            help="YAML file, or the name of a shipped one: paper, cpu, demo.",
+            help="YAML file, or the name of a shipped one: paper, cpu, fast, demo.",
             autocompletion=complete_config,
         ),
     ] = None,
@@ -155,7 +156,7 @@ def evaluate(
     choose_speech("evaluate", quiet, log_json, json_)
     from flowerfast.settings import load_config, refuse_unused
 
-    refuse_unused(set_ or [], "evaluate", (*READING, *PROTOCOL))
+    refuse_unused(set_ or [], "evaluate", (*READING, *PROTOCOL, *kept(data)))
     config = load_config(None, (), chosen_settings(set_, backend=backend, classes=classes))
     check_run(run)
     check_folder(data)
@@ -219,9 +220,10 @@ def predict(
     from flowerfast.training.trained import load_run
 
     trained = load_run(run, config.train.device).at(config.eval)
+    labels = trained.classes if trained.multilabel else ()
     seen, bad, first = 0, 0, None
     with (
-        answers(files, min(top_k, len(trained.classes)), trained.multilabel) as tell,
+        answers(files, min(top_k, len(trained.classes)), labels) as tell,
         answers_bar(Path("-") in files.values()) as bar,
         closing(trained.predict_each(photos, top_k, config.data.max_pixels, batch_size)) as predictions,
     ):

@@ -30,7 +30,7 @@ def tune(
     config: Annotated[
         str | None,
         typer.Option(
-            help="YAML file, or a shipped one: paper, cpu, demo. It is the first trial.",
+            help="YAML file, or a shipped one: paper, cpu, fast, demo. It is the first trial.",
             autocompletion=complete_config,
         ),
     ] = None,

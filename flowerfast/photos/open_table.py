@@ -56,12 +56,8 @@ def read_table(
     place, file = root, root if is_table(root) else None
     if file is not None:
         root, listing = list_rows(file, columns or Columns(), layout)
-    elif columns is not None and columns.are_several:
-        raise UserError(
-            f"{place}: class folders, and data.label_separator or data.label_columns say that photos have "
-            "several labels; give a table of them"
-        )
     else:
+        _check_unnamed(place, columns or Columns())
         listing = list_photos(root, layout)
     if wanted is not None:
         listing = listed(listing, wanted, place)
@@ -87,6 +83,27 @@ def read_table(
             f"{place}: none of {len(listing)} photos can be read; first: {first.path}: {first.error}{where}"
         )
     return replace(table, notes=(*table.notes, *listing.notes))
+
+
+def _check_unnamed(folder: Path, columns: Columns) -> None:
+    """Raise UserError where columns are named, of which class folders have none."""
+    named = (("path", columns.path), ("label", columns.label), ("split", columns.split))
+    for what, name in named:
+        if name is not None:
+            raise UserError(
+                f"{folder}: class folders, and data.{what}_column={name} is a column of a table; give the "
+                "table, or drop it"
+            )
+    if columns.are_several:
+        raise UserError(
+            f"{folder}: class folders, and data.label_separator or data.label_columns say that photos have "
+            "several labels; give a table of them"
+        )
+
+
+def has_columns(place: Path) -> bool:
+    """Whether a place is a table, or tar files of others, whose members and fields are its columns."""
+    return is_table(place) or (place.is_dir() and not is_packed(place) and bool(tars_of(place)))
 
 
 def check_place(place: Path) -> None:

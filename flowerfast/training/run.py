@@ -96,7 +96,7 @@ def train(
         data: folder of class folders, one with train/, val/ or test/, or one of shards, or the URL of shards.
             None: what the config or the settings name, else rendered flowers with the recipe for them.
         out: run folder; None: the next free one of runs/NAME-001, runs/NAME-002, ...
-        config: YAML file, or the name of a config that ships with flowerfast: paper, cpu, demo.
+        config: YAML file, or the name of a config that ships with flowerfast: paper, cpu, fast, demo.
         settings: values by dotted key, as `{"train.lr": 0.01}`; `flowerfast settings` lists them all.
         resume: go on with the run in `out` at its next batch; it keeps its own config. A run that has ended
             goes on when `settings` give it more epochs.

@@ -23,8 +23,9 @@ from flowerfast.loaders.device import pick_device
 from flowerfast.loaders.loader import Loader
 from flowerfast.machine import Progress
 from flowerfast.photos.layout import nfc
+from flowerfast.photos.open_table import has_columns
 from flowerfast.photos.photos import Photos
-from flowerfast.places import is_table, spelled
+from flowerfast.places import spelled
 from flowerfast.training.allocator import keep_freed_memory
 from flowerfast.training.described import WEIGHTS, Described, check_shapes, on_meta
 from flowerfast.training.evaluation import (
@@ -258,7 +259,7 @@ def evaluate(
     settings = settings.model_copy(
         update={"exif": trained.exif, "classes": _classes(Path(run), half, settings)}
     )
-    if trained.multilabel and is_table(data):
+    if has_columns(Path(data)):
         settings = _as_labelled(Path(run), settings)
     photos = Photos.open(data, settings, progress, min_classes=1)
     check_classes(trained, photos)
@@ -326,15 +327,16 @@ def answers(trained: TrainedModel, loader: Loader, amp: str = "auto") -> Evaluat
 
 
 def _as_labelled(run: Path, options: DataConfig) -> DataConfig:
-    """The settings with how the run's table said which labels photos have, unless they say so themselves."""
+    """The settings with the columns that the run has read its photos by, where they name none themselves."""
     folder = RunFolder(split_file(run).parent)
-    said = options.label_separator is not None or options.label_columns is not None
-    if said or not folder.config.is_file():
+    if not folder.config.is_file():
         return options
+    names = [name for name in ("path_column", "split_column") if getattr(options, name) is None]
+    if options.label_separator is None and options.label_columns is None:
+        names += ["label_separator"]
+        if options.label_column is None:
+            names += ["label_column", "label_columns"]
     own = folder.open().data
-    if options.label_column is not None:  # another column, and no columns of 0 and 1
-        return options.model_copy(update={"label_separator": own.label_separator})
-    names = ("label_column", "label_separator", "label_columns")
     return options.model_copy(update={name: getattr(own, name) for name in names})
 
 

@@ -79,6 +79,21 @@ def test_settings_that_a_command_uses_are_taken(
     assert (code, err) == (0, "")
 
 
+@pytest.mark.parametrize("command", ["evaluate RUN URL", "parity URL", "pack URL again", "scan URL"])
+def test_what_is_kept_of_a_url_has_a_place_and_a_bound(
+    cli: Cli, trained: Any, tmp_path: Path, command: str
+) -> None:
+    cli("pack", trained.photos, "shards")
+    shards = tmp_path / "shards"
+    given = sets(f"data.cache_dir={tmp_path / 'kept'}", "data.cache_gb=0.01")
+    names = {"RUN": trained.run, "URL": f"file://{shards}"}
+    arguments = [names.get(word, word) for word in command.split()]
+    assert cli(*arguments, *given)[0] == 0
+    assert list((tmp_path / "kept/flowerfast-shards").rglob("*.tar"))
+    code, _, err = cli(*(shards if word == names["URL"] else word for word in arguments), *given)
+    assert (code, f"{arguments[0]} does not use it" in err) == (2, True)
+
+
 def test_the_older_name_of_the_cpu_backend_is_taken(cli: Cli, trained: Any, tmp_path: Path) -> None:
     for backend in ("torchvision", "cpu"):
         assert cli("evaluate", trained.run, trained.photos, "--backend", backend, "--json", "e.json")[0] == 0

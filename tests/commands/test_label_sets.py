@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from flowerfast.commands.answers import answers
+from flowerfast.errors import UserError
 from flowerfast.training import run as run_module
 from flowerfast.training.report import write_report
 from tests.commands.runs import SHORT, load, sets
@@ -65,6 +67,18 @@ def test_answers_name_the_labels_that_are_given(cli: Cli, has: np.ndarray, tmp_p
     rows = [*csv.DictReader(io.StringIO(cli(*asked, *low, "--csv", "-")[1]))]
     assert [row["labels"] for row in rows] == ["|".join(answer["labels"]) for answer in answers]
     assert {*rows[0]["labels"].split("|")} == {*NAMES}
+
+
+def test_labels_that_a_cell_cannot_tell_apart_are_refused(tmp_path: Path) -> None:
+    files: dict[str, Path | None] = {"csv": tmp_path / "a.csv", "jsonl": tmp_path / "a.jsonl", "json": None}
+    with (
+        pytest.raises(UserError, match=r"--csv: \| stands .* class 'r\|d' has one; "),
+        answers(files, 1, ["r|d"]),
+    ):
+        pass
+    assert [*tmp_path.iterdir()] == []
+    with answers({**files, "csv": None}, 1, ["r|d"]), answers(files, 1):  # of one class a photo
+        pass
 
 
 def test_what_is_not_for_several_labels_is_refused_in_one_line(

@@ -152,6 +152,9 @@ def test_class_folders_have_one_label_a_photo(tmp_path: Path, has: np.ndarray) -
     for options in ({"label_separator": " "}, {"label_columns": "*"}):
         with pytest.raises(UserError, match=r": class folders, and data.label_separator or \S+ say"):
             Photos(tmp_path, **options)
+    for name in ("path_column", "label_column", "split_column"):
+        with pytest.raises(UserError, match=rf": class folders, and data.{name}=x is a column of a table; "):
+            Photos(tmp_path, **{name: "x"})
 
 
 def test_a_photo_that_is_named_with_other_labels_is_refused(tmp_path: Path, has: np.ndarray) -> None:

@@ -13,10 +13,12 @@ from flowerfast.errors import UserError
 from flowerfast.packing.pack import pack
 from flowerfast.packing.shard_writer import PackSettings
 from flowerfast.photos.photos import Photos
+from flowerfast.training.run import TrainResult
 from flowerfast.training.run_folder import RunFolder
 from flowerfast.training.scores import Confusion
 from flowerfast.training.split_file import write_split
 from flowerfast.training.trained import TrainedModel, evaluate
+from tests.photos.tars import write_tar
 from tests.training.saved_run import CLASSES, save_run
 
 Write = Callable[..., Path]
@@ -150,3 +152,28 @@ def test_bad_files_of_scan_and_decoder_are_reported(
     assert [b["path"] for b in report["bad_files"]] == ["rose/rose_000.jpg", "tulip/tulip_001.jpg"]
     with pytest.raises(UserError, match=r"data\.on_bad=skip"):
         evaluation(tmp_path, root, on_bad="fail")
+
+
+def test_photos_are_read_by_the_columns_that_the_run_was_trained_by(
+    train_tiny: Callable[..., TrainResult], photos: Path, tmp_path: Path
+) -> None:
+    """Of a table, whose other columns have the usual names; and of tar files that others wrote."""
+    files = sorted(photos.glob("*/*.jpg"))
+    cells = [f"{file},{file.parent.name},gone.jpg,x," for file in files]
+    rows = [f"{row}{'test' if number % 4 else 'train'}" for number, row in enumerate(cells)]
+    table = tmp_path / "photos.csv"
+    table.write_text("\n".join(["where,species,path,label,part", *rows]))
+    columns = {"path_column": "where", "label_column": "species", "split_column": "part"}
+    settings = {f"data.{name}": value for name, value in columns.items()}
+    result = train_tiny("by-table", settings, table)
+    assert evaluate(result.folder, table, half="test")["accuracy"] == result.summary["test_acc"]
+    with pytest.raises(UserError, match=r"gone\.jpg"):  # another column, when it is named
+        evaluate(result.folder, table, options=DataConfig(path_column="path"))
+    members = []
+    for number, file in enumerate(files):
+        about = json.dumps({"species": file.parent.name, "label": "x"}).encode()
+        members += [(f"{number:02d}.json", about), (f"{number:02d}.jpg", file.read_bytes())]
+    tars = write_tar(tmp_path / "tars/all.tar", members).parent
+    result = train_tiny("by-tars", {"data.label_column": "species"}, tars)
+    figures = evaluate(result.folder, tars, half="val")
+    assert figures["accuracy"] == result.summary["best_val_acc"]
