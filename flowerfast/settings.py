@@ -4,6 +4,7 @@ Later sources win; what is unknown or unused is refused with the nearest known k
 """
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +38,15 @@ def load_config(
 def _apply(
     tree: dict[str, Any], overrides: Sequence[str], settings: Mapping[str, Any], origin: str
 ) -> Config:
+    plain = deepcopy(tree)
     for changes, source in ((settings, origin), (parse_overrides(overrides), "--set")):
         for key in sorted(changes, key=lambda key: key != PRESET_SECTION):
             _put(tree, key, changes[key], source)
-    return validate(tree, origin)
+    try:
+        return validate(tree, origin)
+    except UserError:
+        validate(plain, origin)  # else what is wrong came with the changes
+        return validate(tree, "settings")
 
 
 def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:

@@ -163,7 +163,7 @@ def test_change_config_leaves_the_stored_one_alone() -> None:
         change_config(changed, [], {"train.lr": stored.train.lr, "train.epochs": stored.train.epochs})
         == stored
     )
-    with pytest.raises(UserError, match=r"^config\.yaml: train\.lr=-1: input should be greater than 0"):
+    with pytest.raises(UserError, match=r"^settings: train\.lr=-1: input should be greater than 0"):
         change_config(stored, ["train.lr=-1"], {})
 
 

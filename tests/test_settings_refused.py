@@ -147,7 +147,7 @@ BAD = [
 @pytest.mark.parametrize(("override", "said"), BAD, ids=[override for override, _ in BAD])
 def test_a_bad_value_is_refused_by_key_rule_and_value(tmp_path: Path, override: str, said: str) -> None:
     line = refusal(base="paper", overrides=[override]).replace(".0:", ":")
-    assert line.startswith(f"paper: {said}")
+    assert line.startswith(f"settings: {said}")
     assert re.search(r" \([^()].*\)$", line)  # what the setting means
     if override.partition("=")[2] not in ("nan", "1e999"):
         section, name, value = re.split("[.=]", override, maxsplit=2)
@@ -213,6 +213,18 @@ def test_a_missing_file_is_refused_with_the_shipped_names(
     line = refusal(base=base)
     assert line.startswith(f"{base}: no such config file; give a YAML file or one of: cpu, demo")
     assert "paper" in line.rpartition(":")[2]
+
+
+def test_what_a_config_is_blamed_for_is_its_own(tmp_path: Path) -> None:
+    both = {"train.class_weights": "balanced", "train.sampling": "balanced"}
+    for base, settings, blamed in (("fast", both, "settings"), ("fast", {"train.lr": -1}, "settings")):
+        with pytest.raises(UserError, match=rf"^{blamed}: train\."):
+            load_config(base, (), settings)
+    file = tmp_path / "both.yaml"
+    file.write_text("train: {class_weights: balanced, sampling: balanced}")
+    with pytest.raises(UserError, match=r"both.yaml: train\.sampling"):
+        load_config(file, (), {"train.lr": 0.1})
+    assert load_config(file, (), {"train.class_weights": "none"}).train.sampling == "balanced"
 
 
 def test_a_setting_that_would_be_ignored_is_refused_with_those_that_are_not() -> None:

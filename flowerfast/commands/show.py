@@ -46,7 +46,9 @@ def show(
             "Default: as in training; with --steps the reference.",
         ),
     ] = None,
-    config: Annotated[str | None, typer.Option(help="Config file, or a name: paper, cpu, fast, demo.")] = None,
+    config: Annotated[
+        str | None, typer.Option(help="Config file, or a name: paper, cpu, fast, demo.")
+    ] = None,
     classes: ClassesOption = None,
     set_: SetOption = None,
     json_: JsonFile = None,

@@ -164,7 +164,7 @@ def _choose(
         twice = next(name for name in many if many.count(name) > 1)
         raise UserError(f"{file}: column {shown(twice)} is there, or in data.label_columns, twice; keep one")
     for name in many or ():
-        place = _place(file, there, LABEL, name, True)
+        place = _place(file, there, LABEL, name, True, setting="data.label_columns")
         assert place is not None
         if place in places.values():
             raise UserError(
@@ -175,9 +175,15 @@ def _choose(
 
 
 def _place(
-    file: Path, there: Sequence[str], role: str, named: str | None, needed: bool, several: bool = False
+    file: Path,
+    there: Sequence[str],
+    role: str,
+    named: str | None,
+    needed: bool,
+    several: bool = False,
+    setting: str | None = None,
 ) -> int | None:
-    setting = f"data.{role}_column"
+    setting = setting or f"data.{role}_column"
     listed = ", ".join(map(repr, there[:_SHOWN])) + (", ..." if len(there) > _SHOWN else "")
     if named is not None:
         places = [place for place, name in enumerate(there) if name == named.strip()]
@@ -185,7 +191,7 @@ def _place(
             near = nearest(named, there)
             raise UserError(
                 f"{file}: no column {shown(named)}{did_you_mean(near) if near else ''}; its columns are "
-                f"{listed}"
+                f"{listed}: set {setting}"
             )
     else:
         known = (*KNOWN[role], *(_PLURAL if several and role == LABEL else ()))

@@ -108,9 +108,11 @@ def evaluate_labels(
     flip: bool = False,
     gather: Callable[[Any], list[Any]] = alone,
     threshold: float = 0.5,
+    taken: Sequence[int] | None = None,
 ) -> LabelEvaluation:
     """As `evaluate`, of photos with several labels. Takes 5 bytes for each photo and label.
 
+    Of the model's classes those at the places `taken` are asked for, None: all; so many are `classes`.
     Ranks bring all their answers, so that the average precision is that of the whole set.
     """
     device = next(model.parameters()).device
@@ -126,6 +128,8 @@ def evaluate_labels(
         indices.append(batch.indices)
         with precision.autocast(device):
             logits = answer(model, batch.images, flip, several=True)
+        if taken is not None:
+            logits = logits[:, taken]
         loss += F.binary_cross_entropy_with_logits(logits, batch.labels, reduction="sum") / classes
         true.append(batch.labels > 0.5)
         chances.append(logits.sigmoid())

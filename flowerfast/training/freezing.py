@@ -61,9 +61,12 @@ def _backbone(network: nn.Module) -> _Part:
 
 def _stages(network: nn.Module, count: int) -> _Part:
     """The first of the coarse groups that timm has a network's layers in; the last one has its head."""
-    if not hasattr(network, "group_matcher"):
-        raise UserError("train.frozen_stages: timm does not say which stages this network has; set it to 0")
-    matcher = cast(Any, network).group_matcher(coarse=True)
+    try:
+        matcher = cast(Any, network).group_matcher(coarse=True)
+    except (AttributeError, AssertionError):  # it has none, or none that is coarse
+        raise UserError(
+            "train.frozen_stages: timm does not say which stages this network has; set it to 0"
+        ) from None
     groups = group_parameters(network, matcher)
     if count >= len(groups):
         most = len(groups) - 1

@@ -57,7 +57,7 @@ def check_eval_size(network: nn.Module, name: str, size: int) -> None:
     except Exception as error:  # networks raise whatever comes of shapes that do not fit
         raise UserError(
             f"eval.image_size={size}: {name} does not take such images where it is trained on others "
-            f"({one_line(error)}); leave eval.image_size out"
+            f"({one_line(error)}); set eval.image_size=null"
         ) from error
 
 

@@ -25,7 +25,7 @@ from flowerfast.machine import Progress
 from flowerfast.photos.layout import nfc
 from flowerfast.photos.open_table import has_columns
 from flowerfast.photos.photos import Photos
-from flowerfast.places import spelled
+from flowerfast.places import is_table, spelled
 from flowerfast.training.allocator import keep_freed_memory
 from flowerfast.training.described import WEIGHTS, Described, check_shapes, on_meta
 from flowerfast.training.evaluation import (
@@ -259,22 +259,25 @@ def evaluate(
     settings = settings.model_copy(
         update={"exif": trained.exif, "classes": _classes(Path(run), half, settings)}
     )
-    if has_columns(Path(data)):
-        settings = _as_labelled(Path(run), settings)
+    settings = _as_labelled(Path(run), Path(data), half, settings)
     photos = Photos.open(data, settings, progress, min_classes=1)
     check_classes(trained, photos)
-    part = _half(Path(run), photos, half).with_classes(trained.classes)
+    taken = trained.classes
+    if trained.multilabel:  # of one label a photo an answer beyond those there is a mistake
+        there = {*map(nfc, photos.classes)}
+        taken = tuple(name for name in taken if nfc(name) in there)
+    part = _half(Path(run), photos, half).with_classes(taken)
     with evaluation_loader(trained, part, batch_size, settings) as loader:
         result = answers(trained, loader)
     return {
         "data": spelled(data),
         "half": half,
         "samples": result.samples,
-        **result.report(trained.classes),
+        **result.report(taken),
         "image_size": trained.image_size,
         "crop_pct": trained.crop_pct,
         "flip": trained.flip,
-        "classes": list(trained.classes),
+        "classes": list(taken),
         "bad_files": [{"path": b.path, "error": b.error} for b in photos.bad],
         "notes": loader.notes,
         "backend": loader.backend,
@@ -318,26 +321,34 @@ def evaluation_loader(trained: TrainedModel, photos: Photos, batch_size: int, op
 
 
 def answers(trained: TrainedModel, loader: Loader, amp: str = "auto") -> Evaluation | LabelEvaluation:
-    """Loss and scores of a trained model on a loader's photos, labelled as its classes."""
-    precision = Precision.choose(amp, trained.device)
-    asked = trained.model, loader.epoch(0), len(trained.classes), precision, trained.flip
-    if trained.threshold is not None:
-        return evaluate_labels(*asked, threshold=trained.threshold)
-    return evaluate_model(*asked)
+    """Loss and scores of a trained model on a loader's photos, labelled as its classes; where a photo has
+    several labels, as some of them.
+    """
+    precision, classes = Precision.choose(amp, trained.device), loader.photos.classes
+    asked = trained.model, loader.epoch(0), len(classes), precision, trained.flip
+    if trained.threshold is None:
+        return evaluate_model(*asked)
+    taken = [*map(trained.classes.index, classes)]
+    return evaluate_labels(*asked, threshold=trained.threshold, taken=taken)
 
 
-def _as_labelled(run: Path, options: DataConfig) -> DataConfig:
-    """The settings with the columns that the run has read its photos by, where they name none themselves."""
+def _as_labelled(run: Path, data: Path, half: Half, options: DataConfig) -> DataConfig:
+    """The settings with the columns that the run has read its photos by, where they do not name any: of a
+    table those of a table, of tar files those of tar files.
+    """
     folder = RunFolder(split_file(run).parent)
-    if not folder.config.is_file():
+    if not has_columns(data) or not folder.config.is_file():
         return options
-    names = [name for name in ("path_column", "split_column") if getattr(options, name) is None]
+    own = folder.open().data
+    if own.path is None or is_table(own.path) != is_table(data):
+        return options
+    names = ["path_column"] if half == "all" else ["path_column", "split_column"]
     if options.label_separator is None and options.label_columns is None:
         names += ["label_separator"]
         if options.label_column is None:
             names += ["label_column", "label_columns"]
-    own = folder.open().data
-    return options.model_copy(update={name: getattr(own, name) for name in names})
+    left = [name for name in names if name not in options.model_fields_set]
+    return options.model_copy(update={name: getattr(own, name) for name in left})
 
 
 def _classes(run: Path, half: Half, options: DataConfig) -> tuple[str, ...] | str | None:

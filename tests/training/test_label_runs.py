@@ -124,3 +124,22 @@ def test_a_trained_model_from_python(table: Path, has: np.ndarray, train_tiny: T
     by_column = flags(tmp_path / "flags.csv", has)
     again = ff.evaluate(result.folder, by_column, device="cpu", options=ff.DataConfig(label_columns="*"))
     assert (again["samples"], again["classes"]) == (36, [*NAMES])
+
+
+def test_figures_are_of_the_classes_that_were_asked_for(
+    table: Path, has: np.ndarray, train_tiny: Train, tmp_path: Path
+) -> None:
+    """What a table says nothing of is not counted as not there."""
+    run = train_tiny(settings={**SPACE, "train.epochs": 1}, data=table).folder
+    rows = {row["name"]: row for row in ff.evaluate(run, table, device="cpu")["per_class"]}
+    part = flags(tmp_path / "part.csv", has[:, [2, 0]], ("red", "blue"))
+    by_columns = ff.DataConfig(label_columns=("red", "blue"), label_separator=None)
+    of_cells = ff.DataConfig(label_separator=" ", classes=["red", "blue"])
+    for data, options in ((part, by_columns), (table, of_cells)):
+        figures = ff.evaluate(run, data, device="cpu", options=options)
+        assert figures["classes"] == ["blue", "red"]
+        assert figures["per_class"] == [rows["blue"], rows["red"]]
+        assert figures["macro_f1"] == pytest.approx((rows["blue"]["f1"] + rows["red"]["f1"]) / 2)
+        right = [ff.load_run(run, "cpu").predict(tmp_path / f"photos/{n:02d}.jpg")[0] for n in range(36)]
+        given = np.array([[name in (one.labels or ()) for name in ("blue", "red")] for one in right])
+        assert figures["accuracy"] == pytest.approx((given == has[:, [0, 2]]).mean())

@@ -177,3 +177,14 @@ def test_photos_are_read_by_the_columns_that_the_run_was_trained_by(
     result = train_tiny("by-tars", {"data.label_column": "species"}, tars)
     figures = evaluate(result.folder, tars, half="val")
     assert figures["accuracy"] == result.summary["best_val_acc"]
+    by_table = tmp_path / "by-table"  # columns of a table are none of tar files; and the other way round
+    assert evaluate(by_table, tars, options=DataConfig(label_column="species"))["samples"] == len(files)
+    usual = tmp_path / "usual.csv"
+    usual.write_text("\n".join(["path,label", *(f"{file},{file.parent.name}" for file in files)]))
+    assert evaluate(result.folder, usual)["samples"] == len(files)
+    named = DataConfig(path_column="path", label_column="label")
+    assert evaluate(by_table, usual, options=named)["samples"] == len(files)  # no split is asked for
+    with pytest.raises(UserError, match=r"no column 'where'; its columns are .+: set data\.path_column$"):
+        evaluate(by_table, usual)
+    unset = DataConfig(path_column=None, label_column=None, split_column=None)
+    assert evaluate(by_table, usual, options=unset)["samples"] == len(files)

@@ -84,8 +84,8 @@ def test_a_search_that_was_stopped_goes_on_and_ends_alike(search: Search) -> Non
 
 def test_what_is_drawn_follows_from_the_seed() -> None:
     base = Config.model_validate({"data": {"path": "."}, "train": {"seed": 3}})
-    drawn = [tune_module._draw(number, base, {}) for number in range(40)]
-    assert drawn == [tune_module._draw(number, base, {}) for number in range(40)]
+    drawn = [tune_module._draw(number, base, {}, (224, 160)) for number in range(40)]
+    assert drawn == [tune_module._draw(number, base, {}, (224, 160)) for number in range(40)]
     assert drawn[0] == {}
     assert len({trial["train.lr"] for trial in drawn[1:]}) > 20
     assert all(1e-4 <= trial["train.lr"] <= 1e-2 for trial in drawn[1:])
@@ -99,8 +99,8 @@ def test_a_trial_that_fails_is_last_and_the_search_goes_on(
 ) -> None:
     draw = tune_module._draw
 
-    def wild(number: int, base: Config, model: Any) -> dict[str, Any]:
-        return {**draw(number, base, model), **({"train.lr": 1e38} if number else {})}
+    def wild(number: int, *of: Any) -> dict[str, Any]:
+        return {**draw(number, *of), **({"train.lr": 1e38} if number else {})}
 
     monkeypatch.setattr(tune_module, "_draw", wild)
     result = search(trials=3)
@@ -165,6 +165,29 @@ def test_models_at_hand_are_tried_in_turn(search: Search, tmp_path: Path) -> Non
     result = search(settings=given, trials=2, weights=weights)
     assert [row["settings"]["model.name"] for row in result.trials[:2]] == ["test_convnext", "test_resnet"]
     assert load_config(result.config).model.weights == result.best["settings"]["model.weights"]
+
+
+def test_what_a_network_does_not_take_is_not_tried(search: Search, tmp_path: Path) -> None:
+    """Weights of a network of patches fit one image size alone."""
+    weights = tmp_path / "weights"
+    weights.mkdir()
+    for name, size in (("test_vit", {"img_size": 96}), ("test_resnet", {})):
+        network = timm.create_model(name, num_classes=5, **size)
+        save_file(network.state_dict(), weights / f"{name}.safetensors")
+    vit = {"model.name": "test_vit", "model.weights": str(weights / "test_vit.safetensors")}
+    given = {"train.epochs": 1, "data.image_size": 96}
+    result = search("one", {**given, **vit}, trials=4)
+    assert {row["error"] for row in result.trials} == {None}
+    assert {row["settings"].get("data.image_size", 96) for row in result.trials} == {96}
+    told: list[str] = []
+    auto = {**given, "model.name": "auto", "data.image_size": 64}
+    result = search("two", auto, trials=3, weights=weights, say=told.append)
+    assert {row["settings"]["model.name"] for row in result.trials} == {"test_resnet"}
+    assert told[0].startswith("left out: test_vit: model.weights=")
+    none = {**auto, "train.frozen_stages": 9}
+    with pytest.raises(UserError, match=r"^model.name=auto: none of test_resnet, test_vit can be trained "):
+        search("three", none, trials=1, weights=weights)
+    assert not (tmp_path / "three").exists()
 
 
 def test_train_says_where_auto_is_understood(photos: Path, cli: Cli) -> None:
