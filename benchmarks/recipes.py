@@ -13,7 +13,6 @@ same command goes on.
 """
 
 import argparse
-import json
 import sys
 import tempfile
 import time
@@ -27,8 +26,10 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from flowerfast.bench.environment import SCHEMA, describe_photos, environment, write_results
+from flowerfast.commands.find import check_outputs
 from flowerfast.config import Config, known_keys
-from flowerfast.errors import UserError
+from flowerfast.documents import DocumentError, conform, read_json, shown
+from flowerfast.errors import RunFailed, UserError, one_line
 from flowerfast.philox import generator
 from flowerfast.photos.photos import Photos
 from flowerfast.settings import load_config
@@ -46,19 +47,28 @@ AGAINST_UNEVEN = ("train.sampling", "train.class_weights")
 
 
 def set_apart(photos: Photos, folder: Path, uneven: int = 1) -> Path:
-    """A folder of links: a third of each class in test/, the rest in train/; of every second 1 / uneven."""
-    paths = photos.table.paths()
-    for label in range(len(photos.classes)):
+    """A folder of links: a third of each class in test/, the rest in train/; of every second 1 / uneven.
+
+    Raises UserError where photos are no files of their own, have several labels, or one that names no folder.
+    """
+    if photos.table.shards is not None or photos.multilabel:
+        what = "have several labels" if photos.multilabel else "are no files of their own"
+        raise UserError(f"{photos.source}: photos {what}, so that none can lie apart; give --whole")
+    paths = [photos.root / path for path in photos.table.paths()]
+    named = {(label, path.name) for label, path in zip(photos.table.label.tolist(), paths, strict=True)}
+    for label, name in enumerate(photos.classes):
+        if "/" in name or name.startswith("."):
+            raise UserError(f"{photos.source}: class {shown(name)} is no name of a folder; give --whole")
         rows = photos.indices[photos.table.label[photos.indices] == label]
         mixed = rows[generator("split", TEST_SEED, label).permutation(len(rows))]
         test, rest = np.split(mixed, [len(rows) // 3])
         kept = rest[: -(-len(rest) // uneven)] if label % 2 else rest
         for half, some in (("test", test), ("train", kept)):
             for row in some.tolist():
-                source = photos.root / paths[row]
-                link = folder / half / source.parent.name / source.name
+                number = "" if len(named) == len(paths) else f"{row:06d}-"  # for some are named alike
+                link = folder / half / name / f"{number}{paths[row].name}"
                 link.parent.mkdir(parents=True, exist_ok=True)
-                link.symlink_to(source.resolve())
+                link.symlink_to(paths[row].resolve())
     return folder
 
 
@@ -118,7 +128,8 @@ def seconds_to_goal(summary: Mapping[str, Any]) -> float | None:
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
-    """All runs that are not known yet."""
+    """All runs that are not known yet. Raises UserError, RunFailed."""
+    check_outputs({"out": args.out}, data=args.data)
     recipe = load_config(args.recipe)
     model = {} if args.model is None else {"model.name": args.model}
     if args.weights is not None:
@@ -142,7 +153,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         **({"whole": True} if args.whole else {}),
         "data": describe_photos(photos, args.data.name),
     }
-    runs = _known(args.out, about)
+    runs = _known(args.out, about, tried)
     with tempfile.TemporaryDirectory(prefix="recipe-") as scratch:
         folder = args.data if args.whole else set_apart(photos, Path(scratch), args.uneven)
         for seed in range(args.seeds):
@@ -162,21 +173,27 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     return runs
 
 
-def _known(out: Path, about: Mapping[str, Any]) -> dict[str, Any]:
-    """Runs of an earlier start of the same measurement."""
+def _known(
+    out: Path, about: Mapping[str, Any], tried: Mapping[str, tuple[str, Mapping[str, Any]]]
+) -> dict[str, Any]:
+    """Runs of an earlier start of the same measurement, also of what is not tried now."""
     if not out.is_file():
         return {}
-    stored = json.loads(out.read_text(encoding="utf-8"))
-    if not json.loads(json.dumps(about)).items() <= stored.items():
+    try:
+        stored = conform(dict[str, Any], read_json(out))
+        runs = conform(dict[str, dict[str, Any]], stored.pop("runs", {}))
+    except (OSError, DocumentError) as error:
+        raise UserError(f"{out}: no results file ({one_line(error)}); choose another --out") from None
+    stored.pop("environment", None)
+    if stored != about or any(runs[name]["settings"] != tried[name][1] for name in tried if name in runs):
         raise UserError(f"{out}: of another measurement; choose another --out")
-    runs: dict[str, Any] = stored["runs"]
     return runs
 
 
 def main() -> int:
-    """Exit code 2: something cannot be measured."""
+    """Exit code 1: a run failed; 2: something cannot be measured."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("data", type=Path, help="folder of photos")
+    parser.add_argument("data", type=Path, help="folder of photos, or a table")
     parser.add_argument("recipe", help="config: a shipped one or a file")
     parser.add_argument("--model", help="instead of the recipe's")
     parser.add_argument("--weights", type=Path, help="file that runs begin with")
@@ -188,11 +205,14 @@ def main() -> int:
     parser.add_argument("--paper", action="store_true", help="the paper's recipe beside it")
     parser.add_argument("--paper-lr", type=float, default=0.005, help="for which these weights want it")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "recipe.json")
+    args = parser.parse_args()
+    if min(args.seeds, args.uneven) < 1:
+        parser.error("--seeds and --uneven must be at least 1")
     try:
-        measure(parser.parse_args())
-    except UserError as error:
+        measure(args)
+    except (UserError, RunFailed) as error:
         print(error, file=sys.stderr)
-        return 2
+        return 2 if isinstance(error, UserError) else 1
     return 0
 
 

@@ -8,6 +8,10 @@ from typing import Any
 import pytest
 
 from benchmarks import recipes, tables
+from flowerfast.config import DataConfig
+from flowerfast.errors import RunFailed, UserError
+from flowerfast.packing.pack import pack
+from flowerfast.packing.shard_writer import PackSettings
 from flowerfast.photos.photos import Photos
 from flowerfast.training import run as run_module
 
@@ -42,6 +46,18 @@ def run(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     return measured
 
 
+@pytest.fixture
+def untrained(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs take no time; the one of seed 7 fails."""
+
+    def once(_folder: Path, _config: str, _settings: object, seed: int) -> dict[str, Any]:
+        if seed == 7:
+            raise RunFailed("the training loss is nan; lower train.lr")
+        return {"seed": seed, "val_acc": 0.5, "seconds": 1.0}
+
+    monkeypatch.setattr(recipes, "once", once)
+
+
 @pytest.mark.parametrize(("uneven", "rose"), [(1, 16), (5, 4)])
 def test_a_third_of_each_class_lies_apart(folder: Path, tmp_path: Path, uneven: int, rose: int) -> None:
     apart = recipes.set_apart(Photos(folder), tmp_path / "apart", uneven)
@@ -53,13 +69,133 @@ def test_a_third_of_each_class_lies_apart(folder: Path, tmp_path: Path, uneven: 
     files = [file.resolve() for file in apart.rglob("*.jpg")]
     assert len({*files}) == len(files)
     assert {file.parent for file in files} == {*folder.iterdir()}
+    assert all(file.name == file.resolve().name for file in apart.rglob("*.jpg"))
     again = recipes.set_apart(Photos(folder), tmp_path / "again", 1)
     assert {*map(Path.resolve, (again / "test").rglob("*.jpg"))} == {
         *map(Path.resolve, (apart / "test").rglob("*.jpg"))
     }
 
 
-def test_each_setting_is_put_back_by_itself_and_once(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    "classes",
+    [
+        ["daisy/2023/a", "daisy/2024/a", "rose/a"],
+        ["train/daisy", "train/rose", "val/daisy", "val/rose"],
+        ["march", "april"],
+    ],
+)
+def test_links_lie_in_the_class_of_their_photo(
+    photo_folder: Write, tmp_path: Path, classes: list[str]
+) -> None:
+    data = photo_folder(dict.fromkeys(classes, 6))
+    if "march" in classes:  # of a table that says what is on them
+        rows = [f"{file.relative_to(data)},{file.stem[-1] < '3'}" for file in data.rglob("*.jpg")]
+        data /= "photos.csv"
+        data.write_text("\n".join(["path,label", *rows]))
+    photos = Photos(data)
+    apart = Photos(recipes.set_apart(photos, tmp_path / "apart"))
+    assert apart.classes == photos.classes
+
+    def labelled(some: Photos) -> dict[Path, int]:
+        files = [(some.root / some.path(index)).resolve() for index in some.indices.tolist()]
+        return dict(zip(files, some.labels.tolist(), strict=True))
+
+    assert labelled(apart) == labelled(photos)
+    assert len(apart) == len(photos)
+
+
+def test_what_cannot_lie_apart_is_refused(photo_folder: Write, tmp_path: Path) -> None:
+    folder, table = photo_folder(), tmp_path / "photos.csv"
+    pack(folder, tmp_path / "shards", PackSettings(), DataConfig(workers=1))
+    table.write_text("path,label\nphotos/daisy/daisy_000.jpg,a/b\nphotos/rose/rose_000.jpg,c\n")
+    refused = {
+        "are no files of their own": Photos(tmp_path / "shards"),
+        "have several labels": Photos(table, label_separator="/"),
+        "class 'a/b' is no name of a folder": Photos(table),
+    }
+    for why, photos in refused.items():
+        with pytest.raises(UserError, match=f"{why}.*--whole"):
+            recipes.set_apart(photos, tmp_path / "apart")
+    assert not (tmp_path / "apart").exists()
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (["--whole"], ["--seeds", 2]),
+        ([], ["--whole"]),
+        ([], ["--uneven", 2]),
+        (["--paper", "--paper-lr", 0.5], ["--paper", "--seeds", 2]),
+    ],
+)
+@pytest.mark.usefixtures("untrained")
+def test_another_measurement_is_not_gone_on_with(
+    run: Run, capsys: pytest.CaptureFixture[str], first: list[object], second: list[object]
+) -> None:
+    code, result = run(*first)
+    assert code == 0
+    assert run(*second) == (2, result)
+    assert "of another measurement; choose another --out" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("untrained")
+def test_rows_that_are_not_asked_for_stay(run: Run) -> None:
+    def seeds(*arguments: object) -> dict[str, int]:
+        code, result = run(*arguments)
+        assert code == 0
+        return {name: len(row["runs"]) for name, row in result["runs"].items()}
+
+    assert seeds() == {"the recipe": 1}
+    assert seeds("--paper", "--paper-lr", 0.5) == {"the recipe": 1, "paper's recipe": 1}
+    assert seeds("--seeds", 2) == {"the recipe": 2, "paper's recipe": 1}
+    assert len(seeds("--ablate")) == 6
+
+
+@pytest.mark.usefixtures("untrained")
+def test_a_run_that_fails_ends_in_a_line(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    code, result = run("--seeds", 9)
+    assert code == 1
+    assert [each["seed"] for each in result["runs"]["the recipe"]["runs"]] == [*range(7)]
+    assert capsys.readouterr().err == "the training loss is nan; lower train.lr\n"
+
+
+@pytest.mark.parametrize("given", [["--uneven", 0], ["--uneven", -2], ["--seeds", 0]])
+def test_no_seed_and_no_photo_are_refused(
+    run: Run, capsys: pytest.CaptureFixture[str], given: list[object]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run(*given)
+    assert ended.value.code == 2
+    assert "must be at least 1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (None, "is a folder; name a file in it"),
+        ("", "no results file"),
+        ('{"schema": 2,', "no results file"),
+        ("[]", "no results file"),
+        ('{"runs": [3]}', "no results file"),
+        ("{}", "of another measurement"),
+    ],
+)
+@pytest.mark.usefixtures("untrained")
+def test_what_stands_at_out_is_looked_at_first(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str | None, why: str
+) -> None:
+    out = tmp_path / "taken"
+    out.mkdir() if content is None else out.write_text(content)
+    run()
+    capsys.readouterr()
+    for file, line in ((out, why), (tmp_path / "recipe-tiny.json" / "new", "cannot be written")):
+        assert run("--out", file)[0] == 2
+        told = capsys.readouterr()
+        assert (told.out, told.err.count("\n")) == ("", 1)
+        assert line in told.err
+
+
+def test_each_setting_is_put_back_by_itself_and_once(run: Run) -> None:
     code, first = run()
     assert (code, [*first["runs"]]) == (0, ["the recipe"])
     code, result = run("--ablate")
@@ -78,9 +214,6 @@ def test_each_setting_is_put_back_by_itself_and_once(run: Run, capsys: pytest.Ca
     table = tables.PAGES["docs/recipes.md"]["recipes"]()
     assert "|>" not in table
     assert "seconds in all" in table
-    capsys.readouterr()
-    assert run("--whole")[0] == 2
-    assert "of another measurement; choose another --out" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
