@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -31,6 +32,7 @@ NAMING_SECONDS = 30.0
 """Seconds that the others then wait for each other, to learn who is missing: more than `STEP_SECONDS`, for
 some learn of it so much later."""
 _PATIENCE = timedelta(days=1)  # while the first rank scans, fetches, compiles or writes
+_WORD_SECONDS = 10.0  # after which it is said that others are waited for
 _TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
 _SLURM = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", "SLURM_STEP_TASKS_PER_NODE")
 _NETWORK = re.compile(
@@ -108,7 +110,27 @@ def started() -> Ranks:
     rank, world, local, size = (
         int(match[0]) if match else default for match, default in zip(found, (0, 1, 0, 1), strict=True)
     )
+    if names is _SLURM:
+        size = _tasks_here(named(_SLURM[3], ""), named("SLURM_NODEID", ""))
     return Ranks(rank, world, local, size)
+
+
+def _tasks_here(tasks: str, node: str) -> int:
+    """Tasks of a node by SLURM's list, as 2(x3),1; the most of any where it does not say which node it is."""
+    found = re.findall(r"(\d+)(?:\(x(\d+)\))?", tasks)
+    counts = [int(count) for count, times in found for _ in range(int(times or 1))]
+    here = counts[int(node) :][:1] if node.isdecimal() else []
+    return max(here or counts, default=1)
+
+
+def check_alone(what: str) -> None:
+    """Raise UserError where this process is one of several: each would do `what` that one is to do."""
+    for here in (current(), started()):
+        if here.are_many:
+            raise UserError(
+                f"{what}: one process does it, and this is rank {here.rank} of {here.world_size}; start it "
+                "without torchrun"
+            )
 
 
 def is_restarted() -> bool:
@@ -129,10 +151,11 @@ def current() -> Ranks:
     return Ranks(dist.get_rank(), dist.get_world_size(), here.local_rank, here.local_size)
 
 
-def join() -> Ranks:
+def join(say: Callable[[str], None] = lambda _: None) -> Ranks:
     """Begin to work together with the others that were started with this process; may be called again.
 
-    Where torch.distributed runs already, with it. Raises UserError when the others cannot be reached.
+    Where torch.distributed runs already, with it. `say` is told when others are waited for. Raises UserError
+    when they cannot be reached.
     """
     global _groups
     import torch
@@ -141,29 +164,65 @@ def join() -> Ranks:
     if _groups is not None or not (dist.is_available() and (dist.is_initialized() or started().are_many)):
         return current()
     own, here = not dist.is_initialized(), started()
+    if own and here.rank >= here.world_size:
+        raise RanksApart(
+            f"rank {here.rank} of {here.world_size}: ranks are counted from 0; see RANK and WORLD_SIZE, or "
+            "start by torchrun"
+        )
     if torch.cuda.is_available() and here.local_rank < torch.cuda.device_count():
         torch.cuda.set_device(here.local_rank)
+    _groups = _meet(here, own, say)
+    return current()
+
+
+def _meet(here: Ranks, own: bool, say: Callable[[str], None]) -> _Groups:
+    """The groups, once all are there. Signals are heeded meanwhile: torch waits where Python is not asked."""
+    met: Future[_Groups] = Future()
+
+    def work() -> None:
+        try:
+            met.set_result(_groups_of(here, own))
+        except BaseException as error:
+            met.set_exception(error)
+
+    threading.Thread(target=work, daemon=True).start()
+    if not _is_done(met, _WORD_SECONDS):
+        say(f"waiting for the other ranks of {here.world_size} at {_where()}")
+        while not _is_done(met, 3600):
+            pass
+    return met.result()
+
+
+def _is_done(met: "Future[_Groups]", seconds: float) -> bool:
+    return bool(wait([met], seconds).done)
+
+
+def _where() -> str:
+    return f"{os.environ.get('MASTER_ADDR', '')}:{os.environ.get('MASTER_PORT', '')}"
+
+
+def _groups_of(here: Ranks, own: bool) -> _Groups:
+    import torch.distributed as dist
+
     if own:
         from torch.distributed.rendezvous import rendezvous
 
-        where = f"{os.environ['MASTER_ADDR']}:{os.environ.get('MASTER_PORT', '')}"
-        wait = timedelta(minutes=10)
+        patience = timedelta(minutes=10)
         try:
-            store, _, _ = next(rendezvous("env://", here.rank, here.world_size, timeout=wait))
+            store, _, _ = next(rendezvous("env://", here.rank, here.world_size, timeout=patience))
             # After a restart torchrun's store may still hold where the ranks of before were to be reached.
             store = dist.PrefixStore(f"flowerfast-{_restarts()}", store)
             dist.init_process_group(
-                "gloo", store=store, timeout=wait, rank=here.rank, world_size=here.world_size
+                "gloo", store=store, timeout=patience, rank=here.rank, world_size=here.world_size
             )
         except (RuntimeError, ValueError) as error:  # nobody answers, a port that is taken or none
             raise RanksApart(
-                f"rank {here.rank} of {here.world_size}: the others are not to be reached by {where} "
+                f"rank {here.rank} of {here.world_size}: the others are not to be reached by {_where()} "
                 f"({str(error).splitlines()[0][:200]}); see MASTER_ADDR and MASTER_PORT, or start by torchrun"
             ) from error
     step = timedelta(seconds=STEP_SECONDS)
     patient, steps = (dist.new_group(backend="gloo", timeout=each) for each in (_PATIENCE, step))
-    _groups = _Groups(patient, steps, {"cpu": steps}, own)
-    return current()
+    return _Groups(patient, steps, {"cpu": steps}, own)
 
 
 def leave(error: BaseException | None = None) -> None:

@@ -1,18 +1,24 @@
 """Who a process is among those that train together."""
 
+import os
+import signal
+import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
+import flowerfast as ff
 from flowerfast import ranks
 from flowerfast.errors import RunFailed, UserError
 from flowerfast.ranks import ALONE, RankLost, Ranks
 
+Cli = Callable[..., tuple[int, str, str]]
 _PLACE = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
 _TORCHRUN = {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4"}
 _SLURM = {
@@ -30,6 +36,13 @@ _SLURM = {
         ({**_PLACE, **_TORCHRUN}, Ranks(5, 8, 1, 4)),
         ({**_PLACE, "RANK": "1", "WORLD_SIZE": "2"}, Ranks(1, 2, 0, 1)),
         ({**_PLACE, **_SLURM}, Ranks(3, 4, 1, 2)),
+        ({**_PLACE, **_SLURM, "SLURM_STEP_TASKS_PER_NODE": "1,3", "SLURM_NODEID": "1"}, Ranks(3, 4, 1, 3)),
+        ({**_PLACE, **_SLURM, "SLURM_STEP_TASKS_PER_NODE": "1,3", "SLURM_NODEID": "0"}, Ranks(3, 4, 1, 1)),
+        (
+            {**_PLACE, **_SLURM, "SLURM_STEP_TASKS_PER_NODE": "3(x2),1", "SLURM_NODEID": "2"},
+            Ranks(3, 4, 1, 1),
+        ),
+        ({**_PLACE, **_SLURM, "SLURM_STEP_TASKS_PER_NODE": "1,3"}, Ranks(3, 4, 1, 3)),
         (_SLURM, ALONE),  # srun also starts what is to stay apart
         (_TORCHRUN, ALONE),
     ],
@@ -37,7 +50,7 @@ _SLURM = {
 def test_ranks_are_known_by_their_environment(
     monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], expected: Ranks
 ) -> None:
-    for name in (*_PLACE, *_TORCHRUN, *_SLURM):
+    for name in (*_PLACE, *_TORCHRUN, *_SLURM, "SLURM_NODEID"):
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
@@ -75,6 +88,61 @@ def test_others_that_are_not_there_are_one_line(monkeypatch: pytest.MonkeyPatch)
         ranks.join()
     assert ranks.speaks(met.value)  # nobody else may know
     assert not ranks.speaks(UserError("x"))
+
+
+def test_a_rank_beyond_all_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {**_PLACE, **_TORCHRUN, "RANK": "8"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=r"^rank 8 of 8: ranks are counted from 0; see RANK"):
+        ranks.join()
+
+
+def test_what_one_process_does_is_refused_to_several(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """torchrun's; tasks of srun are each alone, and each says what is wrong with its own."""
+    for name, value in {**_PLACE, **_TORCHRUN, "LOCAL_RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    for command in (["evaluate", "run", "photos"], ["tune", "photos"], ["pack", "photos", "shards"]):
+        code, _, said = cli(*command)
+        assert (code, said.count("\n")) == (2, 1)
+        assert f"flowerfast {command[0]}: one process does it, and this is rank 5 of 8; start it wi" in said
+    with pytest.raises(UserError, match=r"^tune: one process does it"):
+        ff.tune("photos", out="tuned")
+    for name in _TORCHRUN:
+        monkeypatch.delenv(name)
+    for name, value in _SLURM.items():
+        monkeypatch.setenv(name, value)
+    code, _, said = cli("pack", "nowhere", "shards", "--part", "2/2")
+    assert (code, "nowhere: no such folder" in said) == (2, True)
+
+
+_ALONE = """
+from flowerfast import ranks
+from flowerfast.commands.cli import main
+ranks._WORD_SECONDS = 0.2
+main()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="ranks meet by gloo")
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_who_waits_for_others_says_so_and_heeds_signals(tmp_path: Path, rank: str) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "RANK": rank, "WORLD_SIZE": "2"}
+    with subprocess.Popen(
+        [sys.executable, "-c", _ALONE, "train", tmp_path],
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **place},
+    ) as process:
+        assert process.stderr is not None
+        assert process.stderr.readline() == (
+            f"flowerfast: waiting for the other ranks of 2 at 127.0.0.1:{port}\n"
+        )
+        process.terminate()
+        assert process.wait(60) == 128 + signal.SIGTERM
+        assert process.stderr.read() == "flowerfast: stopped by SIGTERM\n"
 
 
 _STRUCK = """

@@ -60,11 +60,15 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _options(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show it.")
     ] = False,
 ) -> None:
-    pass
+    if context.invoked_subcommand != "train" and os.environ.get("MASTER_ADDR"):
+        if os.environ.get("RANK"):
+            ranks.check_alone(f"flowerfast {context.invoked_subcommand}")
+        del os.environ["MASTER_ADDR"]  # srun's tasks, such as those of pack --part, are each alone
 
 
 # torch and timm take seconds to import: commands import what they call, so that --help answers at once, and

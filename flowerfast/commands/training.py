@@ -94,7 +94,7 @@ def train(
         from flowerfast.commands.display import JsonDisplay, progress_bar, train_display
         from flowerfast.commands.signals import StopSignals
         from flowerfast.training.run import train as train_photos
-    here = ranks.join()
+    here = ranks.join(lambda line: complain(f"flowerfast: {line}"))
 
     with closing(train_display()) as display:
         result = train_photos(

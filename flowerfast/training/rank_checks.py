@@ -1,6 +1,7 @@
 """What must be alike on all ranks before they train together."""
 
 import zlib
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -24,6 +25,20 @@ def check_parts(batch_size: int, least: int, ranks: Ranks) -> None:
                 f"its part{why}; give {least * ranks.world_size} or more, or start fewer ranks"
             )
         )
+
+
+def check_same_arguments(given: Mapping[str, object]) -> None:
+    """Raise UserError where a rank was started with other arguments than the first, whose alone count."""
+    said = gather({key: str(value) for key, value in given.items()}, patient=True)
+    for rank, other in enumerate(said):
+        apart = [key for key in {**said[0], **other} if said[0].get(key) != other.get(key)]
+        if apart:
+            here, there = (each.get(apart[0], "not given") for each in (said[0], other))
+            raise everywhere(
+                UserError(
+                    f"{apart[0]}: {there} on rank {rank}, {here} on rank 0; start all with the same arguments"
+                )
+            )
 
 
 def check_same_photos(photos: Photos) -> None:

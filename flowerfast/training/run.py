@@ -49,7 +49,7 @@ from flowerfast.training.image_size import least_batch
 from flowerfast.training.model import build_network, own_crop_pct, with_normalisation
 from flowerfast.training.parent import parent_settings
 from flowerfast.training.progress import Reporter, Silent, Stop
-from flowerfast.training.rank_checks import check_parts, check_same_photos, same_pixels
+from flowerfast.training.rank_checks import check_parts, check_same_arguments, check_same_photos, same_pixels
 from flowerfast.training.resuming import (
     began_with,
     check_pixels,
@@ -144,6 +144,7 @@ def train(
         return resolved, saved
 
     with joined() as ranks, ExitStack() as held:
+        check_same_arguments({**changes, "--config": config, "--from": start_from, "--resume": resume})
         resolved, saved = from_first(begin)
         if not ranks.is_first:  # which prints and writes
             reporter, bars = None, no_bars

@@ -131,7 +131,7 @@ def _samples(config: Config, train: Photos, summary: dict[str, Any]) -> list[tup
         plan = next(loader.plan_sampler.plans(0))
         plan = plan.select(np.arange(min(len(plan), SAMPLES)))
         problems = one_by_one(plan.indices, train.problem, train.place)
-        plan = plan.select(np.array([problem is None for problem in problems]))
+        plan = plan.select(np.array([problem is None for problem in problems], bool))
         if not len(plan):
             return []
         batch = mixed(place_batch(torch.from_numpy(loader.execute(plan)), train, plan))

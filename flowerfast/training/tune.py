@@ -30,6 +30,7 @@ from flowerfast.philox import generator
 from flowerfast.photos.photos import Photos
 from flowerfast.photos.shard_index import INDEX
 from flowerfast.places import in_full, is_table, url_of
+from flowerfast.ranks import check_alone
 from flowerfast.settings import PRESET_SECTION, change_config, start_config
 from flowerfast.training.architecture import configured
 from flowerfast.training.at_hand import weights_at_hand
@@ -107,6 +108,7 @@ def tune(
 
     Raises UserError, Stopped and RunFailed as `train` does; RunFailed when all trials fail.
     """
+    check_alone("tune")
     of_kind("settings", settings, Mapping | None, "a mapping from dotted keys to values")
     trials, folder = whole("trials", trials, 1, 10_000), path("out", out)
     given = {**({} if data is None else {"data.path": in_full(place("data", data))}), **(settings or {})}

@@ -79,6 +79,11 @@ def noted_run(
     return ended
 
 
+def run_of_its_own(data: Path, out: Path) -> dict[str, Any]:
+    """A run whose learning rate is another on each rank."""
+    return noted_run(data, out, {"train.lr": 0.01 * (1 + ranks.started().rank)})
+
+
 @dataclass
 class Told(Callback):
     """Notes in a file by which rank it is called; with `fails` it raises after the first epoch."""

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from benchmarks.torture import crew
-from tests.training.rank_work import noted_run, slow_rank, struck_rank
+from tests.training.rank_work import noted_run, run_of_its_own, slow_rank, struck_rank
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="ranks are forked and meet by gloo")
 
@@ -129,6 +129,13 @@ def test_what_fails_on_a_rank_fails_on_all_with_one_line(
     errors = [run["error"] for run in begun.results()]
     assert [error[0::2] for error in errors] == [(kind, True)] * 2
     assert re.search(line, errors[0][1]), errors[0][1]
+
+
+def test_arguments_of_ranks_that_differ_are_named(photos: Path, tmp_path: Path) -> None:
+    begun = crew.start(2, tmp_path, run_of_its_own, photos, tmp_path / "run")
+    line = "train.lr: 0.02 on rank 1, 0.01 on rank 0; start all with the same arguments"
+    assert [run["error"] for run in begun.results()] == [("UserError", line, True)] * 2
+    assert not (tmp_path / "run").exists()
 
 
 NAMED = "rank 1 has ended or hangs: "

@@ -12,8 +12,10 @@ import torch
 from PIL import Image
 
 from flowerfast.config import Config, validate
+from flowerfast.loaders import loader as loader_module
 from flowerfast.machine import no_bars
 from flowerfast.photos.photos import Photos
+from flowerfast.ranks import Ranks
 from flowerfast.training import samples as module
 from flowerfast.training.half_loaders import training_loader
 from flowerfast.training.run_folder import RunFolder
@@ -53,6 +55,16 @@ def test_samples_are_the_first_of_the_first_epoch(photos: Path, tmp_path: Path, 
     shares = [label for _, label in found.samples if "%" in label]
     assert bool(shares) == bool(augment)
     assert found.samples == run_pictures(tmp_path / "run", {}, train, no_bars).samples  # opened already
+
+
+def test_a_rank_without_samples_has_no_pictures(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, train = begun(tmp_path / "run", photos)
+    monkeypatch.setattr(loader_module, "current", lambda: Ranks(0, 16, 0, 16))
+    few = train.subset(train.indices[:2])
+    found = run_pictures(tmp_path / "run", {}, few, no_bars)
+    assert (found.problems, found.samples) == ([], [])
 
 
 def test_mistakes_are_found_by_their_paths_and_those_that_are_gone_left_out(
