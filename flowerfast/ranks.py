@@ -186,15 +186,9 @@ def _meet(here: Ranks, own: bool, say: Callable[[str], None]) -> _Groups:
             met.set_exception(error)
 
     threading.Thread(target=work, daemon=True).start()
-    if not _is_done(met, _WORD_SECONDS):
+    if wait([met], _WORD_SECONDS).not_done:
         say(f"waiting for the other ranks of {here.world_size} at {_where()}")
-        while not _is_done(met, 3600):
-            pass
     return met.result()
-
-
-def _is_done(met: "Future[_Groups]", seconds: float) -> bool:
-    return bool(wait([met], seconds).done)
 
 
 def _where() -> str:
