@@ -6,7 +6,9 @@ from pathlib import Path
 
 from flowerfast.errors import UserError, without_passwords
 
-_URL = re.compile(r"([a-z][a-z0-9+.-]+):/+(.+)", re.IGNORECASE | re.DOTALL)  # of two letters: no drive
+_URL = re.compile(
+    r"([a-z][a-z0-9+.-]+):(?:/+([^/].*)|/*)", re.IGNORECASE | re.DOTALL
+)  # of two letters: no drive
 _LOCAL = ("file", "local")
 TABLES = (".csv", ".tsv", ".tab", ".parquet", ".pq")
 """How files end that name photos."""
@@ -16,12 +18,17 @@ def url_of(place: Path | str) -> str | None:
     """The URL that a place is, without a slash at its end; None: the path of a folder.
 
     A `Path` makes one slash of the two of a URL, which has them again here. Raises UserError for a URL with a
-    password: places are written down, in run folders too.
+    password: places are written down, in run folders too; and for `s3://` alone, which is `s3:` as a
+    `Path`.
     """
     found = _URL.fullmatch(os.fspath(place))
     if found is None:
         return None
     scheme = found[1].lower()
+    if found[2] is None:
+        raise UserError(
+            f"{scheme}://: a URL that ends there; give all of it, or a folder of that name by its full path"
+        )
     url = f"{scheme}:{'///' if scheme in _LOCAL else '//'}{found[2].rstrip('/')}"
     if without_passwords(url) != url:
         raise UserError(

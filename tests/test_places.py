@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from flowerfast.arguments import path
 from flowerfast.errors import UserError
 from flowerfast.places import in_full, spelled, url_of
 
@@ -19,12 +20,24 @@ def test_a_url_is_found_again_behind_a_path(url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "folder", ["photos", "/photos", "./a:b", "C:/photos", "c:\\photos", "~/x", "a:b/c", "/s3:/bucket", "s3:"]
+    "folder",
+    ["photos", "/photos", "./a:b", "C:/photos", "c:\\photos", "~/x", "a:b/c", "/s3:/bucket", "/s3:", "C:"],
 )
 def test_all_else_is_a_folder(folder: str) -> None:
     assert url_of(folder) is None
     assert in_full(folder) == str(Path(folder).resolve())
     assert spelled(Path(folder)) == str(Path(folder))
+
+
+@pytest.mark.parametrize("url", ["s3://", "gs://", "https://", "file:///", "S3:", "hf:/", "memory:////"])
+def test_a_url_that_ends_before_its_place_is_no_folder(url: str) -> None:
+    for given in (url, Path(url)):
+        with pytest.raises(
+            UserError, match=rf"^{url.lower().rstrip('/')}//: a URL that ends there; give all of"
+        ):
+            url_of(given)
+        with pytest.raises(UserError, match="a URL that ends there"):
+            path("out", given)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ In threads: reading, decoding, resizing and encoding all let go of the interpret
 writes.
 """
 
+import os
 import tempfile
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
@@ -23,11 +24,12 @@ from flowerfast.machine import Progress, ProgressBars, no_bars, usable_cores
 from flowerfast.packing.parts import check_parts, merge, part_name, rows_of
 from flowerfast.packing.shard_writer import PackSettings, ShardWriter, open_writer, pack_state
 from flowerfast.packing.tar_shard import Photo
-from flowerfast.packing.upload import Upload, merge_at
+from flowerfast.packing.upload import Upload, merge_at, names_at, open_packing
 from flowerfast.philox import generator
 from flowerfast.photos.decode import DecodeError
+from flowerfast.photos.listing import gathered
 from flowerfast.photos.photos import Photos, iter_chunks
-from flowerfast.photos.shard_index import Index, is_packed, read_index
+from flowerfast.photos.shard_index import BRING_BACK, INDEX, STATE, Index, is_packed, read_index
 from flowerfast.photos.table import BadFile, Table
 from flowerfast.photos.walk import some
 from flowerfast.photos.workers import Workers, in_order
@@ -107,6 +109,9 @@ def pack(
     """
     bars = progress_bars(bars)
     _check_apart(data, out)
+    url, at, upload = url_of(out), out if part is None else out / part_name(part), None
+    if url is not None or (part is not None and out.is_dir()):
+        check_parts(out, part, os.listdir(out) if url is None else names_at(url))
     problem = numba_problem() if settings.seekable else None
     if problem is not None:
         raise UserError(f"seekable: {problem}, or pack without")
@@ -116,19 +121,18 @@ def pack(
     if settings.max_side is not None or settings.jpeg:  # how photos are turned decides those bytes
         table, notes = replace(table, fingerprint=photos.fingerprint), photos.notes
     order = rows_of(shard_order(table.fold), part)
-    url, place, upload = url_of(out), out if part is None else out / part_name(part), None
+    place, other = at, "name another folder"
     if url is not None:
-        upload = Upload(spelled(place), pack_state(table, settings, part))
-        place = upload.folder
-    elif part is not None:
-        check_parts(out, part[1])
+        upload = Upload(spelled(at), pack_state(table, settings, part))
+        place, other = upload.folder, "name another URL, or another cache folder in FLOWERFAST_CACHE"
     packed = upload.index if upload is not None else None
     fresh = packed is None
     if packed is None:
-        with only_writer(place, "name another folder") as unlocked:
+        with only_writer(place, other) as unlocked:
             notes = notes if unlocked is None else (*notes, unlocked)
             try:
-                writer = open_writer(place, table, settings, part)
+                opened = open_writer if upload is None else open_packing
+                writer = opened(place, table, settings, part)
             except WriteFailed as error:
                 raise _failed(error, place) from error
             fresh = writer is not None or upload is not None
@@ -136,9 +140,13 @@ def pack(
         if upload is not None:
             with bars("copying") as bar:
                 upload.finish(packed, bar)
+    rows = np.sort(order)
+    kept = _kept(table, rows, packed)
+    if not fresh:
+        _check_index(at, table, kept, settings, packed)
     if part is not None:
         notes = (*notes, _merged(out, part))
-    return _result(table, np.sort(order), packed, notes, fresh)
+    return _result(table, rows, kept, packed, notes, fresh)
 
 
 def _merged(out: Path, part: tuple[int, int]) -> str:
@@ -316,13 +324,32 @@ def _extension(encoded: np.ndarray) -> str:
     return next((extension for magic, extension in _MAGIC.items() if start.startswith(magic)), "avif")
 
 
-def _result(table: Table, rows: np.ndarray, index: Index, notes: tuple[str, ...], fresh: bool) -> Packed:
-    """Of the photos in these rows, int64 (n,)."""
+def _kept(table: Table, rows: np.ndarray, index: Index) -> np.ndarray:
+    """Of these rows, int64 (n,), those whose photos were not left out."""
     left_out = {path for path, _ in index.bad}
+    if not left_out:
+        return rows
+    return np.fromiter((row for row in rows if table.path(int(row)) not in left_out), np.int64)
+
+
+def _check_index(at: Path, table: Table, kept: np.ndarray, settings: PackSettings, index: Index) -> None:
+    """Raise UserError unless an index is of what the state beside it says: these rows, int64 (n,)."""
+    paths = gathered(table.path_bytes, np.diff(table.path_ends, prepend=0), kept)
+    if (
+        (index.classes, index.settings) != (table.classes, settings.to_json())
+        or not np.array_equal(index.columns["label"], table.label[kept])
+        or not np.array_equal(index.columns["path_bytes"], paths)
+    ):
+        raise UserError(
+            f"{spelled(at)}/{INDEX}: is of other photos or settings than {STATE} beside it; {BRING_BACK}"
+        )
+
+
+def _result(
+    table: Table, rows: np.ndarray, kept: np.ndarray, index: Index, notes: tuple[str, ...], fresh: bool
+) -> Packed:
+    """Of the photos in these rows, int64 (n,), of which those in `kept` were not left out."""
     columns = index.columns
-    kept = rows
-    if left_out:
-        kept = np.fromiter((row for row in rows if table.path(int(row)) not in left_out), np.int64)
     return Packed(
         photos=len(columns["label"]),
         shrunk=int(

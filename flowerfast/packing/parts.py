@@ -6,6 +6,7 @@ OUT/flowerfast-index.npz       written by whoever finds all parts there: the sha
 
 import re
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from flowerfast.photos.shard_index import (
     read_index,
     write_index,
 )
+from flowerfast.places import spelled
 
 _MOST = 100_000  # parts
 _MOST_ROWS = 1 << 31
@@ -52,64 +54,71 @@ def rows_of(order: np.ndarray, part: tuple[int, int] | None) -> np.ndarray:
     return order[part[0] - 1 :: part[1]]
 
 
-def check_parts(out: Path, count: int) -> None:
-    """Raise UserError where a folder holds shards that were packed whole, or in another number of parts."""
-    found = [PART_FOLDER.fullmatch(entry.name) for entry in out.iterdir()] if out.is_dir() else []
-    other = next((part for part in found if part and int(part[2]) != count), None)
-    if other is not None or (out / STATE).is_file():
-        what = f"in {int(other[2])} parts" if other is not None else "whole"
-        raise UserError(f"{out}: holds photos packed {what}; name another folder, or remove it")
+def check_parts(out: Path, part: tuple[int, int] | None, names: Iterable[str]) -> None:
+    """Raise UserError where a place has photos that were packed otherwise, as the `names` there tell.
+
+    So they were whole or in another number of parts; where `part` is None, in parts.
+    """
+    names = {*names}
+    counts = {int(found[2]) for found in map(PART_FOLDER.fullmatch, names) if found}
+    others = [f"in {count} parts" for count in counts if part is None or count != part[1]]
+    if part is not None and (STATE in names or (INDEX in names and not counts)):
+        others.append("whole")
+    if others:
+        raise UserError(
+            f"{spelled(out)}: holds photos packed {others[0]}; name another folder or URL, or remove it"
+        )
 
 
-def merge(out: Path, count: int) -> list[int]:
+def merge(out: Path, count: int, source: Path | None = None) -> list[int]:
     """Write the index over all parts, once all are there: the numbers of those that are not.
 
-    Only indexes are read. Whoever merges the same parts writes the same bytes. Raises UserError when the
-    parts are not of the same photos and settings, OSError.
+    Only indexes are read. Whoever merges the same parts writes the same bytes. `source` is where the parts
+    came from, for messages. Raises UserError when they are not of the same photos and settings, OSError.
     """
     folders = [out / part_name((number, count)) for number in range(1, count + 1)]
     absent = [number for number, folder in enumerate(folders, 1) if not (folder / INDEX).is_file()]
     if absent:
         return absent
-    first = None
-    for number, folder in enumerate(folders, 1):
-        state = {**(read_state(folder / STATE) or {}), "part": None}
+    named, first = [spelled((source or out) / folder.name) for folder in folders], None
+    for number, (folder, name) in enumerate(zip(folders, named, strict=True), 1):
+        state = {**(read_state(folder / STATE, f"{name}/{STATE}") or {}), "part": None}
         first = first or state
         if state != first:
             raise UserError(
-                f"{folder}: packed from other photos or settings than {folders[0].name}; remove one of the "
+                f"{name}: packed from other photos or settings than {folders[0].name}; remove one of the "
                 f"two and run --part {number}/{count} again"
             )
-    write_index(_joined(folders), out)
+    write_index(_joined(folders, named), out)
     return []
 
 
-def _joined(folders: list[Path]) -> Index:
-    """One index, in the order of the table that was packed. Raises UserError.
+def _joined(folders: list[Path], named: list[str]) -> Index:
+    """One index, in the order of the table that was packed. Raises UserError, which names folders as `named`.
 
     Parts are read twice, one after the other: all of them at once would take as much again.
     """
     kept, lengths, photos = np.zeros(0, bool), np.zeros(0, np.int32), 0
-    for folder in folders:
-        index = read_index(folder)
-        rows = _rows(folder, index)
+    for folder, name in zip(folders, named, strict=True):
+        index = read_index(folder, name)
+        rows = _rows(name, index)
         more = max(0, int(rows.max()) + 1 - len(kept))
         kept, lengths = np.append(kept, np.zeros(more, bool)), np.append(lengths, np.zeros(more, np.int32))
         kept[rows], photos = True, photos + len(rows)
         lengths[rows] = np.diff(index.columns["path_ends"], prepend=0)
     if photos != kept.sum():
-        raise UserError(f"{folders[0]}: has photos of another part; remove all parts and pack them again")
+        raise UserError(f"{named[0]}: has photos of another part; remove all parts and pack them again")
     places, lengths = None if kept.all() else np.flatnonzero(kept), lengths[kept]
     columns = {name: np.empty(photos, kind) for name, kind in COLUMNS.items() if name != "path_bytes"}
     np.cumsum(lengths, out=columns["path_ends"])
     columns["path_bytes"] = np.empty(columns["path_ends"][-1], np.uint8)
     joined = Index(index.classes, (), index.settings, (), columns, sets=index.sets)
-    for folder in folders:
-        index = read_index(folder)
-        at = _rows(folder, index) if places is None else np.searchsorted(places, _rows(folder, index))
+    for folder, name in zip(folders, named, strict=True):
+        index = read_index(folder, name)
+        at = _rows(name, index) if places is None else np.searchsorted(places, _rows(name, index))
         index.columns["shard"] += len(joined.shards)
-        for name in COLUMNS.keys() - {"path_bytes", "path_ends"}:
-            columns[name][at] = index.columns[name]
+        for column in COLUMNS.keys() - {"path_bytes", "path_ends"}:
+            columns[column][at] = index.columns[column]
         scatter(
             index.columns["path_bytes"],
             columns["path_bytes"],
@@ -120,12 +129,12 @@ def _joined(folders: list[Path]) -> Index:
     return joined
 
 
-def _rows(folder: Path, index: Index) -> np.ndarray:
+def _rows(folder: str, index: Index) -> np.ndarray:
     """Rows of the whole table that a part holds. Raises UserError."""
     rows = index.rows
     right = rows is not None and rows.dtype == np.int64 and rows.shape == index.columns["label"].shape
     if rows is None or not right or not 0 <= rows.min() <= rows.max() < _MOST_ROWS:
-        raise UserError(f"{folder.name}: no part of a larger set; remove it and pack that part again")
+        raise UserError(f"{folder}: no part of a larger set; remove it and pack that part again")
     return rows
 
 

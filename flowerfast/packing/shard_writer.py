@@ -328,8 +328,11 @@ def _finished_parts(folder: Path) -> list[_Part]:
         parts.append(part)
 
 
-def read_state(file: Path) -> dict[str, Any] | None:
-    """What `pack_state` said, as it was written; None: nothing was. Raises UserError."""
+def read_state(file: Path, source: str | None = None) -> dict[str, Any] | None:
+    """What `pack_state` said, as it was written; None: nothing was. Raises UserError.
+
+    `source` is where the file came from, for messages.
+    """
     try:
         state = read_json(file)
         if not isinstance(state, dict):
@@ -337,9 +340,9 @@ def read_state(file: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except ValueError as error:
-        raise UserError(f"{file}: damaged ({one_line(error)}); {BRING_BACK}") from None
+        raise UserError(f"{source or file}: damaged ({one_line(error)}); {BRING_BACK}") from None
     except OSError as error:
-        raise UserError(f"{file}: cannot be read ({one_line(error)}); {BRING_BACK}") from error
+        raise UserError(f"{source or file}: cannot be read ({one_line(error)}); {BRING_BACK}") from error
     return state
 
 

@@ -8,13 +8,35 @@ from pathlib import Path
 from typing import Any
 
 from flowerfast.errors import UserError
+from flowerfast.files import writing
 from flowerfast.machine import Progress, user_cache_dir
 from flowerfast.packing.parts import merge, part_name
-from flowerfast.packing.shard_writer import read_state
+from flowerfast.packing.shard_writer import PackSettings, ShardWriter, open_writer, read_state
 from flowerfast.photos.remote import NotServed, Remote
 from flowerfast.photos.shard_index import INDEX, STATE, Index, read_index
+from flowerfast.photos.table import Table
 
 _READ_ONLY = ("http://", "https://")
+_HERE = ("file://", "local://")
+
+
+def names_at(url: str) -> set[str]:
+    """Names of what lies where shards shall go, folders too, as far as they may be listed.
+
+    Raises UserError when nothing can be written there, RunFailed.
+    """
+    if url.startswith(_READ_ONLY):
+        raise UserError(f"{url}: nothing can be written there; name a folder")
+    if url.startswith(_HERE):
+        raise UserError(f"{url}: a folder on this machine; give its path, {url.partition('://')[2]}")
+    remote = Remote(url)
+    try:
+        names = remote.names()
+    except NotServed as error:
+        raise UserError(str(error)) from error
+    if names is None:
+        names = {name for name in (STATE,) if _size(remote, name) is not None}
+    return names
 
 
 class Upload:
@@ -24,7 +46,7 @@ class Upload:
         url: where to.
         state: what is packed and how, see `shard_writer.pack_state`.
 
-    Raises UserError when something else is there, or nothing can be written there; RunFailed.
+    Raises UserError when something else is there, RunFailed.
 
     Attributes:
         folder: where the shards are packed first; taken away when all have arrived.
@@ -32,12 +54,10 @@ class Upload:
     """
 
     def __init__(self, url: str, state: dict[str, Any]) -> None:
-        if url.startswith(_READ_ONLY):
-            raise UserError(f"{url}: nothing can be written there; name a folder")
         self._remote = Remote(url)
         self.folder = user_cache_dir() / "packing" / hashlib.sha256(url.encode()).hexdigest()[:24]
         self.index: Index | None = None
-        before = self._fetched(STATE, read_state)
+        before = self._fetched(STATE, lambda file: read_state(file, f"{url}/{STATE}"))
         self._same = before == state
         self.index = self._fetched(INDEX, lambda file: read_index(file.parent, url))
         if self.index is not None and not self._same:
@@ -50,18 +70,12 @@ class Upload:
         if not self._same:  # shards of the same name there are of something else
             self._remote.write(self.folder / STATE, STATE)
         for done, shard in enumerate(index.shards, 1):
-            if not (self._same and self._size(shard.name) == shard.size):
+            if not (self._same and _size(self._remote, shard.name) == shard.size):
                 self._remote.write(self.folder / shard.name, shard.name)
             if bar:
                 bar(done, len(index.shards))
         self._remote.write(self.folder / INDEX, INDEX)
         shutil.rmtree(self.folder)
-
-    def _size(self, name: str) -> int | None:
-        try:
-            return self._remote.size(name)
-        except NotServed:
-            return None
 
     def _fetched(self, name: str, read: Callable[[Path], Any]) -> Any:
         """What `read` makes of an object; None: it is not there."""
@@ -71,6 +85,29 @@ class Upload:
             except NotServed:
                 return None
             return read(Path(place, name))
+
+
+def open_packing(
+    folder: Path, table: Table, settings: PackSettings, part: tuple[int, int] | None
+) -> ShardWriter | None:
+    """See `open_writer`, of an upload's folder: what is in its way there never arrived, and is removed."""
+    try:
+        return open_writer(folder, table, settings, part)
+    except UserError:
+        with writing(folder):
+            for entry in folder.iterdir():
+                if entry.is_dir() and not entry.is_symlink():
+                    shutil.rmtree(entry)
+                else:
+                    entry.unlink()
+        return open_writer(folder, table, settings, part)
+
+
+def _size(remote: Remote, name: str) -> int | None:
+    try:
+        return remote.size(name)
+    except NotServed:
+        return None
 
 
 def merge_at(url: str, count: int) -> list[int]:
@@ -88,6 +125,6 @@ def merge_at(url: str, count: int) -> list[int]:
                 Path(place, name, INDEX).unlink(missing_ok=True)
                 absent.append(number)
         if not absent:
-            absent = merge(Path(place), count)
+            absent = merge(Path(place), count, Path(url))
             remote.write(Path(place, INDEX), INDEX)
         return absent

@@ -8,6 +8,7 @@ import logging
 import ssl
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -64,6 +65,31 @@ class Remote:
     def size(self, name: str) -> int:
         """Bytes of an object. Raises NotServed, RunFailed."""
         return int(self._trying(name, lambda: self._call("info", self._path(name))["size"]))
+
+    def names(self) -> set[str] | None:
+        """Names of what lies at the URL, folders too; None: it may not be listed.
+
+        Raises UserError when there is no such bucket, NotServed, RunFailed.
+        """
+
+        def look() -> set[str] | None:
+            try:
+                found = set[str]()
+                self._files.invalidate_cache()
+                with suppress(FileNotFoundError):
+                    found = {*self._call("ls", self._root, detail=False)}
+                self._files.invalidate_cache()  # else what is written meanwhile is not there
+                if not found and hasattr(self._files, "split_path"):  # what has buckets has it
+                    self._call("info", self._files.split_path(self._root)[0])
+            except FileNotFoundError as error:
+                raise UserError(f"{self.url}: no such bucket; make it, or name another URL") from error
+            except Exception as error:
+                if _is_forbidden(error):
+                    return None
+                raise
+            return {path.rstrip("/").rpartition("/")[2] for path in found}
+
+        return self._trying("", look)
 
     def read(self, name: str, start: int, end: int) -> bytes:
         """Bytes of an object from `start` to `end`.
@@ -210,9 +236,14 @@ def _is_final(error: BaseException) -> bool:
     """Whether another try would meet the same."""
     kind = type(error).__name__
     refused = kind in ("TooManyRedirects", "OfflineModeIsEnabled") or "Credentials" in kind
-    forbidden = type(error) is OSError and str(error).startswith("Forbidden: ")  # of gcsfs
     unknown = isinstance(error, ValueError) and not isinstance(error, json.JSONDecodeError)  # kind of path
-    return refused or forbidden or unknown or isinstance(error, _FINAL) or _status(error) in _FINAL_STATUS
+    final = refused or unknown or isinstance(error, _FINAL) or _is_forbidden(error)
+    return final or _status(error) in _FINAL_STATUS
+
+
+def _is_forbidden(error: BaseException) -> bool:
+    of_gcsfs = type(error) is OSError and str(error).startswith("Forbidden: ")
+    return of_gcsfs or isinstance(error, PermissionError) or _status(error) in (401, 403)
 
 
 def _options(url: str) -> dict[str, Any]:

@@ -51,7 +51,7 @@ def test_the_end_of_packing_merging_and_opening_hold_rows_once(tmp_path: Path) -
     millions.written(f"{parts}/part-001-of-016", ROWS, 16)
     assert merge(Path(parts), 16) == []
     folders = [Path(parts, part_name((number, 16))) for number in range(1, 17)]
-    assert peak(lambda: write_index(_joined(folders), Path(few))) < MOST + WRITTEN
+    assert peak(lambda: write_index(_joined(folders, [*map(str, folders)]), Path(few))) < MOST + WRITTEN
     one, other = Photos(whole).table, Photos(parts).table
     for name in ("label", "width", "size", "fold", "path_bytes", "path_ends"):
         assert np.array_equal(getattr(one, name), getattr(other, name))

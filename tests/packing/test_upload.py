@@ -1,6 +1,7 @@
 """Packing to a URL: what arrives is what is packed here, the index last; an S3 server."""
 
 import logging
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from uuid import uuid4
@@ -14,7 +15,7 @@ from flowerfast.packing.pack import damaged, pack
 from flowerfast.packing.shard_writer import PackSettings
 from flowerfast.photos import remote
 from flowerfast.photos.photos import Photos
-from flowerfast.photos.shard_index import INDEX
+from flowerfast.photos.shard_index import INDEX, STATE
 
 fsspec = pytest.importorskip("fsspec")
 Write = Callable[..., Path]
@@ -88,6 +89,97 @@ def test_parts_are_joined_at_a_url(photo_folder: Write, tmp_path: Path, url: str
     assert {f"part-00{n}-of-002/shard-000000.tar" for n in (1, 2)} < names(url)
 
 
+@pytest.mark.parametrize("whole", [True, False])
+def test_parts_never_replace_what_was_packed_otherwise(photo_folder: Write, url: str, whole: bool) -> None:
+    photos = photo_folder()
+    for part in [None] if whole else [(1, 2), (2, 2)]:
+        pack(photos, Path(url), SMALL, DataConfig(), part=part)
+    before = contents(Photos(url))
+    what = "whole" if whole else "in 2 parts"
+    for part in [(1, 3)] if whole else [(1, 3), None]:
+        with pytest.raises(
+            UserError, match=rf"^{url}: holds photos packed {what}; name another folder or URL"
+        ):
+            pack(photo_folder({"oak": 5, "fir": 5}, name="trees"), Path(url), SMALL, DataConfig(), part=part)
+    assert contents(Photos(url)) == before
+    assert not any(name.startswith("part-001-of-003") for name in names(url))
+    if not whole:
+        fsspec.filesystem("memory").rm(f"{url}/{INDEX}")
+        assert not pack(photos, Path(url), SMALL, DataConfig(), part=(1, 2)).fresh  # merges them again
+        assert contents(Photos(url)) == before
+
+
+def test_whole_shards_are_seen_where_nothing_may_be_listed(
+    photo_folder: Write, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ls(*_: object, **__: object) -> None:
+        raise PermissionError("Access Denied")
+
+    monkeypatch.setattr(type(fsspec.filesystem("memory")), "ls", ls)
+    pack(photo_folder(), Path(url), SMALL, DataConfig())
+    with pytest.raises(UserError, match=rf"^{url}: holds photos packed whole"):
+        pack(photo_folder(), Path(url), SMALL, DataConfig(), part=(1, 2))
+
+
+@pytest.mark.parametrize("place", ["folder", "url"])
+def test_an_index_of_other_photos_than_beside_it_is_one_line(
+    photo_folder: Write, tmp_path: Path, url: str, place: str
+) -> None:
+    photos, out = photo_folder(), tmp_path / "out" if place == "folder" else Path(url)
+    trees = photo_folder({"oak": 5, "fir": 5}, name="trees")
+    pack(photos, out, SMALL, DataConfig())
+    pack(trees, tmp_path / "trees-packed", SMALL, DataConfig())
+    files = fsspec.filesystem("memory" if place == "url" else "file")
+    at = url if place == "url" else str(out)
+    files.pipe_file(f"{at}/{INDEX}", (tmp_path / "trees-packed" / INDEX).read_bytes())
+    if place == "folder":
+        for shard in (tmp_path / "trees-packed").glob("*.tar"):
+            shutil.copy(shard, out)
+    with pytest.raises(
+        UserError, match=rf"^{at}/{INDEX}: is of other photos or settings than .*; bring back"
+    ):
+        pack(photos, out, SMALL, DataConfig())
+
+
+def test_parts_at_a_url_are_named_by_it(photo_folder: Write, url: str) -> None:
+    photos = photo_folder()
+    pack(photos, Path(url), SMALL, DataConfig(), part=(1, 2))
+    with pytest.raises(
+        UserError, match=rf"^{url}/part-002-of-002: packed from other photos or settings than"
+    ):
+        pack(photos, Path(url), PackSettings(max_side=20), DataConfig(), part=(2, 2))
+    state = f"{url}/part-001-of-002/{STATE}"
+    fsspec.filesystem("memory").pipe_file(state, b"{")
+    with pytest.raises(UserError, match=rf"^{state}: damaged"):
+        pack(photos, Path(url), SMALL, DataConfig(), part=(1, 2))
+
+
+def test_what_never_arrived_makes_way_for_other_settings(
+    photo_folder: Write, tmp_path: Path, url: str, own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos, other = photo_folder(), PackSettings(max_side=20, shard_bytes=20_480)
+
+    def write(*_: object) -> None:
+        raise RunFailed("broken off")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(remote.Remote, "write", write)
+        with pytest.raises(RunFailed, match="broken off"):
+            pack(photos, Path(url), SMALL, DataConfig())
+    assert [*(own_cache / "packing").rglob(INDEX)]
+    pack(photos, Path(url), other, DataConfig())
+    pack(photos, tmp_path / "here", other, DataConfig())
+    assert contents(Photos(url)) == contents(Photos(tmp_path / "here"))
+
+
+def test_a_url_of_this_machine_is_not_packed_to(photo_folder: Write, tmp_path: Path) -> None:
+    for part in (None, (1, 2)):
+        with pytest.raises(
+            UserError, match=rf"^file://{tmp_path}/x: a folder .*; give its path, {tmp_path}/x$"
+        ):
+            pack(photo_folder(), Path(f"file://{tmp_path}/x"), SMALL, DataConfig(), part=part)
+
+
 @pytest.mark.parametrize("given", ["https://host/shards", "http://host/x"])
 def test_a_web_server_takes_no_shards(photo_folder: Write, given: str) -> None:
     with pytest.raises(UserError, match=rf"^{given}: nothing can be written there; name a folder"):
@@ -132,3 +224,40 @@ def test_an_s3_server_gives_what_was_packed_there(
     assert (code, error.startswith("damaged: ")) == (1, True)
     with pytest.raises(UserError, match=r"^s3://nobody/shards/flowerfast-index\.npz: not served"):
         Photos("s3://nobody/shards")
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:botocore.*")
+def test_a_bucket_that_is_not_there_is_refused_before_packing(
+    photo_folder: Write, bucket: str, own_cache: Path, cli: Callable[..., tuple[int, str, str]]
+) -> None:
+    for more in ((), ("--part", "1/2")):
+        code, _, error = cli("pack", photo_folder(), "s3://nobody/shards", *more)
+        assert (code, error) == (
+            2,
+            "flowerfast: error: s3://nobody/shards: no such bucket; make it, or name another URL\n",
+        )
+    assert not (own_cache / "packing").exists()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:botocore.*")
+def test_an_s3_server_keeps_whole_shards_from_parts(photo_folder: Write, bucket: str) -> None:
+    photos, whole, parts = photo_folder(), Path(f"{bucket}/whole"), Path(f"{bucket}/parts")
+    pack(photos, whole, SMALL, DataConfig())
+    for number in (1, 2):
+        pack(photos, parts, SMALL, DataConfig(), part=(number, 2))
+        with pytest.raises(UserError, match=rf"^{bucket}/whole: holds photos packed whole"):
+            pack(photos, whole, SMALL, DataConfig(), part=(number, 2))
+        with pytest.raises(UserError, match=rf"^{bucket}/parts: holds photos packed in 2 parts"):
+            pack(photos, parts, SMALL, DataConfig(), part=(number, 3))
+    assert contents(Photos(parts)) == contents(Photos(whole))
+    assert not pack(photos, parts, SMALL, DataConfig(), part=(2, 2)).fresh
+
+
+def test_a_url_without_a_bucket_is_no_folder(
+    photo_folder: Write, tmp_path: Path, cli: Callable[..., tuple[int, str, str]]
+) -> None:
+    photos = photo_folder()
+    for given in (("pack", photos, "s3://"), ("scan", "gs://"), ("pack", "--verify", "https://")):
+        code, _, error = cli(*given)
+        assert (code, "://: a URL that ends there; give all of it" in error) == (2, True), given
+    assert [*tmp_path.iterdir()] == [photos]

@@ -150,6 +150,8 @@ def test_a_bucket_of_googles_kind_gives_what_was_packed_there(
         for absent in ("gs://flowers/absent", "gs://nobody/shards"):
             with pytest.raises(UserError, match=rf"^{absent}/{INDEX}: not served \("):
                 Photos(absent)
+        with pytest.raises(UserError, match=r"^gs://nobody/shards: no such bucket; make it"):
+            pack(tmp_path / "photos", Path("gs://nobody/shards"), SMALL, DataConfig())
     finally:
         server.stop()
     assert [record.name for record in caplog.records if record.levelno > logging.INFO] == []
