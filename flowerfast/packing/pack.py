@@ -21,14 +21,15 @@ from flowerfast.errors import RunFailed, UserError, WriteFailed, one_line
 from flowerfast.kernels import numba_problem
 from flowerfast.locks import only_writer
 from flowerfast.machine import Progress, ProgressBars, no_bars, usable_cores
-from flowerfast.packing.parts import check_parts, merge, part_name, rows_of
-from flowerfast.packing.shard_writer import PackSettings, ShardWriter, open_writer, pack_state
+from flowerfast.packing.parts import PART_FOLDER, check_parts, merge, part_name, rows_of
+from flowerfast.packing.shard_writer import PackSettings, ShardWriter, open_writer, pack_state, read_state
 from flowerfast.packing.tar_shard import Photo
-from flowerfast.packing.upload import Upload, merge_at, names_at, open_packing
+from flowerfast.packing.upload import Upload, merge_at, names_at, open_packing, state_at
 from flowerfast.philox import generator
 from flowerfast.photos.decode import DecodeError
 from flowerfast.photos.listing import gathered
 from flowerfast.photos.photos import Photos, iter_chunks
+from flowerfast.photos.remote import Remote
 from flowerfast.photos.shard_index import BRING_BACK, INDEX, STATE, Index, is_packed, read_index
 from flowerfast.photos.table import BadFile, Table
 from flowerfast.photos.walk import some
@@ -110,8 +111,10 @@ def pack(
     bars = progress_bars(bars)
     _check_apart(data, out)
     url, at, upload = url_of(out), out if part is None else out / part_name(part), None
+    names = set[str]()
     if url is not None or (part is not None and out.is_dir()):
-        check_parts(out, part, os.listdir(out) if url is None else names_at(url))
+        names = {*os.listdir(out)} if url is None else names_at(url)
+        check_parts(out, part, names)
     problem = numba_problem() if settings.seekable else None
     if problem is not None:
         raise UserError(f"seekable: {problem}, or pack without")
@@ -121,6 +124,8 @@ def pack(
     if settings.max_side is not None or settings.jpeg:  # how photos are turned decides those bytes
         table, notes = replace(table, fingerprint=photos.fingerprint), photos.notes
     order = rows_of(shard_order(table.fold), part)
+    if part is not None:
+        _check_siblings(out, part, names, pack_state(table, settings))
     place, other = at, "name another folder"
     if url is not None:
         upload = Upload(spelled(at), pack_state(table, settings, part))
@@ -137,9 +142,9 @@ def pack(
                 raise _failed(error, place) from error
             fresh = writer is not None or upload is not None
             packed = read_index(place) if writer is None else _write(photos, writer, order, config, bars)
-        if upload is not None:
-            with bars("copying") as bar:
-                upload.finish(packed, bar)
+            if upload is not None:
+                with bars("copying") as bar:
+                    upload.finish(packed, bar)
     rows = np.sort(order)
     kept = _kept(table, rows, packed)
     if not fresh:
@@ -147,6 +152,22 @@ def pack(
     if part is not None:
         notes = (*notes, _merged(out, part))
     return _result(table, rows, kept, packed, notes, fresh)
+
+
+def _check_siblings(out: Path, part: tuple[int, int], names: set[str], state: dict[str, Any]) -> None:
+    """Raise UserError where another part, of those with these `names`, is of other photos or settings."""
+    url = url_of(out)
+    for name in sorted(name for name in names if PART_FOLDER.fullmatch(name) and name != part_name(part)):
+        theirs = read_state(out / name / STATE) if url is None else state_at(Remote(f"{url}/{name}"))
+        if theirs is None:
+            continue
+        theirs.pop("part", None)
+        if theirs != state:
+            raise UserError(
+                f"{spelled(out / name)}: packed from other photos or settings; pack part {part[0]} as that "
+                "one was, or remove it"
+            )
+        return
 
 
 def _merged(out: Path, part: tuple[int, int]) -> str:

@@ -19,6 +19,7 @@ from flowerfast.photos.shard_index import (
     COLUMNS,
     INDEX,
     PART_FOLDER,
+    SHARD_NAME,
     STATE,
     Index,
     Shard,
@@ -57,13 +58,15 @@ def rows_of(order: np.ndarray, part: tuple[int, int] | None) -> np.ndarray:
 def check_parts(out: Path, part: tuple[int, int] | None, names: Iterable[str]) -> None:
     """Raise UserError where a place has photos that were packed otherwise, as the `names` there tell.
 
-    So they were whole or in another number of parts; where `part` is None, in parts.
+    So they were whole or in another number of parts; where `part` is None, in parts, or by somebody else.
     """
     names = {*names}
     counts = {int(found[2]) for found in map(PART_FOLDER.fullmatch, names) if found}
     others = [f"in {count} parts" for count in counts if part is None or count != part[1]]
     if part is not None and (STATE in names or (INDEX in names and not counts)):
         others.append("whole")
+    if part is None and not {STATE, INDEX} & names:
+        others += [f"by somebody else ({name})" for name in sorted(names) if SHARD_NAME.fullmatch(name)]
     if others:
         raise UserError(
             f"{spelled(out)}: holds photos packed {others[0]}; name another folder or URL, or remove it"

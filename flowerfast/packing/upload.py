@@ -54,37 +54,63 @@ class Upload:
     """
 
     def __init__(self, url: str, state: dict[str, Any]) -> None:
-        self._remote = Remote(url)
+        self._remote, self._url, self._state = Remote(url), url, state
         self.folder = user_cache_dir() / "packing" / hashlib.sha256(url.encode()).hexdigest()[:24]
         self.index: Index | None = None
-        before = self._fetched(STATE, lambda file: read_state(file, f"{url}/{STATE}"))
-        self._same = before == state
-        self.index = self._fetched(INDEX, lambda file: read_index(file.parent, url))
-        if self.index is not None and not self._same:
+        self._same = self._look()
+
+    def _look(self) -> bool:
+        """Whether what is there now is of the same photos and settings. Raises UserError."""
+        same = state_at(self._remote) == self._state
+        self.index = _fetched(self._remote, INDEX, lambda file: read_index(file.parent, self._url))
+        if self.index is not None and not same:
             raise UserError(
-                f"{url}: holds shards of other photos or settings; name another URL, or remove what is there"
+                f"{self._url}: holds shards of other photos or settings; name another URL, or remove what "
+                "is there"
             )
+        return same
 
     def finish(self, index: Index, bar: Progress | None) -> None:
-        """Copy all that has been packed. Raises RunFailed; run again it goes on."""
+        """Copy all that has been packed.
+
+        Raises UserError when somebody packs something else there meanwhile, RunFailed; run again it goes on.
+        """
+        self._same = self._look()
         if not self._same:  # shards of the same name there are of something else
             self._remote.write(self.folder / STATE, STATE)
         for done, shard in enumerate(index.shards, 1):
             if not (self._same and _size(self._remote, shard.name) == shard.size):
-                self._remote.write(self.folder / shard.name, shard.name)
+                self._write(shard.name)
             if bar:
                 bar(done, len(index.shards))
-        self._remote.write(self.folder / INDEX, INDEX)
+        self._write(INDEX)
         shutil.rmtree(self.folder)
 
-    def _fetched(self, name: str, read: Callable[[Path], Any]) -> Any:
-        """What `read` makes of an object; None: it is not there."""
-        with tempfile.TemporaryDirectory() as place:
-            try:
-                self._remote.fetch(name, Path(place, name))
-            except NotServed:
-                return None
-            return read(Path(place, name))
+    def _write(self, name: str) -> None:
+        """Copy a file, unless the place has become another's."""
+        if state_at(self._remote) != self._state:
+            raise UserError(
+                f"{self._url}: another process packs other photos or settings there; name another URL"
+            )
+        self._remote.write(self.folder / name, name)
+
+
+def state_at(remote: Remote) -> dict[str, Any] | None:
+    """See `shard_writer.read_state`, of a URL."""
+    state: dict[str, Any] | None = _fetched(
+        remote, STATE, lambda file: read_state(file, f"{remote.url}/{STATE}")
+    )
+    return state
+
+
+def _fetched(remote: Remote, name: str, read: Callable[[Path], Any]) -> Any:
+    """What `read` makes of an object; None: it is not there."""
+    with tempfile.TemporaryDirectory() as place:
+        try:
+            remote.fetch(name, Path(place, name))
+        except NotServed:
+            return None
+        return read(Path(place, name))
 
 
 def open_packing(

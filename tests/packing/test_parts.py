@@ -1,5 +1,6 @@
 """Packing in parts: the photos and rows of packing whole, whoever finishes last, and what is refused."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 from flowerfast.config import DataConfig
 from flowerfast.errors import UserError
 from flowerfast.packing.pack import Packed, pack
-from flowerfast.packing.parts import parse_part
+from flowerfast.packing.parts import merge, parse_part
 from flowerfast.packing.shard_writer import PackSettings
 from flowerfast.photos.photos import Photos
 from flowerfast.photos.shard_index import COLUMNS, INDEX, read_index
@@ -62,8 +63,10 @@ def test_each_part_is_counted_alone(photo_folder: Write, tmp_path: Path) -> None
 def test_parts_of_other_photos_or_settings_are_not_joined(photo_folder: Write, tmp_path: Path) -> None:
     photos, out = photo_folder(), tmp_path / "out"
     pack_part(photos, out, "1/2")
+    pack_part(photos, tmp_path / "other", "2/2", PackSettings(max_side=20, shard_bytes=20_480))
+    shutil.copytree(tmp_path / "other" / "part-002-of-002", out / "part-002-of-002")  # as at the same time
     with pytest.raises(UserError, match=r"part-002-of-002: packed from other photos or settings than"):
-        pack_part(photos, out, "2/2", PackSettings(max_side=20, shard_bytes=20_480))
+        merge(out, 2)
     assert not (out / INDEX).exists()
     with pytest.raises(UserError, match=r"out: holds photos packed in 2 parts; name another folder"):
         pack_part(photos, out, "1/3")

@@ -13,6 +13,7 @@ from flowerfast.config import DataConfig
 from flowerfast.errors import RunFailed, UserError
 from flowerfast.packing.pack import damaged, pack
 from flowerfast.packing.shard_writer import PackSettings
+from flowerfast.packing.upload import merge_at
 from flowerfast.photos import remote
 from flowerfast.photos.photos import Photos
 from flowerfast.photos.shard_index import INDEX, STATE
@@ -77,6 +78,60 @@ def test_a_copy_that_was_broken_off_goes_on_and_nobody_meets_half(
     assert sent[-1] == INDEX
     assert len(contents(Photos(url))) == 15
     assert not [file for file in (own_cache / "packing").rglob("*") if file.is_file()]
+
+
+@pytest.mark.parametrize("elsewhere", [True, False], ids=["another machine", "this machine"])
+def test_two_who_pack_to_one_url_leave_one_whole_set(
+    photo_folder: Write, tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch, elsewhere: bool
+) -> None:
+    """The second comes while the first copies: of another machine it has the place, of this one not."""
+    photos, put, other, met = photo_folder(), remote.Remote.write, PackSettings(max_side=20), list[str]()
+
+    def write(self: remote.Remote, file: Path, name: str) -> None:
+        put(self, file, name)
+        if name.startswith("shard") and not met:
+            met.append(name)
+            with monkeypatch.context() as patch:
+                if elsewhere:
+                    patch.setenv("FLOWERFAST_CACHE", str(tmp_path / "elsewhere"))
+                    pack(photos, Path(url), other, DataConfig())
+                else:
+                    with pytest.raises(UserError, match=r"name another URL, or another cache folder"):
+                        pack(photos, Path(url), other, DataConfig())
+
+    monkeypatch.setattr(remote.Remote, "write", write)
+    if elsewhere:
+        with pytest.raises(UserError, match=rf"^{url}: another process packs other photos or settings there"):
+            pack(photos, Path(url), SMALL, DataConfig())
+    else:
+        pack(photos, Path(url), SMALL, DataConfig())
+    assert met
+    pack(photos, tmp_path / "here", other if elsewhere else SMALL, DataConfig())
+    assert contents(Photos(url)) == contents(Photos(tmp_path / "here"))
+    assert damaged(Path(url)) == []
+
+
+def test_shards_of_somebody_else_are_not_replaced(photo_folder: Write, url: str) -> None:
+    files = fsspec.filesystem("memory")
+    files.pipe({f"{url}/shard-000000.tar": b"theirs", f"{url}/readme.txt": b"hello"})
+    with pytest.raises(UserError, match=r"packed by somebody else .shard-000000.tar.; name another"):
+        pack(photo_folder(), Path(url), SMALL, DataConfig())
+    assert files.cat_file(f"{url}/shard-000000.tar") == b"theirs"
+    files.rm_file(f"{url}/shard-000000.tar")
+    pack(photo_folder(name="more"), Path(url), SMALL, DataConfig())
+    assert files.cat_file(f"{url}/readme.txt") == b"hello"
+
+
+@pytest.mark.parametrize("remotely", [True, False])
+def test_a_part_with_other_settings_is_refused_before_it_is_packed(
+    photo_folder: Write, tmp_path: Path, url: str, remotely: bool
+) -> None:
+    photos, out = photo_folder(), Path(url) if remotely else tmp_path / "parts"
+    pack(photos, out, SMALL, DataConfig(), part=(1, 2))
+    with pytest.raises(UserError, match=r"part-001-of-002: packed from other .+; pack part 2 as"):
+        pack(photos, out, PackSettings(max_side=20), DataConfig(), part=(2, 2))
+    pack(photos, out, SMALL, DataConfig(), part=(2, 2))
+    assert len(contents(Photos(out))) == 15
 
 
 def test_parts_are_joined_at_a_url(photo_folder: Write, tmp_path: Path, url: str) -> None:
@@ -144,14 +199,15 @@ def test_an_index_of_other_photos_than_beside_it_is_one_line(
 def test_parts_at_a_url_are_named_by_it(photo_folder: Write, url: str) -> None:
     photos = photo_folder()
     pack(photos, Path(url), SMALL, DataConfig(), part=(1, 2))
-    with pytest.raises(
-        UserError, match=rf"^{url}/part-002-of-002: packed from other photos or settings than"
-    ):
-        pack(photos, Path(url), PackSettings(max_side=20), DataConfig(), part=(2, 2))
+    pack(photos, Path(f"{url}2"), PackSettings(max_side=20), DataConfig(), part=(2, 2))
+    second = "part-002-of-002"
+    fsspec.filesystem("memory").mv(f"{url}2/{second}", f"{url}/{second}", recursive=True)
+    with pytest.raises(UserError, match=rf"^{url}/{second}: packed from other photos or settings than"):
+        merge_at(url, 2)
     state = f"{url}/part-001-of-002/{STATE}"
     fsspec.filesystem("memory").pipe_file(state, b"{")
     with pytest.raises(UserError, match=rf"^{state}: damaged"):
-        pack(photos, Path(url), SMALL, DataConfig(), part=(1, 2))
+        merge_at(url, 2)
 
 
 def test_what_never_arrived_makes_way_for_other_settings(
