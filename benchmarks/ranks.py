@@ -21,12 +21,13 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.torture import crew
-from flowerfast import ranks
 from flowerfast.augment import Augment
 from flowerfast.bench.environment import SCHEMA, describe_photos, environment, write_results
 from flowerfast.loaders.batch import Batch
 from flowerfast.loaders.loader import Loader
 from flowerfast.photos.photos import Photos
+from flowerfast.ranks.meeting import joined
+from flowerfast.ranks.telling import gather
 from flowerfast.training import run as run_module
 from flowerfast.training.run import train
 from flowerfast.training.state import TrainState
@@ -49,7 +50,7 @@ def drawn(data: Path, workers: int, size: int, epochs: int) -> tuple[int, float,
     ranks have theirs.
     """
     with (
-        ranks.joined(),
+        joined(),
         Loader(
             Photos(data),
             size=size,
@@ -63,12 +64,12 @@ def drawn(data: Path, workers: int, size: int, epochs: int) -> tuple[int, float,
         loader.warm_up()  # the compiled loops: the first round waits for the compiler
         for _ in loader.epoch(0):
             pass
-        ranks.gather(None, patient=True)
+        gather(None, patient=True)
         started, before, images = time.perf_counter(), time.process_time(), 0
         for epoch in range(1, epochs + 1):
             images += sum(len(batch) for batch in loader.epoch(epoch))
         cpu = time.process_time() - before
-        ranks.gather(None, patient=True)
+        gather(None, patient=True)
         return images, cpu, time.perf_counter() - started
 
 

@@ -26,9 +26,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.ranks import drawn
 from benchmarks.scale_model import Costs, images_per_sec
 from benchmarks.torture import crew
-from flowerfast import ranks
 from flowerfast.bench.environment import SCHEMA, describe_photos, environment, write_results
 from flowerfast.photos.photos import Photos
+from flowerfast.ranks.meeting import joined
+from flowerfast.ranks.telling import gather
 from flowerfast.training import run as run_module
 from flowerfast.training.run import train
 
@@ -80,9 +81,9 @@ def added(model: str) -> float:
     """Seconds in which ranks add up the gradients of a network; median."""
     _on_one_core(0)
     gradients, taken = torch.zeros(gradient_bytes(model) // 4), []
-    with ranks.joined():
+    with joined():
         for _ in range(_ROUNDS):
-            ranks.gather(None, patient=True)
+            gather(None, patient=True)
             started = time.perf_counter()
             torch.distributed.all_reduce(gradients)
             taken.append(time.perf_counter() - started)

@@ -14,9 +14,19 @@ from typing import Any, cast
 import pytest
 
 import flowerfast as ff
-from flowerfast import ranks
 from flowerfast.errors import RunFailed, UserError
-from flowerfast.ranks import ALONE, RankLost, Ranks
+from flowerfast.ranks import meeting
+from flowerfast.ranks.meeting import RankLost, join, joined
+from flowerfast.ranks.telling import (
+    all_raise,
+    exchange,
+    first_on_node,
+    from_first,
+    gather,
+    raise_first,
+    speaks,
+)
+from flowerfast.ranks.who import ALONE, Ranks, current, started
 
 Cli = Callable[..., tuple[int, str, str]]
 _PLACE = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
@@ -54,47 +64,47 @@ def test_ranks_are_known_by_their_environment(
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    assert ranks.started() == expected
-    assert ranks.current() == ALONE
+    assert started() == expected
+    assert current() == ALONE
 
 
 def test_a_process_alone_does_the_plain_thing() -> None:
-    with ranks.joined() as here:
+    with joined() as here:
         assert here == ALONE
-        assert ranks.from_first(lambda: 1) == ranks.first_on_node(lambda: 1) == 1
-        assert (ranks.gather("x"), ranks.exchange([1, 2])) == (["x"], [[1, 2]])
+        assert from_first(lambda: 1) == first_on_node(lambda: 1) == 1
+        assert (gather("x"), exchange([1, 2])) == (["x"], [[1, 2]])
 
 
 def test_the_error_of_the_lowest_rank_is_that_of_all() -> None:
-    ranks.raise_first([None, None])
+    raise_first([None, None])
     with pytest.raises(RunFailed, match=r"^rank 1: disk$") as met:
-        ranks.raise_first([None, RunFailed("disk"), UserError("x")])
+        raise_first([None, RunFailed("disk"), UserError("x")])
     assert met.value.everywhere
     assert not UserError("x").everywhere
 
 
 def test_all_raise_what_is_raised_but_for_a_lost_rank() -> None:
     for error, told in ((UserError("x"), True), (RankLost("rank 1"), False)):
-        with pytest.raises(type(error)) as met, ranks.all_raise():
+        with pytest.raises(type(error)) as met, all_raise():
             raise error
         assert met.value.everywhere is told
-        assert ranks.speaks(met.value)
+        assert speaks(met.value)
 
 
 def test_others_that_are_not_there_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {**_PLACE, **_TORCHRUN, "MASTER_PORT": "no port"}.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(UserError, match=r"^rank 5 of 8: the others .* by 127\.0\.0\.1:no") as met:
-        ranks.join()
-    assert ranks.speaks(met.value)  # nobody else may know
-    assert not ranks.speaks(UserError("x"))
+        join()
+    assert speaks(met.value)  # nobody else may know
+    assert not speaks(UserError("x"))
 
 
 def test_a_rank_beyond_all_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {**_PLACE, **_TORCHRUN, "RANK": "8"}.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(UserError, match=r"^rank 8 of 8: ranks are counted from 0; see RANK"):
-        ranks.join()
+        join()
 
 
 def test_what_one_process_does_is_refused_to_several(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,9 +126,9 @@ def test_what_one_process_does_is_refused_to_several(cli: Cli, monkeypatch: pyte
 
 
 _ALONE = """
-from flowerfast import ranks
 from flowerfast.commands.cli import main
-ranks._WORD_SECONDS = 0.2
+from flowerfast.ranks import meeting
+meeting._WORD_SECONDS = 0.2
 main()
 """
 
@@ -147,10 +157,12 @@ def test_who_waits_for_others_says_so_and_heeds_signals(tmp_path: Path, rank: st
 
 _STRUCK = """
 import os, signal, time
-from flowerfast import ranks
-with ranks.joined() as here:
-    print(ranks.gather(here.rank), flush=True)
-    if not ranks.is_restarted():
+from flowerfast.ranks.meeting import joined
+from flowerfast.ranks.telling import gather
+from flowerfast.ranks.who import is_restarted
+with joined() as here:
+    print(gather(here.rank), flush=True)
+    if not is_restarted():
         if here.rank == 1:
             os.kill(os.getpid(), signal.SIGKILL)
         time.sleep(60)
@@ -182,9 +194,9 @@ def test_a_store_that_ends_while_it_is_asked_names_its_keeper(monkeypatch: pytes
 
     monkeypatch.setattr(distributed_c10d, "_get_default_store", lambda: None)
     monkeypatch.setattr(dist, "PrefixStore", lambda prefix, store: Gone())
-    monkeypatch.setattr(ranks, "current", lambda: ranks.Ranks(1, 4, 1, 4))
+    monkeypatch.setattr(meeting, "current", lambda: Ranks(1, 4, 1, 4))
     groups = SimpleNamespace(patient=None)
-    assert ranks._missing(cast(Any, groups)).startswith("rank 0 has ended or hangs: ")
+    assert meeting._missing(cast(Any, groups)).startswith("rank 0 has ended or hangs: ")
 
 
 def test_a_store_that_never_answers_names_its_keeper(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -203,10 +215,10 @@ def test_a_store_that_never_answers_names_its_keeper(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(distributed_c10d, "_get_default_store", lambda: None)
     monkeypatch.setattr(dist, "PrefixStore", lambda prefix, store: Silent())
-    monkeypatch.setattr(ranks, "current", lambda: ranks.Ranks(1, 4, 1, 4))
-    monkeypatch.setattr(ranks, "NAMING_SECONDS", 0.1)
+    monkeypatch.setattr(meeting, "current", lambda: Ranks(1, 4, 1, 4))
+    monkeypatch.setattr(meeting, "NAMING_SECONDS", 0.1)
     groups = SimpleNamespace(patient=None)
     try:
-        assert ranks._missing(cast(Any, groups)).startswith("rank 0 has ended or hangs: ")
+        assert meeting._missing(cast(Any, groups)).startswith("rank 0 has ended or hangs: ")
     finally:
         answered.set()

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 
 import typer
 
-from flowerfast import __version__, ranks
+from flowerfast import __version__
 from flowerfast.commands.data import pack, synth
 from flowerfast.commands.doctor import doctor
 from flowerfast.commands.exporting import export
@@ -42,6 +42,9 @@ from flowerfast.errors import (
     write_failure,
 )
 from flowerfast.machine import lend_home
+from flowerfast.ranks.meeting import leave
+from flowerfast.ranks.telling import speaks
+from flowerfast.ranks.who import check_alone, current
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -67,7 +70,7 @@ def _options(
 ) -> None:
     if context.invoked_subcommand != "train" and os.environ.get("MASTER_ADDR"):
         if os.environ.get("RANK"):
-            ranks.check_alone(f"flowerfast {context.invoked_subcommand}")
+            check_alone(f"flowerfast {context.invoked_subcommand}")
         del os.environ["MASTER_ADDR"]  # srun's tasks, such as those of pack --part, are each alone
 
 
@@ -89,13 +92,13 @@ def run() -> int:
             _look_around()
             lend_home()  # before a command imports the libraries that look for one
             code = int(app(standalone_mode=False) or 0)
-            ranks.leave()
+            leave()
             return code
     except UserError as error:
         _tell(error, f"error: {error}")
         return 2
     except _UsageError as error:
-        if ranks.speaks(error):
+        if speaks(error):
             explain_usage(error)
         return 2
     except Interrupted as stopped:
@@ -145,10 +148,10 @@ def _look_around() -> None:
 
 def _tell(error: BaseException, line: str) -> None:
     """Say why the command ends; of several ranks the first does so for all, others what is theirs alone."""
-    rank = ranks.current().rank
-    if ranks.speaks(error) and not (rank and isinstance(error, Interrupted)):
+    rank = current().rank
+    if speaks(error) and not (rank and isinstance(error, Interrupted)):
         fail(f"flowerfast: {f'rank {rank}: ' if rank else ''}{line}")
-    ranks.leave(error)
+    leave(error)
 
 
 def _refuse_empty(arguments: list[str]) -> None:

@@ -8,9 +8,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from flowerfast import __version__, ranks
+from flowerfast import __version__
 from flowerfast.errors import RunFailed, UserError
 from flowerfast.files import to_json
+from flowerfast.ranks.who import started
 
 
 class PipeClosed(Exception):
@@ -56,7 +57,7 @@ def choose_speech(command: str, quiet: bool, log_json: bool, *files: Path | None
         raise UserError("--quiet and --log-json: give one of them")
     if log_json and Path("-") in files:
         raise UserError("--log-json: its lines hold the result too; give no other output as -, name a file")
-    SPEECH.is_quiet, SPEECH.is_json = quiet, log_json and ranks.started().is_first
+    SPEECH.is_quiet, SPEECH.is_json = quiet, log_json and started().is_first
     with suppress(PipeClosed, RunFailed):  # as in plain speech, whoever does not listen ends no training
         event("start", command=command, version=__version__)
 

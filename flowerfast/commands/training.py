@@ -8,7 +8,6 @@ from typing import Annotated
 
 import typer
 
-from flowerfast import ranks
 from flowerfast.commands.completion import complete_config
 from flowerfast.commands.find import check_folder, check_outputs, check_run, find_photos
 from flowerfast.commands.importing import without_collecting
@@ -28,6 +27,7 @@ from flowerfast.commands.options import (
 from flowerfast.commands.output import complain, out, print_evaluation, say, say_compiling, write_json
 from flowerfast.commands.speech import choose_speech, event
 from flowerfast.errors import UserError
+from flowerfast.ranks.meeting import join
 
 
 class Half(StrEnum):
@@ -94,7 +94,7 @@ def train(
         from flowerfast.commands.display import JsonDisplay, progress_bar, train_display
         from flowerfast.commands.signals import StopSignals
         from flowerfast.training.run import train as train_photos
-    here = ranks.join(lambda line: complain(f"flowerfast: {line}"))
+    here = join(lambda line: complain(f"flowerfast: {line}"))
 
     with closing(train_display()) as display:
         result = train_photos(

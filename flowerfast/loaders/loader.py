@@ -26,7 +26,7 @@ from flowerfast.philox import STREAMS as EPOCHS
 from flowerfast.photos.photos import Photos
 from flowerfast.pixels.executor import compiling_notes
 from flowerfast.plans.plan import Plan, Sampler
-from flowerfast.ranks import current
+from flowerfast.ranks.who import current
 
 _ARGUMENTS = {
     "data.image_size": "size",

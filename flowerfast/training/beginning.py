@@ -15,12 +15,13 @@ from flowerfast.loaders.ranges import name_stages
 from flowerfast.machine import ProgressBars
 from flowerfast.photos.photos import Photos
 from flowerfast.places import in_full, is_table, url_of
-from flowerfast.ranks import check_device, from_first
+from flowerfast.ranks.telling import from_first
 from flowerfast.settings import DEMO, change_config
 from flowerfast.training.architecture import FOLDER
 from flowerfast.training.loss import balanced_weights, label_weights
 from flowerfast.training.optimizer import check_optimizer
 from flowerfast.training.parent import split_photos
+from flowerfast.training.rank_checks import check_device
 from flowerfast.training.run_folder import RunFolder
 
 

@@ -10,7 +10,7 @@ from flowerfast.errors import UserError, WriteFailed, one_line
 from flowerfast.loaders.loader import Loader
 from flowerfast.machine import command_line
 from flowerfast.photos.layout import TEST
-from flowerfast.ranks import from_first
+from flowerfast.ranks.telling import from_first
 from flowerfast.training.callbacks import Callbacks, RunFacts
 from flowerfast.training.label_scores import LabelScores
 from flowerfast.training.lockstep import Lockstep

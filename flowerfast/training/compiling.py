@@ -17,7 +17,7 @@ import torch
 from flowerfast.config import Config
 from flowerfast.errors import UserError, one_line
 from flowerfast.loaders.batch import Batch
-from flowerfast.ranks import current
+from flowerfast.ranks.who import current
 from flowerfast.training.state import TrainState
 
 MODES = ("off", "on", "graphs")

@@ -17,7 +17,9 @@ from flowerfast.loaders.loader import Loader
 from flowerfast.loaders.ranges import stage
 from flowerfast.photos.walk import some
 from flowerfast.photos.workers import WaitStopped, stopping
-from flowerfast.ranks import current, from_first, gather, naming
+from flowerfast.ranks.meeting import naming
+from flowerfast.ranks.telling import from_first, gather
+from flowerfast.ranks.who import current
 from flowerfast.training.checkpointing import TrainingRun
 from flowerfast.training.evaluation import Evaluation, LabelEvaluation, evaluate, evaluate_labels
 from flowerfast.training.finite import BadLoss, LossWatch, all_finite

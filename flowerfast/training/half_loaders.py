@@ -5,7 +5,7 @@ import torch
 from flowerfast.config import Config
 from flowerfast.loaders.loader import Loader
 from flowerfast.photos.photos import Photos
-from flowerfast.ranks import current
+from flowerfast.ranks.who import current
 
 
 def training_loader(

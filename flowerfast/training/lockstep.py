@@ -13,7 +13,9 @@ from flowerfast.errors import RunFailed, UserError
 from flowerfast.loaders.batch import Batch
 from flowerfast.photos.photos import Photos
 from flowerfast.photos.workers import WaitStopped
-from flowerfast.ranks import RankLost, current, exchange, gather, raise_first
+from flowerfast.ranks.meeting import RankLost
+from flowerfast.ranks.telling import exchange, gather, raise_first
+from flowerfast.ranks.who import current
 from flowerfast.training.progress import Stop
 
 

@@ -11,7 +11,8 @@ from flowerfast.errors import UserError
 from flowerfast.loaders.cache.choice import choose_cache
 from flowerfast.loaders.engine import choose_backend
 from flowerfast.photos.photos import Photos
-from flowerfast.ranks import Ranks, current, everywhere, from_first, gather
+from flowerfast.ranks.telling import everywhere, from_first, gather
+from flowerfast.ranks.who import Ranks, current
 from flowerfast.settings import change_config
 
 
@@ -24,6 +25,20 @@ def check_parts(batch_size: int, least: int, ranks: Ranks) -> None:
                 f"train.batch_size={batch_size}: it is that of all {ranks.world_size} ranks, and each needs "
                 f"its part{why}; give {least * ranks.world_size} or more, or start fewer ranks"
             )
+        )
+
+
+def check_device(device: torch.device) -> None:
+    """Raise UserError unless each rank of this machine has a device of its own, or all compute on the CPU."""
+    here = current()
+    if not here.are_many or device.type == "cpu":
+        return
+    if device.type != "cuda":
+        raise UserError(f"train.device={device.type}: no device for several ranks; use train.device=cpu")
+    if here.local_size > torch.cuda.device_count():
+        raise UserError(
+            f"{here.local_size} ranks on this machine and {torch.cuda.device_count()} GPUs: start as many "
+            "ranks as GPUs (torchrun --nproc-per-node), or use train.device=cpu"
         )
 
 

@@ -19,15 +19,9 @@ from flowerfast.machine import ProgressBars, lend_home, no_bars
 from flowerfast.photos.layout import TEST
 from flowerfast.photos.photos import Photos
 from flowerfast.places import in_full
-from flowerfast.ranks import (
-    all_raise,
-    current,
-    first_on_node,
-    from_first,
-    gather,
-    is_restarted,
-    joined,
-)
+from flowerfast.ranks.meeting import joined
+from flowerfast.ranks.telling import all_raise, first_on_node, from_first, gather
+from flowerfast.ranks.who import current, is_restarted
 from flowerfast.settings import change_config, start_config
 from flowerfast.training.architecture import configured
 from flowerfast.training.beginning import (

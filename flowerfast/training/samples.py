@@ -18,7 +18,7 @@ from flowerfast.photos.layout import nfc
 from flowerfast.photos.photos import Photos
 from flowerfast.photos.workers import one_by_one
 from flowerfast.places import url_of
-from flowerfast.ranks import current
+from flowerfast.ranks.who import current
 from flowerfast.training.half_loaders import training_loader
 from flowerfast.training.loss import several_targets
 from flowerfast.training.page import short

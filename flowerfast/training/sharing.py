@@ -15,7 +15,8 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from flowerfast.machine import ignore_warnings
-from flowerfast.ranks import Ranks, device_group
+from flowerfast.ranks.meeting import device_group
+from flowerfast.ranks.who import Ranks
 
 Forward = Callable[[torch.Tensor], torch.Tensor]
 

@@ -13,7 +13,7 @@ from flowerfast.config import TrainConfig
 from flowerfast.loaders.batch import Batch
 from flowerfast.loaders.ranges import stage
 from flowerfast.philox import philox, stream_key
-from flowerfast.ranks import Ranks
+from flowerfast.ranks.who import Ranks
 from flowerfast.training.allocator import keep_freed_memory
 from flowerfast.training.fitting import check_alike
 from flowerfast.training.freezing import Freezing

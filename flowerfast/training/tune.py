@@ -30,7 +30,7 @@ from flowerfast.philox import generator
 from flowerfast.photos.photos import Photos
 from flowerfast.photos.shard_index import INDEX
 from flowerfast.places import in_full, is_table, url_of
-from flowerfast.ranks import check_alone
+from flowerfast.ranks.who import check_alone
 from flowerfast.settings import PRESET_SECTION, change_config, start_config
 from flowerfast.training.architecture import configured
 from flowerfast.training.at_hand import weights_at_hand

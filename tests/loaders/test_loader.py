@@ -20,7 +20,7 @@ from flowerfast.loaders.engine import open_engine
 from flowerfast.loaders.loader import Loader
 from flowerfast.photos.photos import Photos
 from flowerfast.plans.plan import Sampler, make_eval_plan
-from flowerfast.ranks import Ranks
+from flowerfast.ranks.who import Ranks
 
 Open = Callable[..., Loader]
 Settings = dict[str, Any]

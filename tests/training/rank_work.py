@@ -13,12 +13,15 @@ from unittest.mock import patch
 
 import torch
 
-from flowerfast import ranks
 from flowerfast.errors import Said
 from flowerfast.loaders.batch import Batch
 from flowerfast.loaders.loader import Loader
 from flowerfast.photos.photos import Photos
 from flowerfast.photos.workers import WaitStopped
+from flowerfast.ranks import meeting
+from flowerfast.ranks.meeting import RankLost, joined
+from flowerfast.ranks.telling import exchange
+from flowerfast.ranks.who import current, started
 from flowerfast.training import run as run_module
 from flowerfast.training.callbacks import Callback, RunFacts
 from flowerfast.training.lockstep import Lockstep
@@ -60,7 +63,7 @@ def noted_run(
         kept[:] = [state]
         return loss, correct
 
-    asked, mine = count(1), stops is not None and stops[0] == ranks.started().rank
+    asked, mine = count(1), stops is not None and stops[0] == started().rank
     given = {"data": data, "settings": settings} if options.get("resume") else {"data": data}
     if not options.get("resume"):
         given["settings"] = {**SETTINGS, **settings}
@@ -81,7 +84,7 @@ def noted_run(
 
 def run_of_its_own(data: Path, out: Path) -> dict[str, Any]:
     """A run whose learning rate is another on each rank."""
-    return noted_run(data, out, {"train.lr": 0.01 * (1 + ranks.started().rank)})
+    return noted_run(data, out, {"train.lr": 0.01 * (1 + started().rank)})
 
 
 @dataclass
@@ -107,26 +110,41 @@ class Told(Callback):
 
     def _note(self, what: str) -> None:
         with self.file.open("a") as file:
-            file.write(f"{ranks.current().rank}: {what}\n")
+            file.write(f"{current().rank}: {what}\n")
 
 
 def struck_rank(how: int) -> str:
     """Ranks talk with each other, and rank 1 gets a signal after the third word: what the others are told."""
-    ranks.STEP_SECONDS, ranks.NAMING_SECONDS = 2.0, 3.0
+    meeting.STEP_SECONDS, meeting.NAMING_SECONDS = 2.0, 3.0
     try:
-        with ranks.joined() as here:
+        with joined() as here:
             for word in count(1):
-                ranks.exchange([word])
+                exchange([word])
                 if here.rank == 1 and word == 3:
                     os.kill(os.getpid(), how)
-    except ranks.RankLost as error:
+    except RankLost as error:
         return str(error)
     raise AssertionError
 
 
+def late_rank() -> str:
+    """Rank 2 is killed when rank 0 has done all and leaves, and rank 1 has one word to wait for."""
+    meeting.STEP_SECONDS, meeting.NAMING_SECONDS = 2.0, 4.0
+    try:
+        with joined() as here:
+            exchange([0])
+            if here.rank == 2:
+                os.kill(os.getpid(), signal.SIGKILL)
+            if here.rank == 1:
+                exchange([1])
+    except RankLost as error:
+        return str(error)
+    return ""
+
+
 def slow_rank(folder: Path, asked: bool) -> dict[str, Any]:
     """Rank 1 waits for each of its batches; with `asked` rank 0 is asked to stop meanwhile."""
-    with ranks.joined() as here:
+    with joined() as here:
         photos, told = Photos(folder), count(1)
         waits = here.rank == 1
         lockstep = Lockstep(lambda: signal.SIGINT if asked and not waits and next(told) > 2 else None, photos)

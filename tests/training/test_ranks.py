@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from benchmarks.torture import crew
-from tests.training.rank_work import noted_run, run_of_its_own, slow_rank, struck_rank
+from tests.training.rank_work import late_rank, noted_run, run_of_its_own, slow_rank, struck_rank
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="ranks are forked and meet by gloo")
 
@@ -150,6 +150,13 @@ def test_a_rank_that_is_killed_or_hangs_ends_all_and_is_named(tmp_path: Path, ho
     first, second, third = begun.results()
     assert second is None
     assert first[: len(NAMED)] == third[: len(NAMED)] == NAMED
+
+
+def test_a_rank_that_is_killed_when_the_first_has_done_all_is_named_by_who_misses_it(tmp_path: Path) -> None:
+    """Not the first, which keeps the store, and would end with it."""
+    first, second, third = crew.start(3, tmp_path, late_rank).results()
+    assert (first, third) == ("", None)
+    assert second.startswith("rank 2 has ended or hangs: ")
 
 
 @pytest.mark.parametrize("asked", [False, True])

@@ -15,7 +15,7 @@ from flowerfast.config import Config, validate
 from flowerfast.loaders import loader as loader_module
 from flowerfast.machine import no_bars
 from flowerfast.photos.photos import Photos
-from flowerfast.ranks import Ranks
+from flowerfast.ranks.who import Ranks
 from flowerfast.training import samples as module
 from flowerfast.training.half_loaders import training_loader
 from flowerfast.training.run_folder import RunFolder

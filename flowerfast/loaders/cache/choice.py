@@ -12,7 +12,7 @@ from flowerfast.loaders.cache.file import cache_key, disk_problem, held_bytes, o
 from flowerfast.loaders.cache.store import PhotoCache, cache_bytes
 from flowerfast.machine import free_disk, free_memory, user_cache_dir
 from flowerfast.photos.photos import Photos
-from flowerfast.ranks import current
+from flowerfast.ranks.who import current
 
 _OTHER = "set data.cache_dir, or use ram or none"
 _SHARE = 3

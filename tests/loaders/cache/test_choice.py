@@ -13,7 +13,7 @@ from flowerfast.loaders.cache import choice as module
 from flowerfast.loaders.cache.choice import choose_cache, device_memory, open_cache
 from flowerfast.loaders.cache.store import cache_bytes
 from flowerfast.photos.photos import Photos
-from flowerfast.ranks import Ranks
+from flowerfast.ranks.who import Ranks
 
 CPU = torch.device("cpu")
 
