@@ -206,9 +206,7 @@ def _missing(groups: Groups) -> str:
         dist.destroy_process_group(patient)
         del patient  # closed with the last name of it: who waits there for this rank comes here too
     here = current()
-    until = (
-        time.monotonic() + NAMING_SECONDS + (1 if here.is_first else 0)
-    )  # which keeps the store
+    until = time.monotonic() + NAMING_SECONDS + (1 if here.is_first else 0)  # which keeps the store
     missing, answered = [*range(here.world_size)], False
 
     def ask() -> None:

@@ -28,6 +28,17 @@ def check_parts(batch_size: int, least: int, ranks: Ranks) -> None:
         )
 
 
+def check_samples(photos: Photos, least: int, ranks: Ranks) -> None:
+    """Raise UserError unless there are `least` photos to train on for each rank, or it is one process."""
+    if ranks.are_many and len(photos) < least * ranks.world_size:
+        raise everywhere(
+            UserError(
+                f"{photos.source}: {len(photos)} photos to train on, too few for {ranks.world_size} ranks of "
+                f"which each needs {least}; start fewer ranks"
+            )
+        )
+
+
 def check_device(device: torch.device) -> None:
     """Raise UserError unless each rank of this machine has a device of its own, or all compute on the CPU."""
     here = current()

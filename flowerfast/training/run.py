@@ -43,7 +43,13 @@ from flowerfast.training.image_size import least_batch
 from flowerfast.training.model import build_network, own_crop_pct, with_normalisation
 from flowerfast.training.parent import parent_settings
 from flowerfast.training.progress import Reporter, Silent, Stop
-from flowerfast.training.rank_checks import check_parts, check_same_arguments, check_same_photos, same_pixels
+from flowerfast.training.rank_checks import (
+    check_parts,
+    check_same_arguments,
+    check_same_photos,
+    check_samples,
+    same_pixels,
+)
 from flowerfast.training.resuming import (
     began_with,
     check_pixels,
@@ -165,6 +171,7 @@ def _train(
     check_same_photos(photos)
     config = from_first(partial(with_best, config, photos))
     train_photos, val_photos, note = split_halves(config, resumed, photos)
+    check_samples(train_photos, least, ranks)
     crop_pct = own_crop_pct(start.name) if config.eval.crop_pct is None else config.eval.crop_pct
     with ExitStack() as held, ExitStack() as stack:
 

@@ -115,6 +115,11 @@ def test_bad_files_of_one_rank_are_left_out_and_counted_by_all(
         ({"train.lr": 1e30}, "RunFailed", r"epoch 1, batch .* lower train\.lr"),
         ({"data.cache": "ram"}, "UserError", r"each of the 2 ranks of this machine .* use disk"),
         ({"train.batch_size": 1}, "UserError", r"train\.batch_size=1: .* all 2 ranks.*give 2 or more"),
+        (
+            {"data.val_fraction": 0.97, "model.name": "test_resnet"},
+            "UserError",
+            r"photos: 3 photos to train on, too few for 2 ranks of which each needs 2; start fewer",
+        ),
         ({"model.name": "no_such_network"}, "UserError", "no_such_network"),
     ],
 )
