@@ -5,7 +5,6 @@ writes.
 """
 
 import os
-import tempfile
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -13,44 +12,28 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import simplejpeg
 
 from flowerfast.arguments import progress_bars
 from flowerfast.config import DataConfig
-from flowerfast.errors import RunFailed, UserError, WriteFailed, one_line
+from flowerfast.errors import RunFailed, UserError, WriteFailed
 from flowerfast.kernels import numba_problem
 from flowerfast.locks import only_writer
-from flowerfast.machine import Progress, ProgressBars, no_bars, usable_cores
+from flowerfast.machine import ProgressBars, no_bars, usable_cores
 from flowerfast.packing.parts import PART_FOLDER, check_parts, merge, part_name, rows_of
+from flowerfast.packing.prepare import prepare
 from flowerfast.packing.shard_writer import PackSettings, ShardWriter, open_writer, pack_state, read_state
-from flowerfast.packing.tar_shard import Photo
 from flowerfast.packing.upload import Upload, merge_at, names_at, open_packing, state_at
 from flowerfast.philox import generator
-from flowerfast.photos.decode import DecodeError
 from flowerfast.photos.listing import gathered
 from flowerfast.photos.photos import Photos, iter_chunks
 from flowerfast.photos.remote import Remote
-from flowerfast.photos.shard_index import BRING_BACK, INDEX, STATE, Index, is_packed, read_index
+from flowerfast.photos.shard_index import BRING_BACK, INDEX, STATE, Index, read_index
 from flowerfast.photos.table import BadFile, Table
 from flowerfast.photos.walk import some
 from flowerfast.photos.workers import Workers, in_order
-from flowerfast.pixels.reference import resize
 from flowerfast.places import spelled, url_of
-from flowerfast.plans.geometry import limited
 
-_MAGIC = {
-    b"\xff\xd8": "jpg",
-    b"\x89PNG": "png",
-    b"RIFF": "webp",
-    b"BM": "bmp",
-    b"GIF8": "gif",
-    b"II": "tif",
-    b"MM": "tif",
-    b"P": "ppm",
-}
-_JPEG_SIDE = 65_500  # pixels; libjpeg writes no longer one
 _AHEAD = 8  # photos in memory per thread: read and shrunk, or about to be
-_CHUNK = 16  # photos per task when verifying
 
 
 @dataclass(frozen=True)
@@ -194,8 +177,8 @@ def _write(
             bars("packing") as bar,
             closing(Workers(threads, "flowerfast-pack")) as pool,
         ):
-            ahead, prepare = threads * _AHEAD, partial(_prepare, photos, writer.settings)
-            ready = in_order(pool, prepare, iter_chunks(rows, 1), ahead, photos.place)
+            ahead, prepared = threads * _AHEAD, partial(prepare, photos, writer.settings)
+            ready = in_order(pool, prepared, iter_chunks(rows, 1), ahead, photos.place)
             for row, photo in zip(map(int, rows), ready, strict=True):
                 if isinstance(photo, str):
                     photos.report_bad(row, photo)
@@ -244,105 +227,6 @@ def shard_order(fold: np.ndarray) -> np.ndarray:
     if len(folds) < 2:
         return shuffled
     return np.concatenate([shuffled[fold[shuffled] == each] for each in folds])
-
-
-def damaged(folder: Path, threads: int | None = None, progress: Progress | None = None) -> list[str]:
-    """Photos of a folder of shards whose bytes are not those that were packed: shard, member and path.
-
-    Reads every byte of every photo, in the order in which they lie, also at a URL. Raises UserError when a
-    shard is missing or has another size.
-    """
-    if url_of(folder) is None and folder.is_dir() and not is_packed(folder):
-        raise _no_shards(folder)  # tar files of others have no checksums
-    with tempfile.TemporaryDirectory() as nowhere:  # what is kept of remote shards says nothing of these
-        none: dict[str, Any] = {"cache_dir": nowhere, "cache_gb": 1e-9} if url_of(folder) is not None else {}
-        photos = Photos(folder, max_pixels=1 << 62, exif="ignore", min_classes=1, **none)
-        return _damaged(photos, folder, threads or usable_cores(), progress)
-
-
-def _no_shards(folder: Path) -> UserError:
-    return UserError(f"{folder}: no packed photos there; give the OUT of `flowerfast pack DATA OUT`")
-
-
-def _damaged(photos: Photos, folder: Path, threads: int, progress: Progress | None) -> list[str]:
-    shards = photos.table.shards
-    if shards is None:
-        raise _no_shards(folder)
-    order = np.lexsort((shards.offset, shards.shard))
-    damaged_photos: list[str] = []
-    done = 0
-
-    def wrong(rows: np.ndarray) -> list[int]:
-        found, _ = photos.read(rows)  # which compares each with its checksum
-        return [row for row, photo in zip(rows.tolist(), found, strict=True) if isinstance(photo, OSError)]
-
-    with closing(Workers(threads, "flowerfast-verify")) as pool:
-        for rows in in_order(pool, wrong, iter_chunks(order, _CHUNK), 2 * threads, photos.place):
-            damaged_photos += [photos.where(row) for row in rows]
-            done = min(done + _CHUNK, len(order))
-            if progress:
-                progress(done, len(order))
-    return damaged_photos
-
-
-def _prepare(photos: Photos, settings: PackSettings, sample: np.ndarray) -> Photo | str:
-    """The photo of one sample as it will be packed, or why it cannot be."""
-    photo = _chosen(photos, settings, sample)
-    if settings.seekable and not isinstance(photo, str) and photo.extension == "jpg":
-        from flowerfast.packing.seekable import seekable  # imports numba
-
-        encoded = seekable(photo.encoded, photo.width, photo.height)
-        if encoded is not None:
-            return replace(photo, encoded=encoded, seekable=True)
-    return photo
-
-
-def _chosen(photos: Photos, settings: PackSettings, sample: np.ndarray) -> Photo | str:
-    """The photo of one sample copied, shrunk or re-coded, or why it cannot be."""
-    table, row = photos.table, int(sample[0])
-    width, height = int(table.width[row]), int(table.height[row])
-    try:
-        encoded = photos.read_one(row)
-        if len(encoded) != table.size[row]:
-            return f"has {len(encoded)} bytes, had {table.size[row]} when scanned: changed since"
-        large = settings.max_side is not None and min(width, height) > settings.max_side
-        if not large and (not settings.jpeg or encoded[:2].tobytes() == b"\xff\xd8"):
-            shape = width, height, int(table.orientation[row])
-            return Photo(encoded, _extension(encoded), *shape)
-        pixels = photos.decode(row, encoded)
-        if large and settings.max_side is not None:
-            pixels = _shrink(pixels, settings.max_side)
-        return _as_jpeg(pixels, settings.quality, recoded=not large)
-    except (OSError, DecodeError) as error:
-        return one_line(error)
-
-
-def _shrink(pixels: np.ndarray, max_side: int) -> np.ndarray:
-    """Pixels, uint8 (h, w, 3), with a short side of `max_side`."""
-    height, width = pixels.shape[:2]
-    new_width, new_height = limited((np.array([width]), np.array([height])), max_side)
-    return resize(pixels, int(new_height[0]), int(new_width[0]))
-
-
-def _as_jpeg(pixels: np.ndarray, quality: int, recoded: bool) -> Photo:
-    """Pixels, uint8 (h, w, 3), as a JPEG. Raises DecodeError when they are too many for one.
-
-    Chroma at half the resolution (4:2:0), as cameras write it: full chroma comes a little closer to the
-    pixels, and is paid for in bytes that every epoch reads.
-    """
-    height, width = pixels.shape[:2]
-    if max(height, width) > _JPEG_SIDE:
-        raise DecodeError(f"{width}x{height} pixels cannot be a JPEG, whose sides have {_JPEG_SIDE} at most")
-    encoded = simplejpeg.encode_jpeg(
-        np.ascontiguousarray(pixels), quality, colorspace="RGB", colorsubsampling="420", fastdct=False
-    )
-    return Photo(np.frombuffer(encoded, np.uint8), "jpg", width, height, orientation=1, recoded=recoded)
-
-
-def _extension(encoded: np.ndarray) -> str:
-    """Extension by content, by which other readers choose a decoder."""
-    start = encoded[:4].tobytes()
-    return next((extension for magic, extension in _MAGIC.items() if start.startswith(magic)), "avif")
 
 
 def _kept(table: Table, rows: np.ndarray, index: Index) -> np.ndarray:

@@ -17,8 +17,9 @@ from flowerfast.config import DataConfig
 from flowerfast.errors import RunFailed, UserError
 from flowerfast.machine import ProgressBars
 from flowerfast.packing import pack as module
-from flowerfast.packing.pack import damaged, pack, shard_order
+from flowerfast.packing.pack import pack, shard_order
 from flowerfast.packing.shard_writer import PackSettings
+from flowerfast.packing.verify import damaged
 from flowerfast.photos.photos import Photos
 from flowerfast.pixels.reference import resize
 from flowerfast.plans.geometry import limited
