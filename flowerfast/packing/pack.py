@@ -4,7 +4,6 @@ In threads: reading, decoding, resizing and encoding all let go of the interpret
 writes.
 """
 
-import os
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -19,19 +18,18 @@ from flowerfast.errors import RunFailed, UserError, WriteFailed
 from flowerfast.kernels import numba_problem
 from flowerfast.locks import only_writer
 from flowerfast.machine import ProgressBars, no_bars, usable_cores
-from flowerfast.packing.parts import PART_FOLDER, check_parts, merge, part_name, rows_of
+from flowerfast.packing.parts import check_parts, merge, part_name, rows_of
 from flowerfast.packing.prepare import prepare
-from flowerfast.packing.shard_writer import PackSettings, ShardWriter, open_writer, pack_state, read_state
-from flowerfast.packing.upload import Upload, merge_at, names_at, open_packing, state_at
+from flowerfast.packing.shard_writer import PackSettings, ShardWriter, pack_state
+from flowerfast.packing.target import Target, target_of
 from flowerfast.philox import generator
 from flowerfast.photos.listing import gathered
 from flowerfast.photos.photos import Photos, iter_chunks
-from flowerfast.photos.remote import Remote
 from flowerfast.photos.shard_index import BRING_BACK, INDEX, STATE, Index, read_index
 from flowerfast.photos.table import BadFile, Table
 from flowerfast.photos.walk import some
 from flowerfast.photos.workers import Workers, in_order
-from flowerfast.places import spelled, url_of
+from flowerfast.places import url_of
 
 _AHEAD = 8  # photos in memory per thread: read and shrunk, or about to be
 
@@ -93,11 +91,9 @@ def pack(
     """
     bars = progress_bars(bars)
     _check_apart(data, out)
-    url, at, upload = url_of(out), out if part is None else out / part_name(part), None
-    names = set[str]()
-    if url is not None or (part is not None and out.is_dir()):
-        names = {*os.listdir(out)} if url is None else names_at(url)
-        check_parts(out, part, names)
+    home = target_of(out)
+    target = home if part is None else home.at(part_name(part))
+    check_parts(home, part)
     problem = numba_problem() if settings.seekable else None
     if problem is not None:
         raise UserError(f"seekable: {problem}, or pack without")
@@ -107,61 +103,42 @@ def pack(
     if settings.max_side is not None or settings.jpeg:  # how photos are turned decides those bytes
         table, notes = replace(table, fingerprint=photos.fingerprint), photos.notes
     order = rows_of(shard_order(table.fold), part)
-    if part is not None:
-        _check_siblings(out, part, names, pack_state(table, settings))
-    place, other = at, "name another folder"
-    if url is not None:
-        upload = Upload(spelled(at), pack_state(table, settings, part))
-        place, other = upload.folder, "name another URL, or another cache folder in FLOWERFAST_CACHE"
-    packed = upload.index if upload is not None else None
+    state = pack_state(table, settings, part)
+    look = partial(check_parts, home, part, state)
+    look()
+    packed = target.arrived(state)
     fresh = packed is None
     if packed is None:
-        with only_writer(place, other) as unlocked:
+        with only_writer(target.folder, target.other) as unlocked:
             notes = notes if unlocked is None else (*notes, unlocked)
             try:
-                opened = open_writer if upload is None else open_packing
-                writer = opened(place, table, settings, part)
+                writer = target.open(table, settings, part, look)
+                packed = (
+                    read_index(target.folder)
+                    if writer is None
+                    else _write(photos, writer, order, config, bars)
+                )
+                fresh = target.send(packed, state, look, bars) or writer is not None
             except WriteFailed as error:
-                raise _failed(error, place) from error
-            fresh = writer is not None or upload is not None
-            packed = read_index(place) if writer is None else _write(photos, writer, order, config, bars)
-            if upload is not None:
-                with bars("copying") as bar:
-                    upload.finish(packed, bar)
+                raise _failed(error, target.folder) from error
     rows = np.sort(order)
     kept = _kept(table, rows, packed)
     if not fresh:
-        _check_index(at, table, kept, settings, packed)
+        _check_index(target, table, kept, settings, packed)
     if part is not None:
-        notes = (*notes, _merged(out, part))
+        notes = (*notes, _merged(home, part))
     return _result(table, rows, kept, packed, notes, fresh)
 
 
-def _check_siblings(out: Path, part: tuple[int, int], names: set[str], state: dict[str, Any]) -> None:
-    """Raise UserError where another part, of those with these `names`, is of other photos or settings."""
-    url = url_of(out)
-    for name in sorted(name for name in names if PART_FOLDER.fullmatch(name) and name != part_name(part)):
-        theirs = read_state(out / name / STATE) if url is None else state_at(Remote(f"{url}/{name}"))
-        if theirs is None:
-            continue
-        theirs.pop("part", None)
-        if theirs != state:
-            raise UserError(
-                f"{spelled(out / name)}: packed from other photos or settings; pack part {part[0]} as that "
-                "one was, or remove it"
-            )
-        return
-
-
-def _merged(out: Path, part: tuple[int, int]) -> str:
+def _merged(home: Target, part: tuple[int, int]) -> str:
     """Write the index over all parts if they are there; what to say of it. Raises RunFailed."""
-    url, (which, count) = url_of(out), part
+    which, count = part
     try:
-        absent = merge(out, count) if url is None else merge_at(url, count)
+        absent = merge(home, count)
     except WriteFailed as error:
-        raise _failed(error, out) from error
+        raise _failed(error, home) from error
     if not absent:
-        return f"part {which} of {count}: all parts are there, {spelled(out)} is complete"
+        return f"part {which} of {count}: all parts are there, {home} is complete"
     return f"part {which} of {count}: packed; to come: {some([str(number) for number in absent])}"
 
 
@@ -195,7 +172,7 @@ def _write(
         writer.close()
 
 
-def _failed(error: OSError, out: Path) -> RunFailed:
+def _failed(error: OSError, out: Path | Target) -> RunFailed:
     then = "run the same command again: it goes on where it stopped"
     if isinstance(error, WriteFailed):
         return RunFailed(error.line(then))
@@ -237,7 +214,9 @@ def _kept(table: Table, rows: np.ndarray, index: Index) -> np.ndarray:
     return np.fromiter((row for row in rows if table.path(int(row)) not in left_out), np.int64)
 
 
-def _check_index(at: Path, table: Table, kept: np.ndarray, settings: PackSettings, index: Index) -> None:
+def _check_index(
+    target: Target, table: Table, kept: np.ndarray, settings: PackSettings, index: Index
+) -> None:
     """Raise UserError unless an index is of what the state beside it says: these rows, int64 (n,)."""
     paths = gathered(table.path_bytes, np.diff(table.path_ends, prepend=0), kept)
     if (
@@ -246,7 +225,7 @@ def _check_index(at: Path, table: Table, kept: np.ndarray, settings: PackSetting
         or not np.array_equal(index.columns["path_bytes"], paths)
     ):
         raise UserError(
-            f"{spelled(at)}/{INDEX}: is of other photos or settings than {STATE} beside it; {BRING_BACK}"
+            f"{target}/{INDEX}: is of other photos or settings than {STATE} beside it; {BRING_BACK}"
         )
 
 
