@@ -31,6 +31,7 @@ from flowerfast.bench.environment import SCHEMA, environment, write_results
 from flowerfast.packing.pack import shard_order
 from flowerfast.packing.parts import merge, part_name, rows_of
 from flowerfast.packing.shard_writer import PackSettings, ShardWriter, open_writer
+from flowerfast.packing.target import Folder
 from flowerfast.photos.arrays import save_arrays
 from flowerfast.photos.photos import Photos
 from flowerfast.photos.shard_index import PARTS, SHARD_NAME
@@ -158,7 +159,7 @@ def make_shards(folder: Path, table: Table, part: tuple[int, int] | None) -> Non
 def merged(folder: str, jobs: int) -> dict[str, Any]:
     """Memory of writing the index over all parts."""
     with Memory() as memory:
-        absent = merge(Path(folder), jobs)
+        absent = merge(Folder(Path(folder)), jobs)
     assert not absent
     return memory.figures()
 

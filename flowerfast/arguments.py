@@ -50,6 +50,7 @@ def place(name: str, value: Any) -> Path:
         pass  # said by whoever uses it
     except (OSError, ValueError) as error:
         raise UserError(f"{name}={shown(text)}: {one_line(error)}; give another path") from None
+    url_of(text)  # text tells more than the path it becomes
     return Path(text)
 
 

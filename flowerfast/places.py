@@ -7,9 +7,10 @@ from pathlib import Path
 from flowerfast.errors import UserError, without_passwords
 
 _URL = re.compile(
-    r"([a-z][a-z0-9+.-]+):(?:/+([^/].*)|/*)", re.IGNORECASE | re.DOTALL
+    r"([a-z][a-z0-9+.-]+):(?:(/+)([^/].*)|/*)", re.IGNORECASE | re.DOTALL
 )  # of two letters: no drive
 _LOCAL = ("file", "local")
+_BUCKETS = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "http", "https")  # a name comes first of all
 TABLES = (".csv", ".tsv", ".tab", ".parquet", ".pq")
 """How files end that name photos."""
 
@@ -18,18 +19,21 @@ def url_of(place: Path | str) -> str | None:
     """The URL that a place is, without a slash at its end; None: the path of a folder.
 
     A `Path` makes one slash of the two of a URL, which has them again here. Raises UserError for a URL with a
-    password: places are written down, in run folders too; and for `s3://` alone, which is `s3:` as a
-    `Path`.
+    password: places are written down, in run folders too; for `s3://` alone, which is `s3:` as a `Path`;
+    and for text with three slashes where a bucket comes first, whose name was empty: of a `Path` the next
+    folder would be taken for it.
     """
     found = _URL.fullmatch(os.fspath(place))
     if found is None:
         return None
     scheme = found[1].lower()
-    if found[2] is None:
+    if found[3] is None:
         raise UserError(
             f"{scheme}://: a URL that ends there; give all of it, or a folder of that name by its full path"
         )
-    url = f"{scheme}:{'///' if scheme in _LOCAL else '//'}{found[2].rstrip('/')}"
+    if len(found[2]) > 2 and scheme in _BUCKETS:
+        raise UserError(f"{place}: no bucket or host after {scheme}://; put its name there")
+    url = f"{scheme}:{'///' if scheme in _LOCAL else '//'}{found[3].rstrip('/')}"
     if without_passwords(url) != url:
         raise UserError(
             f"{url}: a password in a URL comes to lie in run folders and logs; leave it out, and put it into "

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from flowerfast.arguments import path
+from flowerfast.arguments import path, place
 from flowerfast.errors import UserError
 from flowerfast.places import in_full, spelled, url_of
 
@@ -40,6 +40,15 @@ def test_a_url_that_ends_before_its_place_is_no_folder(url: str) -> None:
             path("out", given)
 
 
+@pytest.mark.parametrize("url", ["s3:///flowers", "GS:////a/b", "https:///x"])
+def test_an_empty_bucket_in_text_does_not_make_one_of_the_folder(url: str) -> None:
+    for look in (url_of, lambda given: place("data", given)):
+        with pytest.raises(UserError, match=rf"^{url}: no bucket or host after .+://; put its name there"):
+            look(url)
+    assert url_of("memory:///a/b") == "memory://a/b"
+    assert url_of(Path(url)) is not None  # where that cannot be seen any more
+
+
 @pytest.mark.parametrize(
     "url", ["https://ann:secret@host/a", Path("ftp://ann:se:cr@et@host/a"), "http://:x@h/a"]
 )
@@ -53,7 +62,7 @@ def test_a_password_in_a_url_is_refused_and_not_said(url: str | Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "place", ["sftp://ann@host/a", "https://host:80/a@b", "hf://datasets/me/x@v1:2", "a:b@c"]
+    "given", ["sftp://ann@host/a", "https://host:80/a@b", "hf://datasets/me/x@v1:2", "a:b@c"]
 )
-def test_what_only_looks_like_a_password_is_none(place: str) -> None:
-    assert place in (url_of(place), spelled(place))
+def test_what_only_looks_like_a_password_is_none(given: str) -> None:
+    assert given in (url_of(given), spelled(given))

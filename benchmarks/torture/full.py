@@ -25,8 +25,9 @@ from flowerfast.commands.answers import answers
 from flowerfast.config import DataConfig
 from flowerfast.errors import RunFailed, WriteFailed
 from flowerfast.loaders.loader import Loader
-from flowerfast.packing.pack import damaged, pack
+from flowerfast.packing.pack import pack
 from flowerfast.packing.shard_writer import PackSettings
+from flowerfast.packing.verify import damaged
 from flowerfast.photos.photos import Photos
 from flowerfast.training import run as training
 from flowerfast.training.run_folder import RunFolder

@@ -95,10 +95,10 @@ def pack(
     check_folder(data)
     check_outputs({"json": json_}, data=data, folder=out_, path_column=config.path_column)
     from flowerfast.commands.display import progress_bar
-    from flowerfast.packing.pack import damaged
     from flowerfast.packing.pack import pack as pack_photos
     from flowerfast.packing.parts import parse_part
     from flowerfast.packing.shard_writer import PackSettings
+    from flowerfast.packing.verify import damaged
 
     if verify:
         if out_ is not None:

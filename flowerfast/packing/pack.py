@@ -4,8 +4,6 @@ In threads: reading, decoding, resizing and encoding all let go of the interpret
 writes.
 """
 
-import os
-import tempfile
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -13,44 +11,27 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import simplejpeg
 
 from flowerfast.arguments import progress_bars
 from flowerfast.config import DataConfig
-from flowerfast.errors import RunFailed, UserError, WriteFailed, one_line
+from flowerfast.errors import RunFailed, UserError, WriteFailed
 from flowerfast.kernels import numba_problem
 from flowerfast.locks import only_writer
-from flowerfast.machine import Progress, ProgressBars, no_bars, usable_cores
-from flowerfast.packing.parts import PART_FOLDER, check_parts, merge, part_name, rows_of
-from flowerfast.packing.shard_writer import PackSettings, ShardWriter, open_writer, pack_state, read_state
-from flowerfast.packing.tar_shard import Photo
-from flowerfast.packing.upload import Upload, merge_at, names_at, open_packing, state_at
+from flowerfast.machine import ProgressBars, no_bars, usable_cores
+from flowerfast.packing.parts import check_parts, merge, part_name, rows_of
+from flowerfast.packing.prepare import prepare
+from flowerfast.packing.shard_writer import PackSettings, ShardWriter, pack_state
+from flowerfast.packing.target import Target, target_of
 from flowerfast.philox import generator
-from flowerfast.photos.decode import DecodeError
 from flowerfast.photos.listing import gathered
 from flowerfast.photos.photos import Photos, iter_chunks
-from flowerfast.photos.remote import Remote
-from flowerfast.photos.shard_index import BRING_BACK, INDEX, STATE, Index, is_packed, read_index
+from flowerfast.photos.shard_index import BRING_BACK, INDEX, STATE, Index, read_index
 from flowerfast.photos.table import BadFile, Table
 from flowerfast.photos.walk import some
 from flowerfast.photos.workers import Workers, in_order
-from flowerfast.pixels.reference import resize
-from flowerfast.places import spelled, url_of
-from flowerfast.plans.geometry import limited
+from flowerfast.places import url_of
 
-_MAGIC = {
-    b"\xff\xd8": "jpg",
-    b"\x89PNG": "png",
-    b"RIFF": "webp",
-    b"BM": "bmp",
-    b"GIF8": "gif",
-    b"II": "tif",
-    b"MM": "tif",
-    b"P": "ppm",
-}
-_JPEG_SIDE = 65_500  # pixels; libjpeg writes no longer one
 _AHEAD = 8  # photos in memory per thread: read and shrunk, or about to be
-_CHUNK = 16  # photos per task when verifying
 
 
 @dataclass(frozen=True)
@@ -110,11 +91,9 @@ def pack(
     """
     bars = progress_bars(bars)
     _check_apart(data, out)
-    url, at, upload = url_of(out), out if part is None else out / part_name(part), None
-    names = set[str]()
-    if url is not None or (part is not None and out.is_dir()):
-        names = {*os.listdir(out)} if url is None else names_at(url)
-        check_parts(out, part, names)
+    home = target_of(out)
+    target = home if part is None else home.at(part_name(part))
+    check_parts(home, part)
     problem = numba_problem() if settings.seekable else None
     if problem is not None:
         raise UserError(f"seekable: {problem}, or pack without")
@@ -124,61 +103,42 @@ def pack(
     if settings.max_side is not None or settings.jpeg:  # how photos are turned decides those bytes
         table, notes = replace(table, fingerprint=photos.fingerprint), photos.notes
     order = rows_of(shard_order(table.fold), part)
-    if part is not None:
-        _check_siblings(out, part, names, pack_state(table, settings))
-    place, other = at, "name another folder"
-    if url is not None:
-        upload = Upload(spelled(at), pack_state(table, settings, part))
-        place, other = upload.folder, "name another URL, or another cache folder in FLOWERFAST_CACHE"
-    packed = upload.index if upload is not None else None
+    state = pack_state(table, settings, part)
+    look = partial(check_parts, home, part, state)
+    look()
+    packed = target.arrived(state)
     fresh = packed is None
     if packed is None:
-        with only_writer(place, other) as unlocked:
+        with only_writer(target.folder, target.other) as unlocked:
             notes = notes if unlocked is None else (*notes, unlocked)
             try:
-                opened = open_writer if upload is None else open_packing
-                writer = opened(place, table, settings, part)
+                writer = target.open(table, settings, part, look)
+                packed = (
+                    read_index(target.folder)
+                    if writer is None
+                    else _write(photos, writer, order, config, bars)
+                )
+                fresh = target.send(packed, state, look, bars) or writer is not None
             except WriteFailed as error:
-                raise _failed(error, place) from error
-            fresh = writer is not None or upload is not None
-            packed = read_index(place) if writer is None else _write(photos, writer, order, config, bars)
-            if upload is not None:
-                with bars("copying") as bar:
-                    upload.finish(packed, bar)
+                raise _failed(error, target.folder) from error
     rows = np.sort(order)
     kept = _kept(table, rows, packed)
     if not fresh:
-        _check_index(at, table, kept, settings, packed)
+        _check_index(target, table, kept, settings, packed)
     if part is not None:
-        notes = (*notes, _merged(out, part))
+        notes = (*notes, _merged(home, part))
     return _result(table, rows, kept, packed, notes, fresh)
 
 
-def _check_siblings(out: Path, part: tuple[int, int], names: set[str], state: dict[str, Any]) -> None:
-    """Raise UserError where another part, of those with these `names`, is of other photos or settings."""
-    url = url_of(out)
-    for name in sorted(name for name in names if PART_FOLDER.fullmatch(name) and name != part_name(part)):
-        theirs = read_state(out / name / STATE) if url is None else state_at(Remote(f"{url}/{name}"))
-        if theirs is None:
-            continue
-        theirs.pop("part", None)
-        if theirs != state:
-            raise UserError(
-                f"{spelled(out / name)}: packed from other photos or settings; pack part {part[0]} as that "
-                "one was, or remove it"
-            )
-        return
-
-
-def _merged(out: Path, part: tuple[int, int]) -> str:
+def _merged(home: Target, part: tuple[int, int]) -> str:
     """Write the index over all parts if they are there; what to say of it. Raises RunFailed."""
-    url, (which, count) = url_of(out), part
+    which, count = part
     try:
-        absent = merge(out, count) if url is None else merge_at(url, count)
+        absent = merge(home, count)
     except WriteFailed as error:
-        raise _failed(error, out) from error
+        raise _failed(error, home) from error
     if not absent:
-        return f"part {which} of {count}: all parts are there, {spelled(out)} is complete"
+        return f"part {which} of {count}: all parts are there, {home} is complete"
     return f"part {which} of {count}: packed; to come: {some([str(number) for number in absent])}"
 
 
@@ -194,8 +154,8 @@ def _write(
             bars("packing") as bar,
             closing(Workers(threads, "flowerfast-pack")) as pool,
         ):
-            ahead, prepare = threads * _AHEAD, partial(_prepare, photos, writer.settings)
-            ready = in_order(pool, prepare, iter_chunks(rows, 1), ahead, photos.place)
+            ahead, prepared = threads * _AHEAD, partial(prepare, photos, writer.settings)
+            ready = in_order(pool, prepared, iter_chunks(rows, 1), ahead, photos.place)
             for row, photo in zip(map(int, rows), ready, strict=True):
                 if isinstance(photo, str):
                     photos.report_bad(row, photo)
@@ -212,7 +172,7 @@ def _write(
         writer.close()
 
 
-def _failed(error: OSError, out: Path) -> RunFailed:
+def _failed(error: OSError, out: Path | Target) -> RunFailed:
     then = "run the same command again: it goes on where it stopped"
     if isinstance(error, WriteFailed):
         return RunFailed(error.line(then))
@@ -246,105 +206,6 @@ def shard_order(fold: np.ndarray) -> np.ndarray:
     return np.concatenate([shuffled[fold[shuffled] == each] for each in folds])
 
 
-def damaged(folder: Path, threads: int | None = None, progress: Progress | None = None) -> list[str]:
-    """Photos of a folder of shards whose bytes are not those that were packed: shard, member and path.
-
-    Reads every byte of every photo, in the order in which they lie, also at a URL. Raises UserError when a
-    shard is missing or has another size.
-    """
-    if url_of(folder) is None and folder.is_dir() and not is_packed(folder):
-        raise _no_shards(folder)  # tar files of others have no checksums
-    with tempfile.TemporaryDirectory() as nowhere:  # what is kept of remote shards says nothing of these
-        none: dict[str, Any] = {"cache_dir": nowhere, "cache_gb": 1e-9} if url_of(folder) is not None else {}
-        photos = Photos(folder, max_pixels=1 << 62, exif="ignore", min_classes=1, **none)
-        return _damaged(photos, folder, threads or usable_cores(), progress)
-
-
-def _no_shards(folder: Path) -> UserError:
-    return UserError(f"{folder}: no packed photos there; give the OUT of `flowerfast pack DATA OUT`")
-
-
-def _damaged(photos: Photos, folder: Path, threads: int, progress: Progress | None) -> list[str]:
-    shards = photos.table.shards
-    if shards is None:
-        raise _no_shards(folder)
-    order = np.lexsort((shards.offset, shards.shard))
-    damaged_photos: list[str] = []
-    done = 0
-
-    def wrong(rows: np.ndarray) -> list[int]:
-        found, _ = photos.read(rows)  # which compares each with its checksum
-        return [row for row, photo in zip(rows.tolist(), found, strict=True) if isinstance(photo, OSError)]
-
-    with closing(Workers(threads, "flowerfast-verify")) as pool:
-        for rows in in_order(pool, wrong, iter_chunks(order, _CHUNK), 2 * threads, photos.place):
-            damaged_photos += [photos.where(row) for row in rows]
-            done = min(done + _CHUNK, len(order))
-            if progress:
-                progress(done, len(order))
-    return damaged_photos
-
-
-def _prepare(photos: Photos, settings: PackSettings, sample: np.ndarray) -> Photo | str:
-    """The photo of one sample as it will be packed, or why it cannot be."""
-    photo = _chosen(photos, settings, sample)
-    if settings.seekable and not isinstance(photo, str) and photo.extension == "jpg":
-        from flowerfast.packing.seekable import seekable  # imports numba
-
-        encoded = seekable(photo.encoded, photo.width, photo.height)
-        if encoded is not None:
-            return replace(photo, encoded=encoded, seekable=True)
-    return photo
-
-
-def _chosen(photos: Photos, settings: PackSettings, sample: np.ndarray) -> Photo | str:
-    """The photo of one sample copied, shrunk or re-coded, or why it cannot be."""
-    table, row = photos.table, int(sample[0])
-    width, height = int(table.width[row]), int(table.height[row])
-    try:
-        encoded = photos.read_one(row)
-        if len(encoded) != table.size[row]:
-            return f"has {len(encoded)} bytes, had {table.size[row]} when scanned: changed since"
-        large = settings.max_side is not None and min(width, height) > settings.max_side
-        if not large and (not settings.jpeg or encoded[:2].tobytes() == b"\xff\xd8"):
-            shape = width, height, int(table.orientation[row])
-            return Photo(encoded, _extension(encoded), *shape)
-        pixels = photos.decode(row, encoded)
-        if large and settings.max_side is not None:
-            pixels = _shrink(pixels, settings.max_side)
-        return _as_jpeg(pixels, settings.quality, recoded=not large)
-    except (OSError, DecodeError) as error:
-        return one_line(error)
-
-
-def _shrink(pixels: np.ndarray, max_side: int) -> np.ndarray:
-    """Pixels, uint8 (h, w, 3), with a short side of `max_side`."""
-    height, width = pixels.shape[:2]
-    new_width, new_height = limited((np.array([width]), np.array([height])), max_side)
-    return resize(pixels, int(new_height[0]), int(new_width[0]))
-
-
-def _as_jpeg(pixels: np.ndarray, quality: int, recoded: bool) -> Photo:
-    """Pixels, uint8 (h, w, 3), as a JPEG. Raises DecodeError when they are too many for one.
-
-    Chroma at half the resolution (4:2:0), as cameras write it: full chroma comes a little closer to the
-    pixels, and is paid for in bytes that every epoch reads.
-    """
-    height, width = pixels.shape[:2]
-    if max(height, width) > _JPEG_SIDE:
-        raise DecodeError(f"{width}x{height} pixels cannot be a JPEG, whose sides have {_JPEG_SIDE} at most")
-    encoded = simplejpeg.encode_jpeg(
-        np.ascontiguousarray(pixels), quality, colorspace="RGB", colorsubsampling="420", fastdct=False
-    )
-    return Photo(np.frombuffer(encoded, np.uint8), "jpg", width, height, orientation=1, recoded=recoded)
-
-
-def _extension(encoded: np.ndarray) -> str:
-    """Extension by content, by which other readers choose a decoder."""
-    start = encoded[:4].tobytes()
-    return next((extension for magic, extension in _MAGIC.items() if start.startswith(magic)), "avif")
-
-
 def _kept(table: Table, rows: np.ndarray, index: Index) -> np.ndarray:
     """Of these rows, int64 (n,), those whose photos were not left out."""
     left_out = {path for path, _ in index.bad}
@@ -353,7 +214,9 @@ def _kept(table: Table, rows: np.ndarray, index: Index) -> np.ndarray:
     return np.fromiter((row for row in rows if table.path(int(row)) not in left_out), np.int64)
 
 
-def _check_index(at: Path, table: Table, kept: np.ndarray, settings: PackSettings, index: Index) -> None:
+def _check_index(
+    target: Target, table: Table, kept: np.ndarray, settings: PackSettings, index: Index
+) -> None:
     """Raise UserError unless an index is of what the state beside it says: these rows, int64 (n,)."""
     paths = gathered(table.path_bytes, np.diff(table.path_ends, prepend=0), kept)
     if (
@@ -362,7 +225,7 @@ def _check_index(at: Path, table: Table, kept: np.ndarray, settings: PackSetting
         or not np.array_equal(index.columns["path_bytes"], paths)
     ):
         raise UserError(
-            f"{spelled(at)}/{INDEX}: is of other photos or settings than {STATE} beside it; {BRING_BACK}"
+            f"{target}/{INDEX}: is of other photos or settings than {STATE} beside it; {BRING_BACK}"
         )
 
 

@@ -6,14 +6,15 @@ OUT/flowerfast-index.npz       written by whoever finds all parts there: the sha
 
 import re
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from flowerfast.errors import UserError
 from flowerfast.packing.shard_writer import read_state
+from flowerfast.packing.target import Target
 from flowerfast.photos.listing import scatter
 from flowerfast.photos.shard_index import (
     COLUMNS,
@@ -26,7 +27,6 @@ from flowerfast.photos.shard_index import (
     read_index,
     write_index,
 )
-from flowerfast.places import spelled
 
 _MOST = 100_000  # parts
 _MOST_ROWS = 1 << 31
@@ -55,44 +55,60 @@ def rows_of(order: np.ndarray, part: tuple[int, int] | None) -> np.ndarray:
     return order[part[0] - 1 :: part[1]]
 
 
-def check_parts(out: Path, part: tuple[int, int] | None, names: Iterable[str]) -> None:
-    """Raise UserError where a place has photos that were packed otherwise, as the `names` there tell.
+def check_parts(target: Target, part: tuple[int, int] | None, state: dict[str, Any] | None = None) -> None:
+    """Raise UserError where a place has photos that were packed otherwise, as the names there tell.
 
     So they were whole or in another number of parts; where `part` is None, in parts, or by somebody else.
+    With `state` another part's is looked at too, which must be of the same photos and settings.
     """
-    names = {*names}
-    counts = {int(found[2]) for found in map(PART_FOLDER.fullmatch, names) if found}
-    others = [f"in {count} parts" for count in counts if part is None or count != part[1]]
-    if part is not None and (STATE in names or (INDEX in names and not counts)):
+    names = target.names()
+    parts = {name: int(found[2]) for name in sorted(names) if (found := PART_FOLDER.fullmatch(name))}
+    others = [f"in {count} parts" for count in parts.values() if part is None or count != part[1]]
+    if part is not None and (STATE in names or (INDEX in names and not parts)):
         others.append("whole")
     if part is None and not {STATE, INDEX} & names:
         others += [f"by somebody else ({name})" for name in sorted(names) if SHARD_NAME.fullmatch(name)]
     if others:
         raise UserError(
-            f"{spelled(out)}: holds photos packed {others[0]}; name another folder or URL, or remove it"
+            f"{target}: holds photos packed {others[0]}; name another folder or URL, or remove it"
+        )
+    if part is None or state is None:
+        return
+    beside = (target.at(name) for name in parts if name != part_name(part))
+    other = next(((each, theirs) for each in beside if (theirs := each.state()) is not None), None)
+    if other is not None and _of_all(other[1]) != _of_all(state):
+        raise UserError(
+            f"{other[0]}: packed from other photos or settings; pack part {part[0]} as that one was, or "
+            "remove it"
         )
 
 
-def merge(out: Path, count: int, source: Path | None = None) -> list[int]:
+def _of_all(state: dict[str, Any] | None) -> dict[str, Any]:
+    """What all parts of a set have alike."""
+    return {**(state or {}), "part": None}
+
+
+def merge(target: Target, count: int) -> list[int]:
     """Write the index over all parts, once all are there: the numbers of those that are not.
 
-    Only indexes are read. Whoever merges the same parts writes the same bytes. `source` is where the parts
-    came from, for messages. Raises UserError when they are not of the same photos and settings, OSError.
+    Only indexes are read. Whoever merges the same parts writes the same bytes. Raises UserError when they are
+    not of the same photos and settings, RunFailed, OSError.
     """
-    folders = [out / part_name((number, count)) for number in range(1, count + 1)]
-    absent = [number for number, folder in enumerate(folders, 1) if not (folder / INDEX).is_file()]
-    if absent:
-        return absent
-    named, first = [spelled((source or out) / folder.name) for folder in folders], None
-    for number, (folder, name) in enumerate(zip(folders, named, strict=True), 1):
-        state = {**(read_state(folder / STATE, f"{name}/{STATE}") or {}), "part": None}
-        first = first or state
-        if state != first:
-            raise UserError(
-                f"{name}: packed from other photos or settings than {folders[0].name}; remove one of the "
-                f"two and run --part {number}/{count} again"
-            )
-    write_index(_joined(folders, named), out)
+    names = [part_name((number, count)) for number in range(1, count + 1)]
+    with target.merging(names) as out:
+        absent = [number for number, name in enumerate(names, 1) if not (out / name / INDEX).is_file()]
+        if absent:
+            return absent
+        named, first = [str(target.at(name)) for name in names], None
+        for number, (name, place) in enumerate(zip(names, named, strict=True), 1):
+            state = _of_all(read_state(out / name / STATE, f"{place}/{STATE}"))
+            first = first or state
+            if state != first:
+                raise UserError(
+                    f"{place}: packed from other photos or settings than {names[0]}; remove one of the "
+                    f"two and run --part {number}/{count} again"
+                )
+        write_index(_joined([out / name for name in names], named), out)
     return []
 
 

@@ -294,7 +294,7 @@ def open_writer(
         check_unfinished(folder)
         if before != state:
             _clear(folder)
-            _write_state(folder, state)
+            write_state(folder, state)
         with writing(folder / PARTS):
             (folder / PARTS).mkdir(exist_ok=True)
             sync_folder(folder)
@@ -346,7 +346,8 @@ def read_state(file: Path, source: str | None = None) -> dict[str, Any] | None:
     return state
 
 
-def _write_state(folder: Path, state: dict[str, Any]) -> None:
+def write_state(folder: Path, state: dict[str, Any]) -> None:
+    """Write what `read_state` reads. Raises OSError."""
     write_text(folder / STATE, json.dumps(state, indent=1) + "\n", durable=True)
 
 

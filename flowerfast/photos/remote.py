@@ -132,6 +132,11 @@ class Remote:
 
         self._trying(name, put)
 
+    def remove(self, name: str) -> None:
+        """Remove an object, if that goes."""
+        with suppress(Exception):  # each store has its own
+            self._call("rm_file", self._path(name))
+
     def _piece(self, path: str, start: int, end: int) -> bytes:
         """What comes for a range; of HTTP no more than one byte too many, however many are sent."""
         if not self._files.async_impl:  # cache_type: else blocks around them come too

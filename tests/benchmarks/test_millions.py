@@ -10,6 +10,7 @@ import pytest
 from benchmarks import millions
 from flowerfast.packing.parts import _joined, merge, part_name
 from flowerfast.packing.shard_writer import PackSettings, open_writer
+from flowerfast.packing.target import Folder
 from flowerfast.photos.photos import Photos
 from flowerfast.photos.shard_index import write_index
 
@@ -49,7 +50,7 @@ def test_the_end_of_packing_merging_and_opening_hold_rows_once(tmp_path: Path) -
     assert peak(lambda: Photos(whole)) < MOST
     millions.prepared(parts, ROWS, 16)
     millions.written(f"{parts}/part-001-of-016", ROWS, 16)
-    assert merge(Path(parts), 16) == []
+    assert merge(Folder(Path(parts)), 16) == []
     folders = [Path(parts, part_name((number, 16))) for number in range(1, 17)]
     assert peak(lambda: write_index(_joined(folders, [*map(str, folders)]), Path(few))) < MOST + WRITTEN
     one, other = Photos(whole).table, Photos(parts).table

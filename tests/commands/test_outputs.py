@@ -28,7 +28,7 @@ COMMANDS = {
     "show json": (["show", "DATA", "--out", "s.png"], "--json", "flowerfast.showing.cells.show"),
     "doctor": (["doctor", "DATA"], "--json", "flowerfast.commands.doctor.examine"),
     "pack": (["pack", "DATA", "OUT"], "--json", "flowerfast.packing.pack.pack"),
-    "verify": (["pack", "--verify", "OUT"], "--json", "flowerfast.packing.pack.damaged"),
+    "verify": (["pack", "--verify", "OUT"], "--json", "flowerfast.packing.verify.damaged"),
     "settings": (["settings"], "--json", "flowerfast.commands.settings.print_settings"),
     "tune": (["tune", "DATA", "--out", "new"], "--json", "flowerfast.training.tune.tune"),
     "export": (["export", "RUN", "--out", "new"], "--json", "flowerfast.exporting.export.export"),

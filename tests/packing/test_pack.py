@@ -16,9 +16,10 @@ from PIL import Image
 from flowerfast.config import DataConfig
 from flowerfast.errors import RunFailed, UserError
 from flowerfast.machine import ProgressBars
-from flowerfast.packing import pack as module
-from flowerfast.packing.pack import damaged, pack, shard_order
+from flowerfast.packing import target
+from flowerfast.packing.pack import pack, shard_order
 from flowerfast.packing.shard_writer import PackSettings
+from flowerfast.packing.verify import damaged
 from flowerfast.photos.photos import Photos
 from flowerfast.pixels.reference import resize
 from flowerfast.plans.geometry import limited
@@ -117,14 +118,14 @@ def test_a_photo_that_changes_after_the_scan_is_bad(
     photo_folder: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     photos = photo_folder({"a": 3, "b": 3})
-    begin = module.open_writer
+    begin = target.open_writer
 
     def change(*args: Any) -> object:
         with (photos / "a/a_001.jpg").open("ab") as file:
             file.write(b"more")
         return begin(*args)
 
-    monkeypatch.setattr(module, "open_writer", change)
+    monkeypatch.setattr(target, "open_writer", change)
     result = pack(photos, tmp_path / "out", SMALL, CONFIG)
     assert [bad.path for bad in result.bad] == ["a/a_001.jpg"]
     assert "changed since" in result.bad[0].error

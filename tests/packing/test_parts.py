@@ -12,6 +12,7 @@ from flowerfast.errors import UserError
 from flowerfast.packing.pack import Packed, pack
 from flowerfast.packing.parts import merge, parse_part
 from flowerfast.packing.shard_writer import PackSettings
+from flowerfast.packing.target import Folder
 from flowerfast.photos.photos import Photos
 from flowerfast.photos.shard_index import COLUMNS, INDEX, read_index
 
@@ -66,11 +67,11 @@ def test_parts_of_other_photos_or_settings_are_not_joined(photo_folder: Write, t
     pack_part(photos, tmp_path / "other", "2/2", PackSettings(max_side=20, shard_bytes=20_480))
     shutil.copytree(tmp_path / "other" / "part-002-of-002", out / "part-002-of-002")  # as at the same time
     with pytest.raises(UserError, match=r"part-002-of-002: packed from other photos or settings than"):
-        merge(out, 2)
+        merge(Folder(out), 2)
     assert not (out / INDEX).exists()
     with pytest.raises(UserError, match=r"out: holds photos packed in 2 parts; name another folder"):
         pack_part(photos, out, "1/3")
-    with pytest.raises(UserError, match=r"out: is neither empty nor of packed photos"):
+    with pytest.raises(UserError, match=r"out: holds photos packed in 2 parts; name another folder"):
         pack(photos, out, SMALL, DataConfig())
     pack(photos, tmp_path / "whole", SMALL, DataConfig())
     with pytest.raises(UserError, match=r"whole: holds photos packed whole"):

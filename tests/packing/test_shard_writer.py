@@ -158,8 +158,8 @@ def test_a_killed_run_goes_on_with_the_same_bytes(photo_folder: Write, tmp_path:
     code = (
         "import time\nfrom pathlib import Path\nfrom flowerfast.packing import pack as p\n"
         "from flowerfast.config import DataConfig\n"
-        "prepare = p._prepare\n"
-        "p._prepare = lambda *a: (time.sleep(0.05), prepare(*a))[1]\n"
+        "prepare = p.prepare\n"
+        "p.prepare = lambda *a: (time.sleep(0.05), prepare(*a))[1]\n"
         f"photos, out = Path({str(photos)!r}), Path({str(out)!r})\n"
         "p.pack(photos, out, p.PackSettings(40, 90, 10_240), DataConfig(workers=2))\n"
     )

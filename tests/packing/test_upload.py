@@ -11,9 +11,11 @@ import pytest
 
 from flowerfast.config import DataConfig
 from flowerfast.errors import RunFailed, UserError
-from flowerfast.packing.pack import damaged, pack
+from flowerfast.packing.pack import pack
+from flowerfast.packing.parts import merge
 from flowerfast.packing.shard_writer import PackSettings
-from flowerfast.packing.upload import merge_at
+from flowerfast.packing.upload import Upload
+from flowerfast.packing.verify import damaged
 from flowerfast.photos import remote
 from flowerfast.photos.photos import Photos
 from flowerfast.photos.shard_index import INDEX, STATE
@@ -203,11 +205,11 @@ def test_parts_at_a_url_are_named_by_it(photo_folder: Write, url: str) -> None:
     second = "part-002-of-002"
     fsspec.filesystem("memory").mv(f"{url}2/{second}", f"{url}/{second}", recursive=True)
     with pytest.raises(UserError, match=rf"^{url}/{second}: packed from other photos or settings than"):
-        merge_at(url, 2)
+        merge(Upload(url), 2)
     state = f"{url}/part-001-of-002/{STATE}"
     fsspec.filesystem("memory").pipe_file(state, b"{")
     with pytest.raises(UserError, match=rf"^{state}: damaged"):
-        merge_at(url, 2)
+        merge(Upload(url), 2)
 
 
 def test_what_never_arrived_makes_way_for_other_settings(
@@ -215,8 +217,12 @@ def test_what_never_arrived_makes_way_for_other_settings(
 ) -> None:
     photos, other = photo_folder(), PackSettings(max_side=20, shard_bytes=20_480)
 
-    def write(*_: object) -> None:
-        raise RunFailed("broken off")
+    put = remote.Remote.write
+
+    def write(self: remote.Remote, file: Path, name: str) -> None:
+        if name != STATE:
+            raise RunFailed("broken off")
+        put(self, file, name)
 
     with monkeypatch.context() as patch:
         patch.setattr(remote.Remote, "write", write)

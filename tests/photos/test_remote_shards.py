@@ -17,8 +17,9 @@ import pytest
 
 from flowerfast.config import DataConfig
 from flowerfast.errors import RunFailed, UserError
-from flowerfast.packing.pack import damaged, pack
+from flowerfast.packing.pack import pack
 from flowerfast.packing.shard_writer import PackSettings
+from flowerfast.packing.verify import damaged
 from flowerfast.photos import remote, remote_shards, shard_cache
 from flowerfast.photos.photos import Photos
 from flowerfast.photos.shard_cache import Mirror, ShardCache
