@@ -28,12 +28,12 @@ from flowerfast.packing.upload import Upload, merge_at, names_at, open_packing, 
 from flowerfast.philox import generator
 from flowerfast.photos.decode import DecodeError
 from flowerfast.photos.listing import gathered
-from flowerfast.photos.photos import Photos, iter_chunks
+from flowerfast.photos.photos import Photos
 from flowerfast.photos.remote import Remote
 from flowerfast.photos.shard_index import BRING_BACK, INDEX, STATE, Index, is_packed, read_index
 from flowerfast.photos.table import BadFile, Table
 from flowerfast.photos.walk import some
-from flowerfast.photos.workers import Workers, in_order
+from flowerfast.photos.workers import Workers, in_order, iter_chunks
 from flowerfast.pixels.reference import resize
 from flowerfast.places import spelled, url_of
 from flowerfast.plans.geometry import limited
