@@ -13,23 +13,26 @@ same command goes on.
 """
 
 import argparse
+import inspect
 import sys
 import tempfile
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from pydantic import StrictFloat, StrictInt
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from flowerfast.bench.environment import SCHEMA, describe_photos, environment, write_results
 from flowerfast.commands.find import check_outputs
-from flowerfast.config import Config, known_keys
+from flowerfast.config import Config, DataConfig, known_keys, speaking_of
 from flowerfast.documents import DocumentError, conform, read_json, shown
-from flowerfast.errors import RunFailed, UserError, one_line
+from flowerfast.errors import RunFailed, UserError, WriteFailed, one_line
 from flowerfast.philox import generator
 from flowerfast.photos.photos import Photos
 from flowerfast.settings import load_config
@@ -41,9 +44,30 @@ GOAL = 0.933
 PAPER_EPOCHS = 6
 """Of the paper's 15, before its learning rate drops."""
 TEST_SEED = 933
-_NOT_TRIED = ("data.path", "data.cache", "model.", "train.epochs", "train.seed", "eval.augmented")
+# How photos are turned is for a recipe to say.
+_TAKEN = inspect.signature(Photos).parameters.keys() - {"exif"}
+WHICH = tuple(f"data.{name}" for name in DataConfig.model_fields if name in _TAKEN)
+"""Settings that say which photos there are: the recipe's in all rows."""
+_COLUMNS = ("data.path_column", "data.label_column", "data.split_column")
+_LINKED = {"data.layout": "split", **dict.fromkeys(_COLUMNS)}
+"""How photos that lie apart are opened: in class folders, whatever they were in."""
+_NOT_TRIED = (*WHICH, "data.path", "data.cache", "model.", "train.epochs", "train.seed", "eval.augmented")
 """Settings that say on what and how long, not how."""
 AGAINST_UNEVEN = ("train.sampling", "train.class_weights")
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What is read of a run that is known."""
+
+    seed: StrictInt
+    val_acc: StrictFloat
+
+
+@dataclass(frozen=True)
+class _Row:
+    settings: dict[str, Any]
+    runs: list[_Run]
 
 
 def set_apart(photos: Photos, folder: Path, uneven: int = 1) -> Path:
@@ -128,7 +152,7 @@ def seconds_to_goal(summary: Mapping[str, Any]) -> float | None:
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
-    """All runs that are not known yet. Raises UserError, RunFailed."""
+    """All runs that are not known yet. Raises UserError, RunFailed, WriteFailed."""
     check_outputs({"out": args.out}, data=args.data)
     recipe = load_config(args.recipe)
     model = {} if args.model is None else {"model.name": args.model}
@@ -137,12 +161,16 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     tried: dict[str, tuple[str, dict[str, Any]]] = {"the recipe": (args.recipe, {})}
     if args.paper:
         first = {"train.lr": args.paper_lr, "train.epochs": PAPER_EPOCHS, "eval.augmented": False}
+        with speaking_of({"train.lr": "--paper-lr"}):
+            load_config("paper", (), first)
         tried["paper's recipe"] = ("paper", first)
     if args.uneven > 1:
         tried |= {f"with {key}=balanced": (args.recipe, {key: "balanced"}) for key in AGAINST_UNEVEN}
     if args.ablate:
         tried |= {name: (args.recipe, back) for name, back in changes(recipe).items()}
-    photos = Photos(str(args.data))
+    photos = Photos.open(args.data, recipe.data)
+    alike = {key: getattr(recipe.data, key.removeprefix("data.")) for key in WHICH}
+    alike |= {} if args.whole else _LINKED
     about = {
         "schema": SCHEMA,
         "kind": "recipe",
@@ -161,7 +189,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
                 row = runs.setdefault(name, {"settings": settings, "runs": []})
                 if any(run["seed"] == seed for run in row["runs"]):
                     continue
-                row["runs"].append(once(folder, config, {**model, **settings}, seed))
+                row["runs"].append(once(folder, config, {**model, **alike, **settings}, seed))
                 last = row["runs"][-1]
                 print(f"{name}, seed {seed}: {last['val_acc']:.1%}, {last['seconds']:.0f} s", flush=True)
                 write_results(
@@ -181,7 +209,8 @@ def _known(
         return {}
     try:
         stored = conform(dict[str, Any], read_json(out))
-        runs = conform(dict[str, dict[str, Any]], stored.pop("runs", {}))
+        runs: dict[str, Any] = stored.pop("runs", {})
+        conform(dict[str, _Row], runs)
     except (OSError, DocumentError) as error:
         raise UserError(f"{out}: no results file ({one_line(error)}); choose another --out") from None
     stored.pop("environment", None)
@@ -213,6 +242,9 @@ def main() -> int:
     except (UserError, RunFailed) as error:
         print(error, file=sys.stderr)
         return 2 if isinstance(error, UserError) else 1
+    except WriteFailed as error:
+        print(error.line("run the same command again"), file=sys.stderr)
+        return 1
     return 0
 
 

@@ -44,6 +44,7 @@ def test_every_page_is_there(site: Path) -> None:
 def test_every_public_name_is_explained(site: Path) -> None:
     page = (site / "api.html").read_text(encoding="utf-8")
     assert [name for name in flowerfast.__all__ if f'id="flowerfast.{name}"' not in page] == []
+    assert 'id="flowerfast.Photos.split"' in page  # which it inherits
 
 
 def test_nothing_comes_from_elsewhere(site: Path) -> None:

@@ -24,9 +24,9 @@ from flowerfast.loaders.device import device_name, pick_device
 from flowerfast.loaders.engine import choose_backend, workplace
 from flowerfast.loaders.loader import Loader
 from flowerfast.machine import Progress, usable_cores, versions
-from flowerfast.photos.photos import Photos, iter_chunks
+from flowerfast.photos.photos import Photos
 from flowerfast.photos.table import BadFile
-from flowerfast.photos.workers import Workers, results
+from flowerfast.photos.workers import Workers, iter_chunks, results
 from flowerfast.plans.plan import Plan, Sampler, epoch_order, make_eval_plan, still_plan
 from flowerfast.training.model import own_crop_pct
 from flowerfast.training.trained import TrainedModel, load_run

@@ -24,11 +24,11 @@ from flowerfast.packing.shard_writer import PackSettings, ShardWriter, pack_stat
 from flowerfast.packing.target import Target, target_of
 from flowerfast.philox import generator
 from flowerfast.photos.listing import gathered
-from flowerfast.photos.photos import Photos, iter_chunks
+from flowerfast.photos.photos import Photos
 from flowerfast.photos.shard_index import BRING_BACK, INDEX, STATE, Index, read_index
 from flowerfast.photos.table import BadFile, Table
 from flowerfast.photos.walk import some
-from flowerfast.photos.workers import Workers, in_order
+from flowerfast.photos.workers import Workers, in_order, iter_chunks
 from flowerfast.places import url_of
 
 _AHEAD = 8  # photos in memory per thread: read and shrunk, or about to be

@@ -9,9 +9,9 @@ import numpy as np
 
 from flowerfast.errors import UserError
 from flowerfast.machine import Progress, usable_cores
-from flowerfast.photos.photos import Photos, iter_chunks
+from flowerfast.photos.photos import Photos
 from flowerfast.photos.shard_index import is_packed
-from flowerfast.photos.workers import Workers, in_order
+from flowerfast.photos.workers import Workers, in_order, iter_chunks
 from flowerfast.places import url_of
 
 _CHUNK = 16  # photos per task

@@ -169,6 +169,12 @@ def results(tasks: Sequence[Task[T]], where: Callable[[int], str]) -> list[T]:
     return [task.result() for task in tasks]
 
 
+def iter_chunks(indices: np.ndarray, size: int) -> Iterator[np.ndarray]:
+    """Consecutive pieces of `indices`, `size` long; the last may be shorter."""
+    for start in range(0, len(indices), size):
+        yield indices[start : start + size]
+
+
 def in_order(
     pool: Workers,
     work: Callable[[np.ndarray], T],
@@ -199,10 +205,9 @@ def one_by_one(samples: np.ndarray, look: Callable[[int], T], where: Callable[[i
     def look_at(some: np.ndarray) -> list[T]:
         return [look(sample) for sample in some.tolist()]
 
-    pieces = (samples[at : at + _CHUNK] for at in range(0, len(samples), _CHUNK))
     threads = usable_cores()
     with closing(Workers(threads, "flowerfast-headers")) as pool:
-        for seen in in_order(pool, look_at, pieces, 2 * threads, where):
+        for seen in in_order(pool, look_at, iter_chunks(samples, _CHUNK), 2 * threads, where):
             yield from seen
 
 

@@ -17,8 +17,8 @@ from flowerfast.errors import one_line
 from flowerfast.machine import Progress, usable_cores
 from flowerfast.photos.decode import DecodeError
 from flowerfast.photos.formats import open_image
-from flowerfast.photos.photos import Photos, iter_chunks
-from flowerfast.photos.workers import Workers, in_order
+from flowerfast.photos.photos import Photos
+from flowerfast.photos.workers import Workers, in_order, iter_chunks
 from flowerfast.scanning.alike import GRID, TONES, perceptual_hash
 from flowerfast.training.thumbnails import SIDE, enough
 

@@ -9,8 +9,8 @@ from PIL import Image
 
 from flowerfast.machine import Progress, usable_cores
 from flowerfast.photos.decode import DecodeError
-from flowerfast.photos.photos import Photos, iter_chunks
-from flowerfast.photos.workers import Workers, in_order
+from flowerfast.photos.photos import Photos
+from flowerfast.photos.workers import Workers, in_order, iter_chunks
 
 SIDE = 128
 """Pixels of a thumbnail's long side, where not said otherwise."""

@@ -32,7 +32,7 @@ from flowerfast.loaders import speeds
 from flowerfast.loaders.batch import Batch
 from flowerfast.packing.pack import pack
 from flowerfast.packing.shard_writer import PackSettings
-from flowerfast.photos import photos as reading
+from flowerfast.photos import samples as reading
 from flowerfast.photos.photos import Photos
 from flowerfast.settings import load_config
 

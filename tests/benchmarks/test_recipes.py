@@ -1,7 +1,9 @@
 """recipes.py: which photos lie apart, which settings are put back, what is known is not run again."""
 
+import errno
 import json
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from flowerfast.errors import RunFailed, UserError
 from flowerfast.packing.pack import pack
 from flowerfast.packing.shard_writer import PackSettings
 from flowerfast.photos.photos import Photos
+from flowerfast.settings import load_config
 from flowerfast.training import run as run_module
 
 Write = Callable[..., Path]
@@ -32,14 +35,18 @@ def folder(photo_folder: Write) -> Path:
 
 @pytest.fixture
 def run(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Function (*arguments) → (exit code, results) of a recipe on `folder`; the same file each time."""
+    """Function (*arguments) → (exit code, results) of a recipe on `folder`, or on other `data`; the same file
+    each time.
+    """
     recipe, out = tmp_path / "tiny.yaml", tmp_path / "recipe-tiny.json"
     recipe.write_text(RECIPE)
     monkeypatch.setattr(run_module, "draw", lambda *_: None)
     monkeypatch.setattr(tables, "RESULTS", tmp_path)
 
-    def measured(*arguments: object) -> tuple[int, dict[str, Any]]:
-        given = ["recipes.py", folder, recipe, "--seeds", 1, "--out", out, *arguments]
+    def measured(
+        *arguments: object, data: Path = folder, recipe: Path = recipe
+    ) -> tuple[int, dict[str, Any]]:
+        given = ["recipes.py", data, recipe, "--seeds", 1, "--out", out, *arguments]
         monkeypatch.setattr("sys.argv", [*map(str, given)])
         return recipes.main(), json.loads(out.read_text())
 
@@ -56,6 +63,11 @@ def untrained(monkeypatch: pytest.MonkeyPatch) -> None:
         return {"seed": seed, "val_acc": 0.5, "seconds": 1.0}
 
     monkeypatch.setattr(recipes, "once", once)
+
+
+def labelled(photos: Photos) -> dict[Path, int]:
+    files = [(photos.root / photos.path(index)).resolve() for index in photos.indices.tolist()]
+    return dict(zip(files, photos.labels.tolist(), strict=True))
 
 
 @pytest.mark.parametrize(("uneven", "rose"), [(1, 16), (5, 4)])
@@ -95,13 +107,50 @@ def test_links_lie_in_the_class_of_their_photo(
     photos = Photos(data)
     apart = Photos(recipes.set_apart(photos, tmp_path / "apart"))
     assert apart.classes == photos.classes
-
-    def labelled(some: Photos) -> dict[Path, int]:
-        files = [(some.root / some.path(index)).resolve() for index in some.indices.tolist()]
-        return dict(zip(files, some.labels.tolist(), strict=True))
-
     assert labelled(apart) == labelled(photos)
     assert len(apart) == len(photos)
+
+
+@pytest.mark.parametrize("whole", [False, True])
+@pytest.mark.parametrize(
+    ("settings", "classes", "count"),
+    [
+        ("{layout: classes}", ("train", "val"), 24),
+        ("{classes: [tulip, daisy]}", ("tulip", "daisy"), 16),
+        ("{max_pixels: 2000, max_bad: 1}", ("daisy", "rose", "tulip"), 18),
+        ("{label_column: month}", ("april", "march"), 24),
+    ],
+)
+def test_all_rows_are_of_the_photos_that_the_recipe_opens(
+    photo_folder: Write,
+    run: Run,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    whole: bool,
+    settings: str,
+    classes: tuple[str, ...],
+    count: int,
+) -> None:
+    kinds = ("train/daisy", "train/rose", "val/rose") if "train" in classes else ("daisy", "rose", "tulip")
+    data, recipe = photo_folder(dict.fromkeys(kinds, 8), name="data"), tmp_path / "its.yaml"
+    files = sorted(data.rglob("*.jpg"))
+    if "april" in classes:
+        rows = [f"{file},{file.parent.name},{('march', 'april')[n % 2]}" for n, file in enumerate(files)]
+        data = tmp_path / "photos.csv"
+        data.write_text("\n".join(["path,label,month", *rows]))
+    recipe.write_text(f"data: {settings}")
+    opened: list[tuple[dict[Path, int], tuple[str, ...], bool]] = []
+
+    def once(folder: Path, config: str, settings: Mapping[str, Any], seed: int) -> dict[str, Any]:
+        photos = Photos.open(folder, load_config(config, (), settings).data)
+        opened.append((labelled(photos), photos.classes, len(photos.test) == 0))
+        return {"seed": seed, "val_acc": 0.5, "seconds": 1.0}
+
+    monkeypatch.setattr(recipes, "once", once)
+    expected = Photos.open(data, load_config(recipe).data)
+    code, result = run("--paper", "--ablate", *["--whole"] * whole, data=data, recipe=recipe)
+    assert (code, result["data"]["photos"], len(expected)) == (0, count, count)
+    assert opened == [(labelled(expected), classes, whole)] * 2
 
 
 def test_what_cannot_lie_apart_is_refused(photo_folder: Write, tmp_path: Path) -> None:
@@ -159,6 +208,36 @@ def test_a_run_that_fails_ends_in_a_line(run: Run, capsys: pytest.CaptureFixture
     assert capsys.readouterr().err == "the training loss is nan; lower train.lr\n"
 
 
+@pytest.mark.usefixtures("untrained")
+def test_a_full_disk_ends_in_a_line_and_takes_nothing(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(file: Path, *_: object, **__: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(file))
+
+    before = run()
+    capsys.readouterr()
+    monkeypatch.setattr(Path, "write_text", full)
+    assert run("--seeds", 2) == (1, before[1])
+    said = capsys.readouterr().err
+    assert "recipe-tiny.json: cannot be written (No space left on device" in said
+    assert said.endswith("; make room, then run the same command again\n")
+    assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize("rate", [0, -1, "nan", "inf"])
+@pytest.mark.usefixtures("untrained")
+def test_a_learning_rate_that_is_none_is_refused_before_anything_runs(
+    run: Run, capsys: pytest.CaptureFixture[str], rate: object
+) -> None:
+    code, before = run()
+    capsys.readouterr()
+    assert (code, run("--seeds", 2, "--paper", "--paper-lr", rate)) == (0, (2, before))
+    told = capsys.readouterr()
+    assert (told.out, told.err.count("\n")) == ("", 1)
+    assert "--paper-lr=" in told.err
+
+
 @pytest.mark.parametrize("given", [["--uneven", 0], ["--uneven", -2], ["--seeds", 0]])
 def test_no_seed_and_no_photo_are_refused(
     run: Run, capsys: pytest.CaptureFixture[str], given: list[object]
@@ -193,6 +272,22 @@ def test_what_stands_at_out_is_looked_at_first(
         told = capsys.readouterr()
         assert (told.out, told.err.count("\n")) == ("", 1)
         assert line in told.err
+
+
+@pytest.mark.parametrize("lacking", ["settings", "runs", "seed", "val_acc"])
+@pytest.mark.usefixtures("untrained")
+def test_rows_that_lack_something_are_no_results(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], lacking: str
+) -> None:
+    _, result = run()
+    row = result["runs"]["the recipe"]
+    del (row if lacking in row else row["runs"][0])[lacking]
+    (tmp_path / "recipe-tiny.json").write_text(json.dumps(result))
+    capsys.readouterr()
+    assert run() == (2, result)
+    said = capsys.readouterr().err
+    assert (said.count("\n"), lacking in said) == (1, True)
+    assert "recipe-tiny.json: no results file (" in said
 
 
 def test_each_setting_is_put_back_by_itself_and_once(run: Run) -> None:

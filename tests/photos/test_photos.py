@@ -10,7 +10,7 @@ from PIL import Image
 from flowerfast.config import DataConfig
 from flowerfast.errors import UserError
 from flowerfast.photos.decode import DecodeError
-from flowerfast.photos.photos import Photos, iter_chunks
+from flowerfast.photos.photos import Photos
 
 Write = Callable[..., Path]
 
@@ -98,13 +98,6 @@ def test_empty_missing_and_damaged_files(photo_folder: Write, write_photo: Write
     with Image.open(whole) as image:
         assert np.array_equal(photos.decode(3), np.asarray(image))
     assert not photos.bad  # nobody has reported any
-
-
-@pytest.mark.parametrize(("count", "size"), [(0, 3), (1, 3), (6, 3), (7, 3), (2, 100)])
-def test_chunks_put_together_are_the_whole(count: int, size: int) -> None:
-    chunks = list(iter_chunks(np.arange(count), size))
-    assert all(len(chunk) == size for chunk in chunks[:-1])
-    assert [i for chunk in chunks for i in chunk.tolist()] == list(range(count))
 
 
 # -------------------------------------------------------------------------------------------- bad files

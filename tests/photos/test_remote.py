@@ -18,6 +18,7 @@ from flowerfast.photos import remote
 from flowerfast.photos.photos import Photos
 from flowerfast.photos.shard_index import INDEX
 from tests.photos.nginx import PASSWORD, USER, Nginx, nginx
+from tests.photos.packed import contents
 
 pytest.importorskip("aiohttp")
 
@@ -41,12 +42,6 @@ def trusting(server: Nginx, monkeypatch: pytest.MonkeyPatch) -> None:
     """For what is in this process; of other processes SSL_CERT_FILE does it."""
     monkeypatch.setitem(fsspec.config.conf, "https", {"ssl": server.trusted()})
     monkeypatch.setattr(remote, "FIRST_WAIT", 0.01)
-
-
-def contents(photos: Photos) -> list[bytes]:
-    found, _ = photos.read(photos.indices)
-    assert all(isinstance(photo, np.ndarray) for photo in found), found
-    return [photo.tobytes() for photo in found if isinstance(photo, np.ndarray)]
 
 
 @pytest.mark.parametrize("below", ["", "/moved", "/short"])

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import fsspec.config
-import numpy as np
 import pytest
 
 from flowerfast.config import DataConfig
@@ -18,6 +17,7 @@ from flowerfast.packing.shard_writer import PackSettings
 from flowerfast.photos import remote
 from flowerfast.photos.photos import Photos
 from flowerfast.photos.shard_index import INDEX
+from tests.photos.packed import contents
 from tests.photos.shard_hub import REPOSITORY, ShardHub, shard_hub
 
 # Read when gcsfs is imported: else it asks by gRPC what kind of bucket it is, which no emulator answers.
@@ -44,12 +44,6 @@ def hub(shards: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ShardHub]:
         bucket = {"endpoint_url": served.address, "token": "anon", "skip_instance_cache": True}
         monkeypatch.setitem(fsspec.config.conf, "gs", bucket)
         yield served
-
-
-def contents(photos: Photos) -> list[bytes]:
-    found, _ = photos.read(photos.indices)
-    assert all(isinstance(photo, np.ndarray) for photo in found), found
-    return [photo.tobytes() for photo in found if isinstance(photo, np.ndarray)]
 
 
 def test_the_hub_gives_the_photos_of_the_local_copy_once(hub: ShardHub, shards: Path) -> None:

@@ -20,8 +20,8 @@ from flowerfast.packing.pack import pack
 from flowerfast.packing.shard_writer import PackSettings
 from flowerfast.photos import packed_table, scan
 from flowerfast.photos import workers as module
-from flowerfast.photos.photos import Photos, iter_chunks
-from flowerfast.photos.workers import WaitStopped, Workers, in_order, leave, results, stopping
+from flowerfast.photos.photos import Photos
+from flowerfast.photos.workers import WaitStopped, Workers, in_order, iter_chunks, leave, results, stopping
 from tests.photos.tables import without_orientations
 
 
@@ -51,6 +51,13 @@ def test_calls_are_made_in_order_and_their_errors_raised() -> None:
     with pytest.raises(RuntimeError, match="have been stopped"):
         pool.submit(np.arange(1), int)
     pool.close()
+
+
+@pytest.mark.parametrize(("count", "size"), [(0, 3), (1, 3), (6, 3), (7, 3), (2, 100)])
+def test_chunks_put_together_are_the_whole(count: int, size: int) -> None:
+    chunks = list(iter_chunks(np.arange(count), size))
+    assert all(len(chunk) == size for chunk in chunks[:-1])
+    assert [i for chunk in chunks for i in chunk.tolist()] == list(range(count))
 
 
 def test_results_come_in_order_and_few_are_under_way() -> None:

@@ -8,8 +8,7 @@ import torch
 from flowerfast.loaders.cache.store import PhotoCache
 from flowerfast.loaders.reading import Reading, Ready
 from flowerfast.photos.decode import DecodeError
-from flowerfast.photos.photos import iter_chunks
-from flowerfast.photos.workers import Workers
+from flowerfast.photos.workers import Workers, iter_chunks
 from flowerfast.plans.plan import Plan
 
 _CHUNK = 4  # photos per task: decoding one takes a millisecond

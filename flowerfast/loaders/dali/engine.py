@@ -26,9 +26,8 @@ from flowerfast.loaders.dali.settings import graph_settings
 from flowerfast.loaders.reading import Reading
 from flowerfast.loaders.transfer import copy_ahead
 from flowerfast.machine import usable_cores
-from flowerfast.photos.photos import iter_chunks
 from flowerfast.photos.watch import Watch
-from flowerfast.photos.workers import leave
+from flowerfast.photos.workers import iter_chunks, leave
 from flowerfast.pixels.finish_batch import finish_images
 from flowerfast.plans.plan import Plan, Sampler
 

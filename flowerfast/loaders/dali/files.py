@@ -16,8 +16,8 @@ from flowerfast.loaders.dali.inputs import as_ppm
 from flowerfast.loaders.reading import Reading, Ready
 from flowerfast.photos.decode import DecodeError, jpeg_header
 from flowerfast.photos.formats import open_image
-from flowerfast.photos.photos import Photos, iter_chunks
-from flowerfast.photos.workers import Workers, results
+from flowerfast.photos.photos import Photos
+from flowerfast.photos.workers import Workers, iter_chunks, results
 from flowerfast.plans.plan import Plan
 
 _CHUNK = 16  # files per task: reading one takes less than handing over a task
