@@ -9,6 +9,7 @@ from flowerfast.errors import UserError, without_passwords
 _URL = re.compile(
     r"([a-z][a-z0-9+.-]+):(?:(/+)([^/].*)|/*)", re.IGNORECASE | re.DOTALL
 )  # of two letters: no drive
+_CHAIN = re.compile(r"[a-z][a-z0-9+.-]*::[a-z][a-z0-9+.-]*:/", re.IGNORECASE)
 _LOCAL = ("file", "local")
 _BUCKETS = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "http", "https")  # a name comes first of all
 TABLES = (".csv", ".tsv", ".tab", ".parquet", ".pq")
@@ -21,9 +22,11 @@ def url_of(place: Path | str) -> str | None:
     A `Path` makes one slash of the two of a URL, which has them again here. Raises UserError for a URL with a
     password: places are written down, in run folders too; for `s3://` alone, which is `s3:` as a `Path`;
     and for text with three slashes where a bucket comes first, whose name was empty: of a `Path` the next
-    folder would be taken for it.
+    folder would be taken for it; and for fsspec's chains of URLs.
     """
     found = _URL.fullmatch(os.fspath(place))
+    if found is None and _CHAIN.match(os.fspath(place)):
+        raise UserError(f"{place}: a chain of URLs; give the last one alone: what is fetched is kept anyway")
     if found is None:
         return None
     scheme = found[1].lower()

@@ -49,6 +49,13 @@ def test_an_empty_bucket_in_text_does_not_make_one_of_the_folder(url: str) -> No
     assert url_of(Path(url)) is not None  # where that cannot be seen any more
 
 
+def test_a_chain_of_urls_is_no_folder() -> None:
+    for given in ("simplecache::s3://bucket/a", Path("blockcache::memory://a/b")):
+        with pytest.raises(UserError, match=rf"^{given}: a chain of URLs; give the last one alone"):
+            url_of(given)
+    assert url_of("a::b/c") is None
+
+
 @pytest.mark.parametrize(
     "url", ["https://ann:secret@host/a", Path("ftp://ann:se:cr@et@host/a"), "http://:x@h/a"]
 )

@@ -20,7 +20,7 @@ from flowerfast.packing.shard_writer import (
     write_state,
 )
 from flowerfast.photos.remote import NotServed, Remote
-from flowerfast.photos.shard_index import INDEX, STATE, Index, read_index
+from flowerfast.photos.shard_index import BRING_BACK, INDEX, STATE, Index, read_index
 from flowerfast.photos.table import Table
 
 _READ_ONLY = ("http://", "https://")
@@ -77,13 +77,22 @@ class Upload:
         return state
 
     def arrived(self, state: dict[str, Any]) -> Index | None:
-        """The index of a whole set that is there. Raises UserError when it is another one, RunFailed."""
+        """The index of a whole set that is there.
+
+        Raises UserError when it is another one, or lacks a shard or a part of one, RunFailed.
+        """
         index: Index | None = self._fetched(INDEX, lambda file: read_index(file.parent, self._url))
         if index is not None and self.state() != state:
             raise UserError(
                 f"{self._url}: holds shards of other photos or settings; name another URL, or remove what "
                 "is there"
             )
+        for shard in index.shards if index is not None else ():
+            if self._size(shard.name) != shard.size:
+                raise UserError(
+                    f"{self._url}/{shard.name}: gone or cut short since it was packed; {BRING_BACK}, or "
+                    f"remove {INDEX} there: the same command packs and copies all then"
+                )
         return index
 
     def open(

@@ -59,7 +59,7 @@ class Remote:
             raise UserError(
                 f'{url}: {one_line(error)}; what URLs need is not installed: pip install "flowerfast[remote]"'
             ) from error
-        except ValueError as error:
+        except (ValueError, OSError) as error:  # some look at what is there
             raise UserError(f"{url}: {one_line(error)}; give a folder, or a URL that fsspec opens") from error
 
     def size(self, name: str) -> int:

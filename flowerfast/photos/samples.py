@@ -77,7 +77,7 @@ class Samples:
         """What a model is to answer of samples: int64 (m,), the class of each; or float32 (m, classes), 1 for
         each that it has.
         """
-        return self._labels(indices, np.float32)
+        return self._labels(self._samples(indices), np.float32)
 
     def _labels(self, indices: np.ndarray, kind: type) -> np.ndarray:
         place, label = self.table.pairs(indices)
@@ -287,6 +287,7 @@ class Samples:
 
     def _samples(self, indices: np.ndarray | Sequence[int]) -> np.ndarray:
         rows = np.asarray(indices)
+        rows = rows if rows.shape != (0,) else np.zeros(0, np.int64)  # of no numbers: floats
         if rows.ndim != 1 or rows.dtype.kind not in "iu":
             raise UserError(f"indices={shown(indices)}: give whole numbers in one row")
         wrong = rows[(rows < 0) | (rows >= len(self.table))]

@@ -47,7 +47,7 @@ _SETS = ("set_members", "set_ends")
 
 Earlier versions wrote no orientations; they are read as 0, not known."""
 
-BRING_BACK = "bring back what was packed, or pack into another folder"
+BRING_BACK = "bring back what was packed, or pack to another place"
 TAR_BLOCK = 512  # bytes; a member's header is the block before its content, and begins with its name
 
 

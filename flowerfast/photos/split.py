@@ -34,7 +34,7 @@ def divide(
     indices = indices[free[indices]]
     if table.sets is not None:
         return _by_labels(table, indices, val_fraction, seed)
-    train, val = [], []
+    train, val = [indices[:0]], [indices[:0]]
     labels = table.label[indices]
     by_label = np.argsort(labels, kind="stable")
     bounds = np.searchsorted(labels[by_label], np.arange(len(table.classes) + 1))

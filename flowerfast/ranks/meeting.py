@@ -150,7 +150,8 @@ def leave(error: BaseException | None = None) -> None:
     if error is not None and not (isinstance(error, Said) and error.everywhere):
         return
     try:
-        dist.barrier(group=left.patient)
+        wait_for_first(left)
+        dist.barrier(group=left.steps)
     except RuntimeError:  # of another: who misses it asks for this one too, and the first keeps the store
         _missing(left)
         return
@@ -172,6 +173,24 @@ def joined() -> Iterator[Ranks]:
     finally:
         if before is None:
             leave(error)
+
+
+def wait_for_first(groups: Groups) -> None:
+    """Wait until the first rank is here too, however long that takes; it waits a step's time for the others.
+
+    Raises what torch does, see `naming`.
+    """
+    import torch
+    import torch.distributed as dist
+
+    here, word = current(), torch.zeros(1)
+    if not here.is_first:
+        dist.recv(word, 0, group=groups.patient)
+        return
+    sent = [dist.isend(word, rank, group=groups.patient) for rank in range(1, here.world_size)]
+    for each in sent:
+        if each is not None:
+            each.wait(timedelta(seconds=STEP_SECONDS))
 
 
 def device_group(device: "torch.device") -> Any:

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from flowerfast.errors import RunFailed, Said, UserError
-from flowerfast.ranks.meeting import RankLost, RanksApart, groups, naming
+from flowerfast.ranks.meeting import RankLost, RanksApart, groups, naming, wait_for_first
 from flowerfast.ranks.who import current, started
 
 T = TypeVar("T")
@@ -38,10 +38,11 @@ def all_raise() -> Iterator[None]:
         raise
 
 
-def from_first(make: Callable[[], T]) -> T:
+def from_first(make: Callable[[], T], in_step: bool = False) -> T:
     """What the first rank gets of a call, on every rank; so too a UserError, RunFailed or OSError of it.
 
-    The others wait for it, however long it takes.
+    The others wait for it, however long it takes. It waits for them too, unless all come from the same step
+    (`in_step`): who is not here in a step's time then is lost.
     """
     if (ours := groups()) is None:
         return make()
@@ -54,7 +55,9 @@ def from_first(make: Callable[[], T]) -> T:
         except (UserError, RunFailed, OSError) as met:
             box[1] = met
     with naming():
-        dist.broadcast_object_list(box, src=0, group=ours.patient)
+        if in_step:
+            wait_for_first(ours)
+        dist.broadcast_object_list(box, src=0, group=ours.steps if in_step else ours.patient)
     if isinstance(error := box[1], Exception):
         raise everywhere(error) if isinstance(error, Said) else error
     result: T = box[0]

@@ -97,7 +97,7 @@ class TrainingRun:
         """
         with self.spent.on("write"):
             self.state.agree()
-            from_first(partial(self._save, finished, best))
+            from_first(partial(self._save, finished, best), in_step=True)
 
     def _save(self, finished: bool, best: bool) -> None:
         self._settle()  # before the copy, so that there is one copy at most
@@ -121,7 +121,7 @@ class TrainingRun:
     def finish(self) -> None:
         """Have all written once training is over; what a full disk has refused is tried once more."""
         with self.spent.on("write"):
-            from_first(self._finish)
+            from_first(self._finish, in_step=True)
 
     def _finish(self) -> None:
         if not self._settle():

@@ -38,12 +38,12 @@ def fit(run: TrainingRun, saved: dict[str, Any] | None = None) -> Standing:
     with run.writer, naming(), stopping(run.lockstep.waiting), _stopped_while_waiting(run):
         if saved is not None:
             run.load_state_dict(saved)
-            from_first(run.check_weights)
+            from_first(run.check_weights, in_step=True)
             if current().is_first:  # a kill may have struck between it and last.pt
                 run.writer.submit([partial(run.folder.write_metrics, list(run.standing.history))])
         else:
             run.save()
-        from_first(lambda: run.callbacks.start(run.facts()))
+        from_first(lambda: run.callbacks.start(run.facts()), in_step=True)
         standing = run.standing
         while standing.epoch < settings.epochs and not standing.out_of_patience(settings.patience):
             train_epoch(run)
@@ -177,7 +177,7 @@ def close_epoch(
     run.reporter.end_epoch(row, best)
     run.name_bad()
     run.save(finished=True, best=best)
-    from_first(partial(run.callbacks.epoch, row, run.folder.path))
+    from_first(partial(run.callbacks.epoch, row, run.folder.path), in_step=True)
 
 
 def _augmented(also: Evaluation | LabelEvaluation | None) -> dict[str, float]:

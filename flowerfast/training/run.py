@@ -270,7 +270,7 @@ def _train(
                 callbacks.end(summary, folder.path)
                 return summary
 
-            summary = from_first(conclude)
+            summary = from_first(conclude, in_step=True)
     return TrainResult(folder.path, summary)
 
 

@@ -135,7 +135,7 @@ def test_a_finished_folder_that_has_lost_something_is_told_and_kept(
     if settings != SMALL and (out / INDEX).exists() and STATE not in message:
         message = "holds shards of other photos or settings; name another folder"
     else:
-        message += "; bring back what was packed, or pack into another folder"
+        message += "; bring back what was packed, or pack to another place"
     with pytest.raises(UserError, match=message):
         pack(photos, out, settings, CONFIG)
     assert content(out) == before

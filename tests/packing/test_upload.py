@@ -56,6 +56,21 @@ def test_what_arrives_is_what_is_packed_here(photo_folder: Write, tmp_path: Path
         pack(photos, Path(url), PackSettings(max_side=20), DataConfig())
 
 
+@pytest.mark.parametrize("lost", ["gone", "cut short"])
+def test_a_set_that_has_lost_a_shard_is_not_called_packed(photo_folder: Write, url: str, lost: str) -> None:
+    photos, files = photo_folder(), fsspec.filesystem("memory")
+    pack(photos, Path(url), SMALL, DataConfig())
+    whole = files.cat_file(f"{url}/shard-000001.tar")
+    files.rm(f"{url}/shard-000001.tar")
+    if lost == "cut short":
+        files.pipe_file(f"{url}/shard-000001.tar", whole[:-1])
+    with pytest.raises(UserError, match=rf"^{url}/shard-000001\.tar: gone or cut short since it was pa"):
+        pack(photos, Path(url), SMALL, DataConfig())
+    files.rm(f"{url}/{INDEX}")
+    assert pack(photos, Path(url), SMALL, DataConfig()).fresh
+    assert files.cat_file(f"{url}/shard-000001.tar") == whole
+
+
 def test_a_copy_that_was_broken_off_goes_on_and_nobody_meets_half(
     photo_folder: Write, url: str, own_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

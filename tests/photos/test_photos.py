@@ -135,8 +135,20 @@ def test_files_left_out_at_the_scan_count(photo_folder: Write) -> None:
 
 @pytest.mark.parametrize("wrong", [[1.5], [[1, 2], [3, 4]], "abc", 5, [True, False], [99], [-1]], ids=str)
 def test_what_is_no_index_is_refused(photo_folder: Write, wrong: object) -> None:
+    photos = Photos(photo_folder())
     with pytest.raises(UserError, match=r"subset: got|no sample"):
-        Photos(photo_folder()).subset(wrong)
+        photos.subset(wrong)
+    if wrong == [True, False]:
+        return  # a mask of another length
+    for method in (photos.targets, photos.sizes, photos.orientations, photos.read):
+        with pytest.raises(UserError, match=r"no sample|indices=.*: give whole numbers in one row"):
+            method(wrong)
+
+
+def test_no_indices_are_right_everywhere(photo_folder: Write) -> None:
+    photos = Photos(photo_folder())
+    assert len(photos.subset([])) == len(photos.targets([])) == len(photos.sizes([])[0]) == 0
+    assert photos.read([])[0] == []
 
 
 def test_a_subset_without_a_class_is_split_all_the_same(photo_folder: Write) -> None:

@@ -44,6 +44,11 @@ def trusting(server: Nginx, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remote, "FIRST_WAIT", 0.01)
 
 
+def test_a_url_that_looks_at_what_is_not_there_is_one_line() -> None:
+    with pytest.raises(UserError, match=r"^zip://a::memory:/+b/z: .*; give a folder, or a URL that fsspec"):
+        Photos("zip://a::memory://b/z")
+
+
 @pytest.mark.parametrize("below", ["", "/moved", "/short"])
 def test_photos_are_those_of_the_local_copy(server: Nginx, shards: Path, below: str) -> None:
     """Compressed for whoever takes it, redirected, connections ended at any time."""

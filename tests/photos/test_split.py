@@ -63,6 +63,12 @@ def test_a_part_is_divided_within_itself_and_in_any_order() -> None:
     assert np.bincount(table.label[val]).tolist() == [2, 2]
 
 
+def test_of_no_photos_both_halves_are_empty(photo_folder: Write) -> None:
+    photos = Photos(photo_folder())
+    for none in (photos.test, photos.subset([])):
+        assert [len(half) for half in none.split()] == [0, 0]
+
+
 def test_each_class_gives_the_same_share() -> None:
     table = make_table({"daisy": 633, "dandelion": 898, "roses": 641, "sunflowers": 699, "tulips": 799})
     assert held_per_class(table, 0.2) == [127, 180, 128, 140, 160]

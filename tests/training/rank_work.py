@@ -20,7 +20,7 @@ from flowerfast.photos.photos import Photos
 from flowerfast.photos.workers import WaitStopped
 from flowerfast.ranks import meeting
 from flowerfast.ranks.meeting import RankLost, joined
-from flowerfast.ranks.telling import exchange
+from flowerfast.ranks.telling import exchange, from_first
 from flowerfast.ranks.who import current, started
 from flowerfast.training import run as run_module
 from flowerfast.training.callbacks import Callback, RunFacts
@@ -140,6 +140,21 @@ def late_rank() -> str:
     except RankLost as error:
         return str(error)
     return ""
+
+
+def stopped_rank(victim: int, parting: bool) -> str:
+    """A rank hangs after the last step: while the first makes something for all, or when all part."""
+    meeting.STEP_SECONDS, meeting.NAMING_SECONDS = 2.0, 4.0
+    try:
+        with joined() as here:
+            exchange([0])
+            if here.rank == victim:
+                os.kill(os.getpid(), signal.SIGSTOP)
+            if not parting:
+                return from_first(lambda: "made", in_step=True)
+    except RankLost as error:
+        return str(error)
+    return "parted"
 
 
 def slow_rank(folder: Path, asked: bool) -> dict[str, Any]:

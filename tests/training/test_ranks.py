@@ -12,7 +12,14 @@ from typing import Any
 import pytest
 
 from benchmarks.torture import crew
-from tests.training.rank_work import late_rank, noted_run, run_of_its_own, slow_rank, struck_rank
+from tests.training.rank_work import (
+    late_rank,
+    noted_run,
+    run_of_its_own,
+    slow_rank,
+    stopped_rank,
+    struck_rank,
+)
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="ranks are forked and meet by gloo")
 
@@ -162,6 +169,24 @@ def test_a_rank_that_is_killed_when_the_first_has_done_all_is_named_by_who_misse
     first, second, third = crew.start(3, tmp_path, late_rank).results()
     assert (first, third) == ("", None)
     assert second.startswith("rank 2 has ended or hangs: ")
+
+
+@pytest.mark.parametrize("parting", [False, True])
+@pytest.mark.parametrize("victim", [1, 2])
+def test_a_rank_that_hangs_after_the_last_step_keeps_nobody(
+    tmp_path: Path, victim: int, parting: bool
+) -> None:
+    begun = crew.start(3, tmp_path, stopped_rank, victim, parting)
+    others = [rank for rank in range(3) if rank != victim]
+    for rank in others:
+        begun.processes[rank].join(60)
+    assert [begun.processes[rank].exitcode for rank in others] == [0, 0]
+    begun.processes[victim].kill()
+    ended = begun.results()
+    said = {ended[rank] for rank in others}
+    named = f"rank {victim} has ended or hangs: "
+    assert {"parted"} == said if parting else all(each.startswith(named) for each in said)
+    assert ended[victim] is None
 
 
 @pytest.mark.parametrize("asked", [False, True])
