@@ -171,8 +171,7 @@ def test_a_rank_that_is_killed_when_the_first_has_done_all_is_named_by_who_misse
     assert second.startswith("rank 2 has ended or hangs: ")
 
 
-@pytest.mark.parametrize("parting", [False, True])
-@pytest.mark.parametrize("victim", [1, 2])
+@pytest.mark.parametrize(("victim", "parting"), [(1, False), (2, True)])
 def test_a_rank_that_hangs_after_the_last_step_keeps_nobody(
     tmp_path: Path, victim: int, parting: bool
 ) -> None:
