@@ -15,7 +15,7 @@ from flowerfast.packing.shard_writer import PackSettings
 
 Cli = Callable[..., tuple[int, str, str]]
 COMMANDS = {
-    "evaluate": (["evaluate", "RUN", "DATA"], "--json", "flowerfast.training.trained.evaluate"),
+    "evaluate": (["evaluate", "RUN", "DATA"], "--json", "flowerfast.training.evaluate_run.evaluate"),
     "json": (["predict", "RUN", "DATA/red"], "--json", "flowerfast.training.trained.load_run"),
     "jsonl": (["predict", "RUN", "DATA/red"], "--jsonl", "flowerfast.training.trained.load_run"),
     "csv": (["predict", "RUN", "DATA/red"], "--csv", "flowerfast.training.trained.load_run"),

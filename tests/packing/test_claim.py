@@ -156,13 +156,15 @@ def test_whole_and_in_parts_at_once_are_kept_apart(
 def test_of_two_who_write_before_either_looks_neither_stays(
     photo_folder: Write, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    photos, both = photo_folder(), threading.Barrier(2, timeout=60)
+    photos, both, known = photo_folder(), threading.Barrier(2, timeout=60), threading.local()
 
     def write(self: remote.Remote, file: Path, name: str) -> None:
+        first, known.wrote = not hasattr(known, "wrote"), True
+        if first:
+            both.wait()  # both have found the place empty
         PUT(self, file, name)
-        if not both.broken:
+        if first:
             both.wait()
-            both.abort()
 
     monkeypatch.setattr(remote.Remote, "write", write)
     with ThreadPoolExecutor(2) as pool:
