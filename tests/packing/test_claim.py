@@ -81,6 +81,25 @@ def same_sized(photos: Path) -> Path:
     return other
 
 
+@pytest.mark.parametrize(
+    ("data", "out", "message"),
+    [
+        ("", "", "is the folder of the photos; name another one"),
+        ("", "/small", "lies in memory://.+/shards, the folder of the photos; name a folder outside it"),
+        ("/", "", "is the folder of the photos"),
+        ("/deep", "", "holds the photos, memory://.+/shards/deep; name another folder"),
+    ],
+)
+def test_shards_among_the_photos_are_refused(
+    photo_folder: Write, url: str, data: str, out: str, message: str
+) -> None:
+    pack(photo_folder(), Path(f"{url}{data}"), SMALL, DataConfig())
+    before = names(url)
+    with pytest.raises(UserError, match=message):
+        pack(Path(f"{url}{data}"), Path(f"{url}{out}"), PackSettings(max_side=20), DataConfig())
+    assert names(url) == before
+
+
 @pytest.mark.parametrize("record", ["another's", "gone"])
 def test_shards_of_the_same_size_are_not_taken_for_those_that_were_sent(
     photo_folder: Write, tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch, record: str
