@@ -33,6 +33,7 @@ from flowerfast.commands.find import check_outputs
 from flowerfast.config import Config, DataConfig, known_keys, speaking_of
 from flowerfast.documents import DocumentError, conform, read_json, shown
 from flowerfast.errors import RunFailed, UserError, WriteFailed, one_line
+from flowerfast.files import writing
 from flowerfast.philox import generator
 from flowerfast.photos.photos import Photos
 from flowerfast.settings import load_config
@@ -73,7 +74,8 @@ class _Row:
 def set_apart(photos: Photos, folder: Path, uneven: int = 1) -> Path:
     """A folder of links: a third of each class in test/, the rest in train/; of every second 1 / uneven.
 
-    Raises UserError where photos are no files of their own, have several labels, or one that names no folder.
+    Raises UserError where photos are no files of their own, have several labels, or one that names no folder;
+    WriteFailed.
     """
     if photos.table.shards is not None or photos.multilabel:
         what = "have several labels" if photos.multilabel else "are no files of their own"
@@ -91,8 +93,9 @@ def set_apart(photos: Photos, folder: Path, uneven: int = 1) -> Path:
             for row in some.tolist():
                 number = "" if len(named) == len(paths) else f"{row:06d}-"  # for some are named alike
                 link = folder / half / name / f"{number}{paths[row].name}"
-                link.parent.mkdir(parents=True, exist_ok=True)
-                link.symlink_to(paths[row].resolve())
+                with writing(link):
+                    link.parent.mkdir(parents=True, exist_ok=True)
+                    link.symlink_to(paths[row].resolve())
     return folder
 
 

@@ -29,9 +29,10 @@ if TYPE_CHECKING:
     from flowerfast.scanning.scan import ScanResult, scan
     from flowerfast.training.callbacks import Callback, RunFacts
     from flowerfast.training.compare import Report, report
+    from flowerfast.training.evaluate_run import evaluate
     from flowerfast.training.model import with_normalisation
     from flowerfast.training.run import TrainResult, train
-    from flowerfast.training.trained import Prediction, TrainedModel, evaluate, load_run
+    from flowerfast.training.trained import Prediction, TrainedModel, load_run
     from flowerfast.training.tune import TuneResult, tune
 
 _HOMES = {
@@ -54,7 +55,7 @@ _HOMES = {
     "TrainedModel": "training.trained",
     "TuneResult": "training.tune",
     "UserError": "errors",
-    "evaluate": "training.trained",
+    "evaluate": "training.evaluate_run",
     "export": "exporting.export",
     "fetch": "fetching.fetch",
     "load_run": "training.trained",

@@ -35,7 +35,10 @@ def url_of(place: Path | str) -> str | None:
             f"{scheme}://: a URL that ends there; give all of it, or a folder of that name by its full path"
         )
     if len(found[2]) > 2 and scheme in _BUCKETS:
-        raise UserError(f"{place}: no bucket or host after {scheme}://; put its name there")
+        raise UserError(
+            f"{place}: no bucket or host after {scheme}://, of a variable that is not set perhaps; put its "
+            "name there"
+        )
     url = f"{scheme}:{'///' if scheme in _LOCAL else '//'}{found[3].rstrip('/')}"
     if without_passwords(url) != url:
         raise UserError(

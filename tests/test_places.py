@@ -43,7 +43,9 @@ def test_a_url_that_ends_before_its_place_is_no_folder(url: str) -> None:
 @pytest.mark.parametrize("url", ["s3:///flowers", "GS:////a/b", "https:///x"])
 def test_an_empty_bucket_in_text_does_not_make_one_of_the_folder(url: str) -> None:
     for look in (url_of, lambda given: place("data", given)):
-        with pytest.raises(UserError, match=rf"^{url}: no bucket or host after .+://; put its name there"):
+        with pytest.raises(
+            UserError, match=rf"^{url}: no bucket or host after .+://, of a variable .*; put its name"
+        ):
             look(url)
     assert url_of("memory:///a/b") == "memory://a/b"
     assert url_of(Path(url)) is not None  # where that cannot be seen any more

@@ -15,11 +15,12 @@ from flowerfast.config import DataConfig
 from flowerfast.errors import Stopped, UserError
 from flowerfast.photos.photos import Photos
 from flowerfast.settings import start_config
+from flowerfast.training.evaluate_run import evaluate
 from flowerfast.training.model import build_network
 from flowerfast.training.parent import parent_settings, split_photos
 from flowerfast.training.report import write_report
 from flowerfast.training.run import train
-from flowerfast.training.trained import evaluate, load_run
+from flowerfast.training.trained import load_run
 
 _SEED = 20_260_102
 _STEPS = 6

@@ -7,7 +7,6 @@ Exit codes: 0 success, 1 the run failed, as on a disk that is full, broken or re
 import errno
 import gc
 import os
-import re
 import sys
 import traceback
 from contextlib import suppress
@@ -42,6 +41,7 @@ from flowerfast.errors import (
     write_failure,
 )
 from flowerfast.machine import lend_home
+from flowerfast.places import url_of
 from flowerfast.ranks.meeting import leave
 from flowerfast.ranks.telling import speaks
 from flowerfast.ranks.who import check_alone, current
@@ -87,7 +87,7 @@ for _command in (
 def run() -> int:
     """Do what the command line says; the exit code."""
     try:
-        _refuse_empty(sys.argv[1:])
+        _refuse_unset(sys.argv[1:])
         with Interrupts():
             _look_around()
             lend_home()  # before a command imports the libraries that look for one
@@ -154,14 +154,19 @@ def _tell(error: BaseException, line: str) -> None:
     leave(error)
 
 
-def _refuse_empty(arguments: list[str]) -> None:
-    """Raise UserError for an argument without a character, which pathlib takes for the current folder."""
+def _refuse_unset(arguments: list[str]) -> None:
+    """Raise UserError for what an empty variable leaves: an argument without a character, which pathlib takes
+    for the current folder, and a URL without a bucket, whose next folder it takes for one.
+    """
     for before, argument in zip(["flowerfast", *arguments], arguments, strict=False):
-        if argument == "" or re.fullmatch("--[a-z-]+=", argument):
+        _, given, value = argument.partition("=") if argument.startswith("--") else ("", "=", argument)
+        if given and value == "":
             what = argument or before
             raise UserError(
                 f"{what} '': an empty argument, of a variable that is not set perhaps; give a value"
             )
+        if ":///" in value:
+            url_of(value)
 
 
 _PATHS = (

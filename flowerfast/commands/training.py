@@ -163,7 +163,7 @@ def evaluate(
     check_outputs({"json": json_}, data=data, path_column=config.data.path_column)
     said = say_compiling(config.data.kernels, waited=False)
     from flowerfast.commands.display import progress_bar
-    from flowerfast.training.trained import evaluate as evaluate_run
+    from flowerfast.training.evaluate_run import evaluate as evaluate_run
 
     with progress_bar(out, "reading headers") as bar:
         result = evaluate_run(

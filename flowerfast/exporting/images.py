@@ -12,10 +12,10 @@ from flowerfast.exporting.source import Source
 from flowerfast.machine import Progress
 from flowerfast.photos.photos import Photos
 from flowerfast.places import is_table
+from flowerfast.training.evaluate_run import evaluation_loader
 from flowerfast.training.run_folder import RunFolder
 from flowerfast.training.seal import Damaged
 from flowerfast.training.split_file import read_split
-from flowerfast.training.trained import evaluation_loader
 
 MOST = 64
 """Images on which an export is checked, at most."""

@@ -7,7 +7,7 @@ writes.
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -29,7 +29,7 @@ from flowerfast.photos.shard_index import BRING_BACK, INDEX, STATE, Index, read_
 from flowerfast.photos.table import BadFile, Table
 from flowerfast.photos.walk import some
 from flowerfast.photos.workers import Workers, in_order, iter_chunks
-from flowerfast.places import url_of
+from flowerfast.places import spelled, url_of
 
 _AHEAD = 8  # photos in memory per thread: read and shrunk, or about to be
 
@@ -181,15 +181,21 @@ def _failed(error: OSError, out: Path | Target) -> RunFailed:
 
 def _check_apart(data: Path, out: Path) -> None:
     """Raise UserError where the shards would lie among the photos, or the photos among the shards."""
-    source, target = data.resolve(), out.resolve()
-    if not source.is_dir() or url_of(out) is not None:
+    if url_of(data) is None and not data.is_dir():
         return  # said when the photos are opened
+    source, target = map(_in_full, (data, out))
+    photos, shards = spelled(data), spelled(out)
     if source == target:
-        raise UserError(f"{out}: is the folder of the photos; name another one for the shards")
+        raise UserError(f"{shards}: is the folder of the photos; name another one for the shards")
     if target.is_relative_to(source):
-        raise UserError(f"{out}: lies in {data}, the folder of the photos; name a folder outside it")
+        raise UserError(f"{shards}: lies in {photos}, the folder of the photos; name a folder outside it")
     if source.is_relative_to(target):
-        raise UserError(f"{out}: holds the photos, {data}; name another folder for the shards")
+        raise UserError(f"{shards}: holds the photos, {photos}; name another folder for the shards")
+
+
+def _in_full(place: Path) -> PurePath:
+    url = url_of(place)
+    return place.resolve() if url is None else PurePosixPath(url)
 
 
 def shard_order(fold: np.ndarray) -> np.ndarray:

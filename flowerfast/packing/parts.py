@@ -63,7 +63,9 @@ def check_parts(target: Target, part: tuple[int, int] | None, state: dict[str, A
     """
     names = target.names()
     parts = {name: int(found[2]) for name in sorted(names) if (found := PART_FOLDER.fullmatch(name))}
-    others = [f"in {count} parts" for count in parts.values() if part is None or count != part[1]]
+    others = [
+        f"in {count} part{'s' * (count != 1)}" for count in parts.values() if part is None or count != part[1]
+    ]
     if part is not None and (STATE in names or (INDEX in names and not parts)):
         others.append("whole")
     if part is None and not {STATE, INDEX} & names:

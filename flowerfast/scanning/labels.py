@@ -20,10 +20,11 @@ from flowerfast.machine import Progress
 from flowerfast.photos.layout import TEST, nfc
 from flowerfast.photos.photos import Photos
 from flowerfast.scanning.findings import Finding, Noted, Notes, RunFigures
+from flowerfast.training.evaluate_run import evaluation_loader, split_file
 from flowerfast.training.evaluation import answer
 from flowerfast.training.seal import Damaged, read_sealed
 from flowerfast.training.state import Precision
-from flowerfast.training.trained import TrainedModel, evaluation_loader, split_file
+from flowerfast.training.trained import TrainedModel
 
 MISTAKES = 100
 """Confident mistakes that are listed, the most confident first."""

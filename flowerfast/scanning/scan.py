@@ -169,7 +169,8 @@ def scan(
     if folder is not None:
         # torch, which takes seconds to import:
         from flowerfast.scanning import labels
-        from flowerfast.training.trained import check_classes, load_run
+        from flowerfast.training.evaluate_run import check_classes
+        from flowerfast.training.trained import load_run
 
         trained = load_run(folder, device).at(EvalConfig() if protocol is None else protocol)
         settings = settings.model_copy(update={"exif": trained.exif})

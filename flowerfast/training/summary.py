@@ -8,13 +8,14 @@ from flowerfast.loaders.device import device_name
 from flowerfast.machine import versions
 from flowerfast.photos.photos import Photos
 from flowerfast.training.checkpointing import TrainingRun
+from flowerfast.training.evaluate_run import answers, evaluation_loader
 from flowerfast.training.evaluation import LabelEvaluation
 from flowerfast.training.facts import describe_photos
 from flowerfast.training.label_scores import LabelScores
 from flowerfast.training.progress import Standing
 from flowerfast.training.reference import beside_the_paper
 from flowerfast.training.scores import Confusion, classification_report, intervals
-from flowerfast.training.trained import answers, evaluation_loader, load_run
+from flowerfast.training.trained import load_run
 
 
 def summarise(run: TrainingRun, standing: Standing, seconds: float) -> dict[str, Any]:

@@ -209,18 +209,19 @@ def test_a_run_that_fails_ends_in_a_line(run: Run, capsys: pytest.CaptureFixture
 
 
 @pytest.mark.usefixtures("untrained")
+@pytest.mark.parametrize(("write", "file"), [("write_text", "recipe-tiny.json"), ("symlink_to", ".jpg")])
 def test_a_full_disk_ends_in_a_line_and_takes_nothing(
-    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], write: str, file: str
 ) -> None:
     def full(file: Path, *_: object, **__: object) -> int:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(file))
 
     before = run()
     capsys.readouterr()
-    monkeypatch.setattr(Path, "write_text", full)
+    monkeypatch.setattr(Path, write, full)
     assert run("--seeds", 2) == (1, before[1])
     said = capsys.readouterr().err
-    assert "recipe-tiny.json: cannot be written (No space left on device" in said
+    assert f"{file}: cannot be written (No space left on device" in said
     assert said.endswith("; make room, then run the same command again\n")
     assert said.count("\n") == 1
 

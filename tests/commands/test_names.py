@@ -168,6 +168,16 @@ def test_an_empty_argument_is_not_the_current_folder(cli: Cli, arguments: list[s
     assert err.endswith("'': an empty argument, of a variable that is not set perhaps; give a value\n")
 
 
+@pytest.mark.parametrize(
+    "arguments", [["train", "s3:///roses"], ["pack", "RED", "gs:///b/roses"], ["train", "--out=s3:///b"]],
+    ids=" ".join,
+)  # fmt: skip
+def test_a_url_whose_bucket_is_empty_is_not_that_of_its_next_folder(cli: Cli, arguments: list[str]) -> None:
+    code, out, err = cli(*arguments)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert err.endswith(", of a variable that is not set perhaps; put its name there\n")
+
+
 def test_what_was_said_before_is_not_said_again(capsys: pytest.CaptureFixture[str]) -> None:
     result = {"per_class": [], "bad_files": [], "notes": ["compiling", "other"]}
     output.print_evaluation(result | SCORES, ["compiling"])

@@ -15,7 +15,7 @@ from flowerfast.packing.shard_writer import PackSettings
 
 Cli = Callable[..., tuple[int, str, str]]
 COMMANDS = {
-    "evaluate": (["evaluate", "RUN", "DATA"], "--json", "flowerfast.training.trained.evaluate"),
+    "evaluate": (["evaluate", "RUN", "DATA"], "--json", "flowerfast.training.evaluate_run.evaluate"),
     "json": (["predict", "RUN", "DATA/red"], "--json", "flowerfast.training.trained.load_run"),
     "jsonl": (["predict", "RUN", "DATA/red"], "--jsonl", "flowerfast.training.trained.load_run"),
     "csv": (["predict", "RUN", "DATA/red"], "--csv", "flowerfast.training.trained.load_run"),
@@ -54,12 +54,19 @@ def refused(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callab
     return refuse
 
 
+@pytest.fixture(scope="module")
+def shards(trained: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Photos of a run, packed; read only."""
+    folder = tmp_path_factory.mktemp("packed") / "shards"
+    pack(trained.photos, folder, PackSettings(shard_bytes=20_000), DataConfig())
+    return folder
+
+
 @pytest.fixture
-def work(trained: Any, tmp_path: Path) -> Path:
-    """A folder with copies of a run and its photos, and with shards of them."""
-    shutil.copytree(trained.run, tmp_path / "run")
-    shutil.copytree(trained.photos, tmp_path / "photos")
-    pack(tmp_path / "photos", tmp_path / "shards", PackSettings(shard_bytes=20_000), DataConfig())
+def work(trained: Any, shards: Path, tmp_path: Path) -> Path:
+    """A folder with copies of a run, its photos, and shards of them."""
+    for folder in (trained.run, trained.photos, shards):
+        shutil.copytree(folder, tmp_path / folder.name)
     return tmp_path
 
 

@@ -81,6 +81,25 @@ def same_sized(photos: Path) -> Path:
     return other
 
 
+@pytest.mark.parametrize(
+    ("data", "out", "message"),
+    [
+        ("", "", "is the folder of the photos; name another one"),
+        ("", "/small", "lies in memory://.+/shards, the folder of the photos; name a folder outside it"),
+        ("/", "", "is the folder of the photos"),
+        ("/deep", "", "holds the photos, memory://.+/shards/deep; name another folder"),
+    ],
+)
+def test_shards_among_the_photos_are_refused(
+    photo_folder: Write, url: str, data: str, out: str, message: str
+) -> None:
+    pack(photo_folder(), Path(f"{url}{data}"), SMALL, DataConfig())
+    before = names(url)
+    with pytest.raises(UserError, match=message):
+        pack(Path(f"{url}{data}"), Path(f"{url}{out}"), PackSettings(max_side=20), DataConfig())
+    assert names(url) == before
+
+
 @pytest.mark.parametrize("record", ["another's", "gone"])
 def test_shards_of_the_same_size_are_not_taken_for_those_that_were_sent(
     photo_folder: Write, tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch, record: str
@@ -156,13 +175,15 @@ def test_whole_and_in_parts_at_once_are_kept_apart(
 def test_of_two_who_write_before_either_looks_neither_stays(
     photo_folder: Write, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    photos, both = photo_folder(), threading.Barrier(2, timeout=60)
+    photos, both, known = photo_folder(), threading.Barrier(2, timeout=60), threading.local()
 
     def write(self: remote.Remote, file: Path, name: str) -> None:
+        first, known.wrote = not hasattr(known, "wrote"), True
+        if first:
+            both.wait()  # both have found the place empty
         PUT(self, file, name)
-        if not both.broken:
+        if first:
             both.wait()
-            both.abort()
 
     monkeypatch.setattr(remote.Remote, "write", write)
     with ThreadPoolExecutor(2) as pool:

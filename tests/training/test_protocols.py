@@ -12,10 +12,11 @@ import torch
 from flowerfast.config import DataConfig, EvalConfig, ModelConfig
 from flowerfast.errors import UserError
 from flowerfast.training import fit
+from flowerfast.training.evaluate_run import evaluate
 from flowerfast.training.model import build_network, with_normalisation
 from flowerfast.training.progress import is_better
 from flowerfast.training.run import TrainResult
-from flowerfast.training.trained import TrainedModel, evaluate, load_run
+from flowerfast.training.trained import TrainedModel, load_run
 from tests.training.outcomes import STEPS, assert_same, change_last
 
 Train = Callable[..., TrainResult]

@@ -17,8 +17,8 @@ from flowerfast.packing.shard_writer import PackSettings
 from flowerfast.photos import remote
 from flowerfast.photos.photos import Photos
 from flowerfast.photos.shard_index import INDEX
+from flowerfast.training.evaluate_run import evaluate
 from flowerfast.training.run import TrainResult
-from flowerfast.training.trained import evaluate
 from tests.photos.nginx import nginx
 from tests.photos.store import Store
 

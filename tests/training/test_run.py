@@ -20,9 +20,10 @@ from flowerfast.errors import UserError
 from flowerfast.loaders import loader as loader_module
 from flowerfast.photos.photos import Photos
 from flowerfast.settings import load_config
+from flowerfast.training.evaluate_run import evaluate
 from flowerfast.training.progress import Silent
 from flowerfast.training.run import TrainResult, train
-from flowerfast.training.trained import evaluate, load_run
+from flowerfast.training.trained import load_run
 
 Train = Callable[..., TrainResult]
 Rows = Callable[[Path], list[dict[str, float]]]

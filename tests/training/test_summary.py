@@ -10,8 +10,8 @@ import pytest
 
 from flowerfast.loaders.batch import Batch
 from flowerfast.loaders.loader import Loader
+from flowerfast.training.evaluate_run import evaluate
 from flowerfast.training.run import TrainResult
-from flowerfast.training.trained import evaluate
 
 Train = Callable[..., TrainResult]
 Rows = Callable[[Path], list[dict[str, float]]]

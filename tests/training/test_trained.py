@@ -17,8 +17,9 @@ from torch import nn
 from flowerfast.config import DataConfig
 from flowerfast.errors import UserError
 from flowerfast.photos.photos import Photos
+from flowerfast.training.evaluate_run import evaluate
 from flowerfast.training.model import with_normalisation
-from flowerfast.training.trained import TrainedModel, evaluate, load_run
+from flowerfast.training.trained import TrainedModel, load_run
 from tests.training.saved_run import CLASSES, save_run
 
 Write = Callable[..., Path]

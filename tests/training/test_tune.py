@@ -13,10 +13,10 @@ import timm
 from safetensors.torch import save_file
 
 from flowerfast.augment import Augment
-from flowerfast.config import Config
 from flowerfast.errors import RunFailed, Stopped, UserError
 from flowerfast.settings import load_config
 from flowerfast.training import run as run_module
+from flowerfast.training import trials
 from flowerfast.training import tune as tune_module
 from flowerfast.training.at_hand import weights_at_hand
 from flowerfast.training.tune import TuneResult, tune
@@ -82,27 +82,15 @@ def test_a_search_that_was_stopped_goes_on_and_ends_alike(search: Search) -> Non
     assert figures(search(trials=3)) == figures(whole)  # of a complete one nothing is trained
 
 
-def test_what_is_drawn_follows_from_the_seed() -> None:
-    base = Config.model_validate({"data": {"path": "."}, "train": {"seed": 3}})
-    drawn = [tune_module._draw(number, base, {}, (224, 160)) for number in range(40)]
-    assert drawn == [tune_module._draw(number, base, {}, (224, 160)) for number in range(40)]
-    assert drawn[0] == {}
-    assert len({trial["train.lr"] for trial in drawn[1:]}) > 20
-    assert all(1e-4 <= trial["train.lr"] <= 1e-2 for trial in drawn[1:])
-    assert {trial["data.image_size"] for trial in drawn[1:]} == {160, 224}
-    assert any(trial["train.weight_decay"] == 0 for trial in drawn[1:])
-    assert {trial.get("augment") for trial in drawn[1:]} == {None, "light", "strong"}
-
-
 def test_a_trial_that_fails_is_last_and_the_search_goes_on(
     search: Search, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    draw = tune_module._draw
+    draw = trials._draw
 
     def wild(number: int, *of: Any) -> dict[str, Any]:
         return {**draw(number, *of), **({"train.lr": 1e38} if number else {})}
 
-    monkeypatch.setattr(tune_module, "_draw", wild)
+    monkeypatch.setattr(trials, "_draw", wild)
     result = search(trials=3)
     assert [row["accuracy"] is None for row in result.trials] == [False, True, True, False]
     assert "start a new run with a lower train.lr" in result.trials[1]["error"]

@@ -13,11 +13,12 @@ from flowerfast.errors import UserError
 from flowerfast.packing.pack import pack
 from flowerfast.packing.shard_writer import PackSettings
 from flowerfast.photos.photos import Photos
+from flowerfast.training.evaluate_run import evaluate
 from flowerfast.training.run import TrainResult
 from flowerfast.training.run_folder import RunFolder
 from flowerfast.training.scores import Confusion
 from flowerfast.training.split_file import write_split
-from flowerfast.training.trained import TrainedModel, evaluate
+from flowerfast.training.trained import TrainedModel
 from tests.photos.tars import write_tar
 from tests.training.saved_run import CLASSES, save_run
 
