@@ -7,7 +7,7 @@ writes.
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from pathlib import Path, PurePath, PurePosixPath
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -29,7 +29,7 @@ from flowerfast.photos.shard_index import BRING_BACK, INDEX, STATE, Index, read_
 from flowerfast.photos.table import BadFile, Table
 from flowerfast.photos.walk import some
 from flowerfast.photos.workers import Workers, in_order, iter_chunks
-from flowerfast.places import spelled, url_of
+from flowerfast.places import in_full, spelled, url_of
 
 _AHEAD = 8  # photos in memory per thread: read and shrunk, or about to be
 
@@ -183,7 +183,7 @@ def _check_apart(data: Path, out: Path) -> None:
     """Raise UserError where the shards would lie among the photos, or the photos among the shards."""
     if url_of(data) is None and not data.is_dir():
         return  # said when the photos are opened
-    source, target = map(_in_full, (data, out))
+    source, target = PurePath(in_full(data)), PurePath(in_full(out))
     photos, shards = spelled(data), spelled(out)
     if source == target:
         raise UserError(f"{shards}: is the folder of the photos; name another one for the shards")
@@ -191,11 +191,6 @@ def _check_apart(data: Path, out: Path) -> None:
         raise UserError(f"{shards}: lies in {photos}, the folder of the photos; name a folder outside it")
     if source.is_relative_to(target):
         raise UserError(f"{shards}: holds the photos, {photos}; name another folder for the shards")
-
-
-def _in_full(place: Path) -> PurePath:
-    url = url_of(place)
-    return place.resolve() if url is None else PurePosixPath(url)
 
 
 def shard_order(fold: np.ndarray) -> np.ndarray:
